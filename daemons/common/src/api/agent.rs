@@ -1,0 +1,334 @@
+//! Agent and server. The agent always dials.
+//!
+//! * `POST /v1/agent/report` [`Report`] -> [`ReportReply`], every 2 s and at once after a change
+//! * `GET /v1/agent/orders?have=<epoch>-<generation>&wait_secs=20` -> [`Orders`], or 204
+//! * `POST /v1/agent/goodbye` [`Goodbye`] -> 204
+//! * `POST /v1/agent/streams/{id}`: the body carries the stream that the orders asked for, for logs lines of
+//!   [`LogLine`]
+//!
+//! Authorization: the node's credential. The server takes the node's name from it and never from a document.
+
+use super::UnixMillis;
+use crate::model::{AppName, HealthCheck, ImageRef, InstanceId, NodeName, Resources, Version};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// All that an agent is to do: one document, replaced as a whole, kept on the agent's disk (without
+/// environment values and registry passwords). An instance in neither list runs on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Orders {
+    /// Cluster id. Orders of another cluster are refused.
+    pub cluster: String,
+    /// Epoch of the leader. A lower one than the highest seen is refused.
+    pub epoch: u64,
+    /// Who leads in this epoch. An equal epoch from another holder is refused.
+    pub holder: String,
+    /// Rises with each change of this node's orders within the epoch.
+    pub generation: u64,
+    /// Instances to run.
+    pub run: Vec<InstanceSpec>,
+    /// Instances to stop. An entry stays until the agent reports the instance gone.
+    pub stop: Vec<StopOrder>,
+    /// Instances that are gone and that every router has forgotten: their ports are free again.
+    #[serde(default)]
+    pub release_ports: Vec<InstanceId>,
+    /// Streams to open. An entry stays until the agent has dialled, or it is no longer wanted.
+    #[serde(default)]
+    pub streams: Vec<StreamOrder>,
+    /// How to pull from the registry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry: Option<RegistryAccess>,
+}
+
+impl Orders {
+    /// Version of the document, `<epoch>-<generation>`.
+    pub fn version(&self) -> Version {
+        Version::new(self.epoch, self.generation)
+    }
+}
+
+/// Account for pulling images.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistryAccess {
+    /// Host and port of the registry.
+    pub address: String,
+    /// Account.
+    pub username: String,
+    /// Its password.
+    pub password: String,
+}
+
+impl std::fmt::Debug for RegistryAccess {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RegistryAccess").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// One instance to run.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceSpec {
+    /// Its identity.
+    pub instance: InstanceId,
+    /// Its app.
+    pub app: AppName,
+    /// Id of its release.
+    pub release: u64,
+    /// The image, by digest.
+    pub image: ImageRef,
+    /// Command instead of the image's own, where the release names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+    /// What it may use.
+    #[serde(flatten)]
+    pub resources: Resources,
+    /// The app's environment. Empty in the copy on the agent's disk.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// How to ask whether it is well; without one, a TCP connection decides when it starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthCheck>,
+    /// Time from start to ready, in seconds, after which a start has failed.
+    pub start_timeout_secs: u32,
+    /// Port that the app listens on inside the container (`PORT`).
+    pub port: u16,
+}
+
+impl std::fmt::Debug for InstanceSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InstanceSpec")
+            .field("instance", &self.instance)
+            .field("app", &self.app)
+            .field("release", &self.release)
+            .field("env_names", &self.env.keys().collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}
+
+/// One instance to stop.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopOrder {
+    /// The instance.
+    pub instance: InstanceId,
+    /// Why, for the log and the event.
+    pub reason: String,
+    /// Seconds from SIGTERM to SIGKILL.
+    pub grace_secs: u32,
+}
+
+/// A stream that the agent is to open to the leader.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamOrder {
+    /// Id of the stream: a secret for as long as it is open.
+    pub stream: String,
+    /// What to send.
+    #[serde(flatten)]
+    pub kind: StreamKind,
+}
+
+/// What a stream carries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum StreamKind {
+    /// Output of an instance, as lines of [`LogLine`].
+    Logs {
+        /// The instance.
+        instance: InstanceId,
+        /// Last lines to begin with.
+        tail: u32,
+        /// Whether to go on with what comes.
+        follow: bool,
+    },
+}
+
+/// One line of an instance's output. In a stream: one JSON document per line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// When it was written.
+    pub at: UnixMillis,
+    /// By which instance.
+    pub instance: InstanceId,
+    /// Where to.
+    pub stream: LogStream,
+    /// The text, without the line's end; what is not UTF-8 is replaced.
+    pub text: String,
+}
+
+/// Output of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// What runs on a node, as its agent sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Cluster id that the agent belongs to.
+    pub cluster: String,
+    /// Version of the agent.
+    pub agent_version: String,
+    /// Drawn when the agent's process starts.
+    pub run_id: String,
+    /// Number of this report within `run_id`, from 1. A gap makes the server ask for a full one.
+    pub seq: u64,
+    /// Whether `instances` holds all, or only those that changed since the report before.
+    pub full: bool,
+    /// Highest epoch and holder that the agent has accepted orders from.
+    pub seen: Seen,
+    /// What the node has for instances.
+    pub capacity: Capacity,
+    /// Why the Docker Engine cannot be used, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub docker_error: Option<String>,
+    /// Instances: containers, and accepted orders that are not containers yet.
+    pub instances: Vec<InstanceReport>,
+    /// Instances that are gone since the report before; their ports stay held.
+    #[serde(default)]
+    pub removed: Vec<InstanceId>,
+    /// All ports held for instances that are gone, in every report.
+    #[serde(default)]
+    pub held_ports: Vec<HeldPort>,
+}
+
+/// Highest leadership that somebody has seen.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// Epoch.
+    pub epoch: u64,
+    /// Who led in it.
+    pub holder: String,
+    /// Generation of the orders accepted in that epoch.
+    #[serde(default)]
+    pub generation: u64,
+}
+
+/// What a node has for instances: the least of host, own cgroup and configuration.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capacity {
+    /// Memory in MiB.
+    pub memory_mb: u32,
+    /// CPU in thousandths of a core.
+    pub cpu_millis: u32,
+}
+
+/// A port that stays closed to others until its routes are forgotten.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldPort {
+    /// The instance that had it.
+    pub instance: InstanceId,
+    /// The port.
+    pub port: u16,
+}
+
+/// One instance on a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InstanceReport {
+    /// Its identity.
+    pub instance: InstanceId,
+    /// Its app.
+    pub app: AppName,
+    /// Id of its release.
+    pub release: u64,
+    /// Epoch in which it was ordered.
+    pub epoch: u64,
+    /// Where it is in its life.
+    pub state: InstanceState,
+    /// Its port on the node's address, once there is a container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Memory it is limited to, in MiB.
+    pub memory_mb: u32,
+    /// CPU share, in thousandths of a core.
+    pub cpu_millis: u32,
+    /// When it came into this state.
+    pub since: UnixMillis,
+    /// Times its agent has started it again.
+    #[serde(default)]
+    pub restarts: u32,
+    /// Exit code of its last end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i64>,
+    /// Why it is in this state, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Whether the orders in force name it; one that they do not name runs on.
+    pub claimed: bool,
+}
+
+/// Where an instance is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InstanceState {
+    /// Ordered and written down; there is no container yet.
+    Accepted,
+    /// Its image is being pulled.
+    Pulling,
+    /// Its container runs and has not been ready yet.
+    Starting,
+    /// It serves.
+    Ready,
+    /// It was ready, and the agent's own check has failed as often as its threshold says.
+    Unfit,
+    /// It ended, could not start, or could not be pulled; its agent tries again after a while.
+    BackOff,
+    /// It was told to stop.
+    Stopping,
+}
+
+impl InstanceState {
+    /// The word on the wire and in tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Pulling => "pulling",
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Unfit => "unfit",
+            Self::BackOff => "back_off",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// Answer to a report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportReply {
+    /// The next report must be full.
+    pub resync: bool,
+    /// Epoch of the leader that answers.
+    pub epoch: u64,
+}
+
+/// Why an agent stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Goodbye {
+    /// It comes back at once: 60 s of patience.
+    Restart,
+    /// The machine goes down.
+    Shutdown,
+}
+
+/// What `dinp node add` prints and the agent gets as a credential.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct NodeBundle {
+    /// Cluster id.
+    pub cluster: String,
+    /// The node's name.
+    pub node: NodeName,
+    /// The address that stands in routes.
+    pub address: String,
+    /// URLs of the servers.
+    pub servers: Vec<String>,
+    /// Authority that signs the servers' certificates, in PEM; empty while URLs are http.
+    #[serde(default)]
+    pub ca: String,
+    /// The node's credential as it goes into the Authorization header.
+    pub secret: String,
+    /// Registry (host and port) that nodes must be allowed to pull from over plain HTTP; empty if it has TLS.
+    #[serde(default)]
+    pub insecure_registry: String,
+}

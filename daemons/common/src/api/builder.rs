@@ -1,0 +1,113 @@
+//! Builder and its callers.
+//!
+//! * `POST /v1/builds?app=&version=&runtime=&user=&package=` with the package as body (application/octet-stream)
+//!   -> 202 [`BuildView`] once the package has arrived and was found to be a sound archive
+//! * `DELETE /v1/builds/{id}` cancels -> 204
+//! * `GET /v1/runtimes` -> `Page<`[`RuntimeView`]`>`
+//!
+//! Records and logs are read from MySQL, where every builder writes them.
+//! Authorization: a service credential of role dash.
+
+use super::UnixMillis;
+use crate::model::{AppName, RuntimeName};
+use serde::{Deserialize, Serialize};
+
+/// Query of an upload.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BuildQuery {
+    /// The app that it is for.
+    pub app: AppName,
+    /// What to call this version: 1 to 64 letters, digits, `.`, `_` and `-`; by default a time stamp.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// How to make an image of it.
+    pub runtime: RuntimeName,
+    /// Who asks; set by dash.
+    #[serde(default)]
+    pub user: String,
+    /// Team or user that the image belongs to: the first part of its path in the registry; set by dash.
+    #[serde(default)]
+    pub owner: String,
+    /// File name of the package, for people.
+    #[serde(default)]
+    pub package: String,
+}
+
+/// Where a build is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BuildStatus {
+    /// Under way.
+    Running,
+    /// The image is in the registry.
+    Succeeded,
+    /// See the reason.
+    Failed,
+    /// Ended by a person.
+    Cancelled,
+}
+
+impl BuildStatus {
+    /// The word on the wire and in MySQL.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether nothing more will happen.
+    pub fn is_final(self) -> bool {
+        self != Self::Running
+    }
+}
+
+/// The record of a build.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BuildView {
+    /// Its id.
+    pub id: u64,
+    /// The app that it is for.
+    pub app: AppName,
+    /// What this version is called.
+    pub version: String,
+    /// How the image is made.
+    pub runtime: String,
+    /// Who asked.
+    pub created_by: String,
+    /// Which builder.
+    pub builder: String,
+    /// Where it is.
+    pub status: BuildStatus,
+    /// What it does now, or did last.
+    pub stage: String,
+    /// Why it failed.
+    #[serde(default)]
+    pub reason: String,
+    /// File name of the package.
+    #[serde(default)]
+    pub package_name: String,
+    /// Size of the package.
+    #[serde(default)]
+    pub package_bytes: Option<u64>,
+    /// The image by digest, once it is in the registry.
+    #[serde(default)]
+    pub image: Option<String>,
+    /// When it began.
+    pub started_at: UnixMillis,
+    /// When it ended.
+    #[serde(default)]
+    pub finished_at: Option<UnixMillis>,
+}
+
+/// A way to make an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuntimeView {
+    /// Its name.
+    pub name: RuntimeName,
+    /// What it takes, as a sentence.
+    pub description: String,
+}

@@ -1,0 +1,180 @@
+//! Dashboard and server: what only the leader knows, and what only it may do.
+//!
+//! * `GET /v1/status` -> [`ClusterStatus`]
+//! * `GET /v1/instances?app=` -> `Page<`[`InstanceView`]`>`
+//! * `GET /v1/nodes` -> `Page<`[`NodeView`]`>`
+//! * `POST /v1/nodes` [`NodeAdd`] -> 201 [`crate::api::agent::NodeBundle`]
+//! * `DELETE /v1/nodes/{name}` -> 204; refused while instances run there
+//! * `GET /v1/orphans` -> `Page<`[`InstanceView`]`>`; `DELETE /v1/orphans/{instance}` -> 204
+//! * `GET /v1/routers` -> `Page<`[`RouterView`]`>`; `DELETE /v1/routers/{name}` forgets a router -> 204
+//! * `GET /v1/apps/{app}/logs?instance=&tail=&follow=` -> lines of [`crate::api::agent::LogLine`] (application/x-ndjson)
+//! * `POST /v1/hint` -> 204; wakes the poll of desired state
+//!
+//! Authorization: a service credential of role dash. A server that does not lead answers 503 `not-leader` with the
+//! leader's URL in `leader`.
+
+use super::UnixMillis;
+use super::agent::{Capacity, InstanceState};
+use crate::model::{AppName, InstanceId, NodeName, Version};
+use serde::{Deserialize, Serialize};
+
+/// How the cluster is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ClusterStatus {
+    /// Cluster id.
+    pub cluster: String,
+    /// URL of the leader.
+    pub leader: String,
+    /// Its epoch.
+    pub epoch: u64,
+    /// Version of the server's program.
+    pub version: String,
+    /// Whether the lease cannot be renewed: no deployment, no scale-in, no stop until it can.
+    pub holdover: bool,
+    /// Why nothing destructive is done now, if so.
+    #[serde(default)]
+    pub frozen: Option<String>,
+    /// Revision of desired state that is being carried out.
+    pub revision: u64,
+    /// Since when desired state was last read whole and in time.
+    pub synced_at: UnixMillis,
+    /// Table that was published last.
+    pub routes: Version,
+    /// Nodes by condition.
+    pub nodes_ready: u32,
+    /// Nodes that are suspect, lost or never heard.
+    pub nodes_missing: u32,
+    /// Instances that serve.
+    pub instances_ready: u32,
+    /// Instances wanted.
+    pub instances_wanted: u32,
+    /// Instances that cannot be placed, as sentences.
+    #[serde(default)]
+    pub problems: Vec<String>,
+}
+
+/// One instance as the leader knows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InstanceView {
+    /// Its identity.
+    pub instance: InstanceId,
+    /// Its app.
+    pub app: AppName,
+    /// Id of its release.
+    pub release: u64,
+    /// Its node.
+    pub node: NodeName,
+    /// Its address on the node, once it has a port.
+    #[serde(default)]
+    pub address: Option<String>,
+    /// Its port.
+    #[serde(default)]
+    pub port: Option<u16>,
+    /// As its agent says.
+    pub state: InstanceState,
+    /// Whether routers send to it.
+    pub routed: bool,
+    /// Since when it is in this state.
+    pub since: UnixMillis,
+    /// Times its agent has started it again.
+    pub restarts: u32,
+    /// Exit code of its last end.
+    #[serde(default)]
+    pub exit_code: Option<i64>,
+    /// Why it is in this state, for people.
+    #[serde(default)]
+    pub reason: String,
+    /// What its node is: an instance of a suspect node may still run.
+    pub node_condition: NodeCondition,
+}
+
+/// How a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeCondition {
+    /// Reports arrive.
+    Ready,
+    /// Reports arrive and its Docker Engine cannot be used: no new work.
+    DockerDown,
+    /// No report for 5 s: no new work, replacements are planned.
+    Suspect,
+    /// No report for 10 s: replaced.
+    Lost,
+    /// This leader has never heard of it.
+    Unknown,
+}
+
+/// One node as the leader knows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeView {
+    /// Its name.
+    pub name: NodeName,
+    /// Its address in routes.
+    pub address: String,
+    /// Its zone, or empty.
+    pub zone: String,
+    /// How it is.
+    pub condition: NodeCondition,
+    /// Whether it takes no new work because a person said so.
+    pub cordoned: bool,
+    /// Time of its last report.
+    #[serde(default)]
+    pub last_report: Option<UnixMillis>,
+    /// What it has.
+    pub capacity: Capacity,
+    /// What is booked of it.
+    pub booked: Capacity,
+    /// Instances on it.
+    pub instances: u32,
+    /// Version of its agent.
+    #[serde(default)]
+    pub agent_version: String,
+    /// Why its Docker Engine cannot be used.
+    #[serde(default)]
+    pub docker_error: Option<String>,
+}
+
+/// A node to add.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeAdd {
+    /// Its name.
+    pub name: NodeName,
+    /// The address that routers reach its instances at: an IP address or a host name.
+    pub address: String,
+    /// Its zone.
+    #[serde(default)]
+    pub zone: String,
+}
+
+/// One router as the leader knows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RouterView {
+    /// Its name.
+    pub name: String,
+    /// URL of its status listener.
+    pub status_url: String,
+    /// Version of its program.
+    pub version: String,
+    /// Table in force in it.
+    pub applied: Version,
+    /// Time of its last report or of the last time that its status could be read.
+    #[serde(default)]
+    pub last_seen: Option<UnixMillis>,
+    /// Whether deployments wait for its confirmation.
+    pub live: bool,
+}
+
+/// Query of logs.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct LogQuery {
+    /// Only this instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<InstanceId>,
+    /// Last lines of each instance to begin with, by default 100, at most 10000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tail: Option<u32>,
+    /// Whether to go on with what comes.
+    #[serde(default)]
+    pub follow: bool,
+}

@@ -1,0 +1,62 @@
+//! The documents that the daemons and the people's programs exchange, as JSON over HTTP.
+//!
+//! One module per conversation. Fields are only ever added, with a default, so that versions N and N-1
+//! of any two components understand each other; golden files in `tests/golden` hold the format still.
+//! Times are milliseconds since 1970 in UTC.
+
+pub mod agent;
+pub mod builder;
+pub mod control;
+pub mod hm;
+pub mod people;
+pub mod router;
+pub mod uic;
+
+use serde::{Deserialize, Serialize};
+
+/// Milliseconds since 1970 in UTC.
+pub type UnixMillis = i64;
+
+/// Now, on the wall clock. For what people read; decisions use the monotonic clock.
+pub fn unix_millis() -> UnixMillis {
+    jiff::Timestamp::now().as_millisecond()
+}
+
+/// One page of a list.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// The entries.
+    pub items: Vec<T>,
+    /// What to pass as `after` for the next page; none at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Query of a list.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct PageQuery {
+    /// `next` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// Most entries wanted: 1 to 1000, by default 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+impl PageQuery {
+    /// The limit within its bounds.
+    pub fn limit(&self) -> u32 {
+        self.limit.unwrap_or(100).clamp(1, 1000)
+    }
+}
+
+/// Query of a long poll: answer at once when the version differs, else when it changes, else 204 after a while.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct WatchQuery {
+    /// The version that the caller has; none for an answer at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub have: Option<String>,
+    /// Longest wait in seconds, at most 30.
+    #[serde(default)]
+    pub wait_secs: u32,
+}

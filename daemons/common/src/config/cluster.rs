@@ -1,0 +1,400 @@
+//! What `dinp.toml` says: the settings that every daemon of a cluster shares.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::ConfigError;
+use crate::credentials::{self, CredentialError, Secret};
+
+/// The cluster-wide settings (`/etc/dinp/dinp.toml`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClusterConfig {
+    /// Name of the cluster; part of Redis keys and container labels.
+    pub cluster: String,
+    /// Apps are served at `<app>.<domain>`.
+    pub domain: String,
+    /// The servers, in the order in which they are tried.
+    pub servers: Vec<Url>,
+    /// Where desired state lives.
+    pub mysql: MysqlConfig,
+    /// Where routes are published.
+    pub redis: RedisConfig,
+    /// Where images are kept.
+    pub registry: RegistryConfig,
+    /// Users, teams, sign-on.
+    pub uic: UicEndpoint,
+    /// The dashboard.
+    pub dash: DashEndpoint,
+    /// The image builder.
+    pub builder: BuilderEndpoint,
+    /// Logging.
+    pub log: LogConfig,
+}
+
+impl Default for ClusterConfig {
+    fn default() -> Self {
+        Self {
+            cluster: "dinp".into(),
+            domain: "apps.localhost".into(),
+            servers: vec![local_url(1980)],
+            mysql: MysqlConfig::default(),
+            redis: RedisConfig::default(),
+            registry: RegistryConfig::default(),
+            uic: UicEndpoint::default(),
+            dash: DashEndpoint::default(),
+            builder: BuilderEndpoint::default(),
+            log: LogConfig::default(),
+        }
+    }
+}
+
+impl ClusterConfig {
+    /// Checks what types cannot say.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let name_ok = |s: &str| {
+            !s.is_empty()
+                && s.len() <= 63
+                && s.bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        };
+        if !name_ok(&self.cluster) {
+            return Err(ConfigError::invalid(
+                "cluster",
+                "must be lower-case letters, digits and hyphens",
+            ));
+        }
+        let domain_ok = !self.domain.is_empty() && self.domain.split('.').all(name_ok);
+        if !domain_ok {
+            return Err(ConfigError::invalid(
+                "domain",
+                "must be a lower-case DNS name",
+            ));
+        }
+        if self.servers.is_empty() {
+            return Err(ConfigError::invalid(
+                "servers",
+                "must name at least one server",
+            ));
+        }
+        let urls = self.servers.iter().map(|url| ("servers", url)).chain([
+            ("uic.url", &self.uic.url),
+            ("uic.public_url", &self.uic.public_url),
+            ("dash.public_url", &self.dash.public_url),
+            ("builder.url", &self.builder.url),
+        ]);
+        for (key, url) in urls {
+            if url.scheme() != "http" || url.host_str().is_none() {
+                return Err(ConfigError::invalid(
+                    key,
+                    format!("{url} is not an http:// URL with a host"),
+                ));
+            }
+        }
+        if self.redis.url.scheme() != "redis" {
+            return Err(ConfigError::invalid(
+                "redis.url",
+                "must start with redis://",
+            ));
+        }
+        if self.redis.url.password().is_some() {
+            return Err(ConfigError::invalid(
+                "redis.url",
+                "must not hold a password, use redis.password_credential",
+            ));
+        }
+        if self.mysql.host.is_empty() {
+            return Err(ConfigError::invalid("mysql.host", "must not be empty"));
+        }
+        if tracing_subscriber::EnvFilter::try_new(&self.log.level).is_err() {
+            return Err(ConfigError::invalid(
+                "log.level",
+                "must be error, warn, info, debug, trace or a filter",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// `[mysql]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MysqlConfig {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Schema.
+    pub database: String,
+    /// Account; by default `dinp_<daemon>`.
+    pub user: Option<String>,
+    /// Credential with the password; by default `mysql-<daemon>`.
+    pub password_credential: Option<String>,
+    /// File with the password, instead of a credential.
+    pub password_file: Option<PathBuf>,
+}
+
+impl Default for MysqlConfig {
+    fn default() -> Self {
+        Self {
+            host: "127.0.0.1".into(),
+            port: 3306,
+            database: "dinp".into(),
+            user: None,
+            password_credential: None,
+            password_file: None,
+        }
+    }
+}
+
+impl MysqlConfig {
+    /// The account that `daemon` uses.
+    pub fn user_for(&self, daemon: &str) -> String {
+        self.user
+            .clone()
+            .unwrap_or_else(|| format!("dinp_{daemon}"))
+    }
+
+    /// The password of that account.
+    pub fn password_for(&self, daemon: &str) -> Result<Secret, CredentialError> {
+        credentials::resolve(
+            self.password_credential.as_deref(),
+            self.password_file.as_deref(),
+            &format!("mysql-{daemon}"),
+        )
+    }
+
+    /// Connection options with address, account and password; limits and set-up are the store's.
+    pub fn opts_for(&self, daemon: &str) -> Result<mysql_async::OptsBuilder, CredentialError> {
+        Ok(mysql_async::OptsBuilder::default()
+            .ip_or_hostname(self.host.clone())
+            .tcp_port(self.port)
+            .prefer_socket(false)
+            .db_name(Some(self.database.clone()))
+            .user(Some(self.user_for(daemon)))
+            .pass(Some(self.password_for(daemon)?.expose())))
+    }
+}
+
+/// `[redis]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RedisConfig {
+    /// `redis://host:port`, optionally with `/<database number>`.
+    pub url: Url,
+    /// ACL account; by default `dinp_<daemon>`. An empty text stands for Redis' default account.
+    pub user: Option<String>,
+    /// Credential with the password; by default `redis-<daemon>`.
+    pub password_credential: Option<String>,
+    /// File with the password, instead of a credential.
+    pub password_file: Option<PathBuf>,
+}
+
+impl Default for RedisConfig {
+    fn default() -> Self {
+        Self {
+            url: url("redis://127.0.0.1:6379"),
+            user: None,
+            password_credential: None,
+            password_file: None,
+        }
+    }
+}
+
+impl RedisConfig {
+    /// The account that `daemon` uses.
+    pub fn user_for(&self, daemon: &str) -> String {
+        self.user
+            .clone()
+            .unwrap_or_else(|| format!("dinp_{daemon}"))
+    }
+
+    /// The password of that account.
+    pub fn password_for(&self, daemon: &str) -> Result<Secret, CredentialError> {
+        credentials::resolve(
+            self.password_credential.as_deref(),
+            self.password_file.as_deref(),
+            &format!("redis-{daemon}"),
+        )
+    }
+
+    /// The full URL with account and password, for `redis::Client::open`. With an empty `user` and
+    /// no password to be found it is the plain URL.
+    pub fn url_for(&self, daemon: &str) -> Result<Secret, CredentialError> {
+        let user = self.user_for(daemon);
+        let password = match self.password_for(daemon) {
+            Err(error) if user.is_empty() && error.is_missing() => {
+                return Ok(Secret::new(self.url.to_string()));
+            }
+            other => other?,
+        };
+        let mut url = self.url.clone();
+        let set = url
+            .set_username(&user)
+            .and_then(|()| url.set_password(Some(password.expose())));
+        set.map_err(|()| CredentialError::Malformed {
+            id: "redis.url".into(),
+            problem: "cannot carry an account".into(),
+        })?;
+        Ok(Secret::new(url.to_string()))
+    }
+}
+
+/// `[registry]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RegistryConfig {
+    /// `host:port` as it stands in image names.
+    pub address: String,
+    /// Speak plain HTTP to it.
+    pub insecure: bool,
+    /// Credential `user:password`; by default `registry-push` (builder) or `registry-pull` (server).
+    pub credential: Option<String>,
+    /// File with `user:password`, instead of a credential.
+    pub credential_file: Option<PathBuf>,
+}
+
+impl Default for RegistryConfig {
+    fn default() -> Self {
+        Self {
+            address: "127.0.0.1:5000".into(),
+            insecure: true,
+            credential: None,
+            credential_file: None,
+        }
+    }
+}
+
+/// An account at the registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegistryAccount {
+    /// Account name.
+    pub user: String,
+    /// Its password.
+    pub password: Secret,
+}
+
+impl RegistryConfig {
+    /// The account to use; `None` (anonymous) where nothing is configured and the credential
+    /// `default_id` does not exist.
+    pub fn account(&self, default_id: &str) -> Result<Option<RegistryAccount>, CredentialError> {
+        let secret = credentials::resolve(
+            self.credential.as_deref(),
+            self.credential_file.as_deref(),
+            default_id,
+        );
+        let implicit = self.credential.is_none() && self.credential_file.is_none();
+        let secret = match secret {
+            Err(error) if implicit && error.is_missing() => return Ok(None),
+            other => other?,
+        };
+        let Some((user, password)) = secret.expose().split_once(':') else {
+            return Err(CredentialError::Malformed {
+                id: self
+                    .credential
+                    .clone()
+                    .unwrap_or_else(|| default_id.to_owned()),
+                problem: "expected user:password".into(),
+            });
+        };
+        Ok(Some(RegistryAccount {
+            user: user.to_owned(),
+            password: Secret::new(password),
+        }))
+    }
+}
+
+/// `[uic]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UicEndpoint {
+    /// Where dash calls it.
+    pub url: Url,
+    /// Where browsers and the command line reach it.
+    pub public_url: Url,
+}
+
+impl Default for UicEndpoint {
+    fn default() -> Self {
+        Self {
+            url: local_url(1984),
+            public_url: local_url(1984),
+        }
+    }
+}
+
+/// `[dash]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DashEndpoint {
+    /// Where browsers and the command line reach it.
+    pub public_url: Url,
+}
+
+impl Default for DashEndpoint {
+    fn default() -> Self {
+        Self {
+            public_url: local_url(1985),
+        }
+    }
+}
+
+/// `[builder]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BuilderEndpoint {
+    /// Where dash calls it.
+    pub url: Url,
+}
+
+impl Default for BuilderEndpoint {
+    fn default() -> Self {
+        Self {
+            url: local_url(1986),
+        }
+    }
+}
+
+/// `[log]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// Where log lines go.
+    pub sink: LogSink,
+    /// Level (`info`) or filter (`info,dinp_server=debug`); the environment's `DINP_LOG` wins.
+    pub level: String,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            sink: LogSink::Auto,
+            level: "info".into(),
+        }
+    }
+}
+
+/// Where log lines go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogSink {
+    /// journald where the daemon was started with its output connected to it, else stderr.
+    #[default]
+    Auto,
+    /// journald.
+    Journald,
+    /// Standard error.
+    Stderr,
+    /// The local syslog daemon.
+    Syslog,
+}
+
+fn local_url(port: u16) -> Url {
+    url(&format!("http://127.0.0.1:{port}"))
+}
+
+fn url(text: &str) -> Url {
+    Url::parse(text).expect("a URL written in this file is valid")
+}

@@ -1,0 +1,300 @@
+//! What every daemon's `main` does: arguments, configuration, logging, run, exit code.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Arg, ArgMatches, Command, ValueHint, value_parser};
+
+use crate::config::{self, ConfigError, DaemonConfig, Loaded, LogConfig, LogSink};
+use crate::credentials::CredentialError;
+use crate::error::ErrorChain;
+use crate::lifecycle::Lifecycle;
+use crate::{credentials, logging, metrics};
+
+/// Anything that went wrong but has no exit code of its own.
+pub const EXIT_FAILURE: u8 = 1;
+/// The command line makes no sense (sysexits: `EX_USAGE`).
+pub const EXIT_USAGE: u8 = 64;
+/// The configuration or a credential cannot be used (`EX_CONFIG`).
+pub const EXIT_CONFIG: u8 = 78;
+
+/// How long blocking work may hold up the end of the process.
+const LEAVE: Duration = Duration::from_secs(2);
+
+type Outcome = Result<(), Box<dyn Error>>;
+type Handler<C> = Box<dyn FnOnce(ArgMatches, Loaded<C>) -> Pin<Box<dyn Future<Output = Outcome>>>>;
+
+/// A daemon without subcommands of its own; `name` is the short one (`server`).
+pub fn main<C, F, Fut, E>(name: &'static str, about: &'static str, run: F) -> ExitCode
+where
+    C: DaemonConfig,
+    F: FnOnce(Loaded<C>, Lifecycle) -> Fut,
+    Fut: Future<Output = Result<(), E>>,
+    E: Error + 'static,
+{
+    Daemon::new(name, about).main(run)
+}
+
+/// A daemon's command line: no subcommand runs it, `check-config` and `config show` look at its
+/// configuration, further ones are its own.
+pub struct Daemon<C> {
+    name: &'static str,
+    command: Command,
+    handlers: BTreeMap<String, Handler<C>>,
+}
+
+impl<C: DaemonConfig> Daemon<C> {
+    /// A daemon named `server` is the program `dinp-server` and reads `server.toml`.
+    pub fn new(name: &'static str, about: &'static str) -> Self {
+        assert!(
+            !name.starts_with("dinp-"),
+            "a daemon's name is the short one"
+        );
+        let directory = Arg::new("config-dir")
+            .long("config-dir")
+            .env("DINP_CONFIG_DIR")
+            .global(true)
+            .value_name("DIR")
+            .value_hint(ValueHint::DirPath)
+            .value_parser(value_parser!(PathBuf))
+            .default_value(config::DEFAULT_DIR)
+            .help("Directory with dinp.toml and this daemon's file");
+        let command = Command::new(&*format!("dinp-{name}").leak())
+            .about(about)
+            .version(env!("CARGO_PKG_VERSION"))
+            .arg(directory)
+            .subcommand(Command::new("check-config").about("Check the configuration and exit"))
+            .subcommand(
+                Command::new("config")
+                    .about("Look at the configuration")
+                    .subcommand_required(true)
+                    .subcommand(
+                        Command::new("show")
+                            .about("Print what is in force, and which file says so"),
+                    ),
+            );
+        Self {
+            name,
+            command,
+            handlers: BTreeMap::new(),
+        }
+    }
+
+    /// Adds a subcommand. It runs within the runtime, with warnings logged to standard error.
+    #[must_use]
+    pub fn subcommand<F, Fut, E>(mut self, command: Command, run: F) -> Self
+    where
+        F: FnOnce(ArgMatches, Loaded<C>) -> Fut + 'static,
+        Fut: Future<Output = Result<(), E>> + 'static,
+        E: Error + 'static,
+    {
+        let name = command.get_name().to_owned();
+        let handler: Handler<C> = Box::new(move |matches, loaded| {
+            let outcome = run(matches, loaded);
+            Box::pin(async move {
+                outcome
+                    .await
+                    .map_err(|error| Box::new(error) as Box<dyn Error>)
+            })
+        });
+        self.handlers.insert(name, handler);
+        self.command = self.command.subcommand(command);
+        self
+    }
+
+    /// The command line as clap knows it, for man pages and completions.
+    pub fn command(&self) -> &Command {
+        &self.command
+    }
+
+    /// Does what the command line says.
+    pub fn main<F, Fut, E>(self, run: F) -> ExitCode
+    where
+        F: FnOnce(Loaded<C>, Lifecycle) -> Fut,
+        Fut: Future<Output = Result<(), E>>,
+        E: Error + 'static,
+    {
+        let matches = match self.command.clone().try_get_matches() {
+            Ok(matches) => matches,
+            Err(error) => return usage(&error),
+        };
+        match self.dispatch(matches, run) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                report(&*error);
+                ExitCode::from(exit_code(&*error))
+            }
+        }
+    }
+
+    fn dispatch<F, Fut, E>(mut self, mut matches: ArgMatches, run: F) -> Outcome
+    where
+        F: FnOnce(Loaded<C>, Lifecycle) -> Fut,
+        Fut: Future<Output = Result<(), E>>,
+        E: Error + 'static,
+    {
+        let dir: PathBuf = matches
+            .get_one("config-dir")
+            .cloned()
+            .unwrap_or_else(|| Path::new(config::DEFAULT_DIR).into());
+        credentials::set_fallback_directory(dir.join("credentials"));
+        let loaded = config::load::<C>(&dir, self.name)?;
+        match matches.remove_subcommand() {
+            None => {
+                logging::init(self.name, &loaded.cluster.log);
+                metrics::install(self.name);
+                block_on(async {
+                    let lifecycle = Lifecycle::start()?;
+                    tracing::info!(
+                        version = env!("CARGO_PKG_VERSION"),
+                        "starting dinp-{}",
+                        self.name
+                    );
+                    run(loaded, lifecycle)
+                        .await
+                        .map_err(|error| Box::new(error) as Box<dyn Error>)?;
+                    tracing::info!("stopped");
+                    Ok(())
+                })
+            }
+            Some((name, _)) if name == "check-config" => {
+                print(&format!("{}: configuration is valid\n", dir.display()))
+            }
+            Some((name, _)) if name == "config" => print(&loaded.show()),
+            Some((name, matches)) => {
+                let log = LogConfig {
+                    sink: LogSink::Stderr,
+                    level: "warn".into(),
+                };
+                logging::init(self.name, &log);
+                match self.handlers.remove(&name) {
+                    Some(handler) => block_on(handler(matches, loaded)),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+/// A program to start. It does not inherit what systemd told this process alone: notification
+/// socket, watchdog, sockets, credentials.
+pub fn command(program: impl AsRef<std::ffi::OsStr>) -> tokio::process::Command {
+    const PRIVATE: [&str; 8] = [
+        "NOTIFY_SOCKET",
+        "LISTEN_PID",
+        "LISTEN_FDS",
+        "LISTEN_FDNAMES",
+        "WATCHDOG_USEC",
+        "WATCHDOG_PID",
+        "CREDENTIALS_DIRECTORY",
+        "JOURNAL_STREAM",
+    ];
+    let mut command = tokio::process::Command::new(program);
+    for name in PRIVATE {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn block_on(work: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let outcome = runtime.block_on(work);
+    runtime.shutdown_timeout(LEAVE);
+    outcome
+}
+
+fn print(text: &str) -> Outcome {
+    use std::io::Write;
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // `... config show | head` is no failure.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+fn usage(error: &clap::Error) -> ExitCode {
+    // Where not even this can be printed, the exit code says enough.
+    drop(error.print());
+    if error.use_stderr() {
+        ExitCode::from(EXIT_USAGE)
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+/// Tells the error once: in the log if there is one, else on standard error.
+fn report(error: &(dyn Error + 'static)) {
+    if tracing::dispatcher::has_been_set() {
+        tracing::error!("{}", ErrorChain(error));
+    } else {
+        eprintln!("error: {}", ErrorChain(error));
+    }
+}
+
+fn exit_code(error: &(dyn Error + 'static)) -> u8 {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.is::<ConfigError>() || error.is::<CredentialError>() {
+            return EXIT_CONFIG;
+        }
+        next = error.source();
+    }
+    EXIT_FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::NoConfig;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("start")]
+    struct Start(#[source] Box<dyn Error>);
+
+    #[test]
+    fn exit_codes() {
+        assert_eq!(
+            exit_code(&Start(Box::new(ConfigError::invalid("listen", "empty")))),
+            EXIT_CONFIG
+        );
+        assert_eq!(exit_code(&Start("no luck".into())), EXIT_FAILURE);
+    }
+
+    #[test]
+    fn command_lines() {
+        let daemon = Daemon::<NoConfig>::new("uic", "Users, teams and sign-on")
+            .subcommand(Command::new("create-admin"), |_, _| async {
+                Ok::<(), std::io::Error>(())
+            });
+        daemon.command.clone().debug_assert();
+        let parse = |line: &str| {
+            daemon
+                .command()
+                .clone()
+                .try_get_matches_from(line.split(' '))
+        };
+        assert!(parse("dinp-uic").is_ok());
+        assert!(parse("dinp-uic config show --config-dir /tmp").is_ok());
+        assert!(parse("dinp-uic create-admin").is_ok());
+        assert!(parse("dinp-uic config").is_err());
+        assert!(parse("dinp-uic nonsense").is_err());
+    }
+
+    #[test]
+    fn children_inherit_nothing_of_systemd() {
+        let command = command("true");
+        let removed: Vec<_> = command
+            .as_std()
+            .get_envs()
+            .filter(|(_, value)| value.is_none())
+            .collect();
+        assert!(removed.iter().any(|(name, _)| *name == "NOTIFY_SOCKET"));
+        assert!(removed.iter().any(|(name, _)| *name == "LISTEN_FDS"));
+    }
+}

@@ -1,0 +1,26 @@
+//! What all DINP daemons share.
+//!
+//! * [`model`]: the words of the domain as validated types,
+//! * [`api`]: the documents that the daemons and the people's programs exchange,
+//! * [`store`]: desired state in MySQL, its schema and its queries,
+//! * [`routes`]: the route table in Redis,
+//! * [`config`], [`lifecycle`], [`logging`], [`listen`], [`daemon`]: how a daemon starts, lives and ends,
+//! * [`auth`], [`credentials`], [`problem`], [`client`]: how daemons talk to each other.
+
+pub mod api;
+pub mod auth;
+pub mod client;
+pub mod config;
+pub mod credentials;
+pub mod daemon;
+pub mod error;
+pub mod lifecycle;
+pub mod listen;
+pub mod logging;
+pub mod metrics;
+pub mod model;
+pub mod problem;
+pub mod routes;
+pub mod seal;
+pub mod store;
+pub mod testing;

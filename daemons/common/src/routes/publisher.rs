@@ -1,0 +1,165 @@
+//! The leader's side of the table.
+
+use super::{Change, Head, Keys, RouteError, Table, client, parse_head};
+use crate::credentials::Secret;
+use crate::model::{AppName, Version};
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{AsyncCommands, Script};
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+/// Entries that the log keeps. A router that is further behind reads the whole table.
+const LOG_LENGTH: usize = 10_000;
+/// Records written by one call while the table is rewritten.
+const REWRITE_BATCH: usize = 500;
+
+/// XADD first: Redis refuses an id that is not higher than the last, and then nothing else happens.
+/// ARGV: id, prev, epoch, seq, complete, changes in JSON, log length, then app and record (or "") in turn.
+const PUBLISH: &str = r"
+redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[7], ARGV[1], 'prev', ARGV[2], 'changes', ARGV[6])
+for i = 8, #ARGV, 2 do
+  if ARGV[i + 1] == '' then
+    redis.call('HDEL', KEYS[1], ARGV[i])
+  else
+    redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
+  end
+end
+redis.call('HSET', KEYS[2], 'epoch', ARGV[3], 'seq', ARGV[4], 'complete', ARGV[5])
+return 1
+";
+
+/// Goes on with a rewrite, as long as nobody else has published since.
+/// ARGV: epoch, seq, complete, then app and record (or "") in turn.
+const CONTINUE: &str = r"
+if redis.call('HGET', KEYS[2], 'epoch') ~= ARGV[1] or redis.call('HGET', KEYS[2], 'seq') ~= ARGV[2] then
+  return 0
+end
+for i = 4, #ARGV, 2 do
+  if ARGV[i + 1] == '' then
+    redis.call('HDEL', KEYS[1], ARGV[i])
+  else
+    redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
+  end
+end
+redis.call('HSET', KEYS[2], 'complete', ARGV[3])
+return 1
+";
+
+/// Writes the table. Every write is fenced by its version.
+pub struct Publisher {
+    connection: ConnectionManager,
+    keys: Keys,
+    publish: Script,
+    proceed: Script,
+}
+
+impl Publisher {
+    /// Connects; later losses of the connection are mended by the next call.
+    pub async fn connect(url: &str, user: &str, password: &Secret, cluster: &str) -> Result<Self, RouteError> {
+        let config = ConnectionManagerConfig::new()
+            .set_number_of_retries(1)
+            .set_connection_timeout(Some(Duration::from_secs(1)))
+            .set_response_timeout(Some(Duration::from_secs(2)));
+        let connection = client(url, user, password)?
+            .get_connection_manager_with_config(config)
+            .await
+            .map_err(RouteError::doing("connect"))?;
+        Ok(Self {
+            connection,
+            keys: Keys::new(cluster),
+            publish: Script::new(PUBLISH),
+            proceed: Script::new(CONTINUE),
+        })
+    }
+
+    /// The version that Redis has, if it has one.
+    pub async fn head(&mut self) -> Result<Option<Head>, RouteError> {
+        let fields: HashMap<String, String> =
+            self.connection.hgetall(&self.keys.head).await.map_err(RouteError::doing("read the head of the routes"))?;
+        Ok(parse_head(&fields))
+    }
+
+    /// Publishes changes as version `id`, which follows `prev`.
+    pub async fn publish(&mut self, prev: Version, id: Version, changes: &[Change]) -> Result<(), RouteError> {
+        self.write(prev, id, true, changes).await
+    }
+
+    /// Writes the whole table as version `id`, whatever was there. Routers keep what they have until it is whole.
+    pub async fn rewrite(&mut self, id: Version, table: &Table) -> Result<(), RouteError> {
+        let present: BTreeSet<String> = self
+            .connection
+            .hkeys::<_, Vec<String>>(&self.keys.apps)
+            .await
+            .map_err(RouteError::doing("list the routes"))?
+            .into_iter()
+            .collect();
+        self.write(Version::ZERO, id, false, &[]).await?;
+        let gone = present.iter().filter(|app| !table.contains_key(app.as_str())).map(|app| (app.clone(), String::new()));
+        let records = table.iter().map(|(app, routes)| (app.to_string(), to_json(routes)));
+        let all: Vec<(String, String)> = gone.chain(records).collect();
+        for batch in all.chunks(REWRITE_BATCH) {
+            self.proceed(id, false, batch).await?;
+        }
+        self.proceed(id, true, &[]).await
+    }
+
+    /// Reads the apps' records as they stand, for the leader's comparison with its own table. A record that cannot
+    /// be understood comes as none.
+    pub async fn read_all(&mut self) -> Result<HashMap<String, Option<super::AppRoutes>>, RouteError> {
+        let raw: HashMap<String, String> =
+            self.connection.hgetall(&self.keys.apps).await.map_err(RouteError::doing("read the routes"))?;
+        Ok(raw.into_iter().map(|(app, text)| (app, serde_json::from_str(&text).ok())).collect())
+    }
+
+    async fn write(&mut self, prev: Version, id: Version, complete: bool, changes: &[Change]) -> Result<(), RouteError> {
+        let mut call = self.publish.prepare_invoke();
+        call.key(&self.keys.apps).key(&self.keys.head).key(&self.keys.log);
+        call.arg(id.to_string()).arg(prev.to_string()).arg(id.epoch).arg(id.seq).arg(u8::from(complete));
+        call.arg(to_json(&changes)).arg(LOG_LENGTH);
+        for Change { app, routes } in changes {
+            call.arg(app.as_str()).arg(routes.as_ref().map(to_json).unwrap_or_default());
+        }
+        let done: Result<i64, _> = call.invoke_async(&mut self.connection).await;
+        match done {
+            Ok(_) => Ok(()),
+            Err(error) if error.to_string().contains("equal or smaller") => {
+                Err(RouteError::Fenced { highest: self.highest().await? })
+            }
+            Err(source) => Err(RouteError::Redis { act: "publish routes", source }),
+        }
+    }
+
+    async fn proceed(&mut self, id: Version, complete: bool, records: &[(String, String)]) -> Result<(), RouteError> {
+        let mut call = self.proceed.prepare_invoke();
+        call.key(&self.keys.apps).key(&self.keys.head);
+        call.arg(id.epoch).arg(id.seq).arg(u8::from(complete));
+        for (app, record) in records {
+            call.arg(app).arg(record);
+        }
+        let done: i64 =
+            call.invoke_async(&mut self.connection).await.map_err(RouteError::doing("rewrite the routes"))?;
+        if done == 1 {
+            return Ok(());
+        }
+        Err(RouteError::Fenced { highest: self.highest().await? })
+    }
+
+    /// Last id that the log has ever held.
+    async fn highest(&mut self) -> Result<Version, RouteError> {
+        let info: redis::streams::StreamInfoStreamReply =
+            self.connection.xinfo_stream(&self.keys.log).await.map_err(RouteError::doing("read the log of the routes"))?;
+        Ok(info.last_generated_id.parse().unwrap_or_default())
+    }
+}
+
+fn to_json(value: &(impl serde::Serialize + ?Sized)) -> String {
+    serde_json::to_string(value).expect("routes have string keys and no failing serializer")
+}
+
+/// The changes that turn one table into another.
+pub fn difference(from: &Table, to: &Table) -> Vec<Change> {
+    let changed = to.iter().filter(|(app, routes)| from.get(*app) != Some(routes));
+    let changed = changed.map(|(app, routes)| Change { app: app.clone(), routes: Some(routes.clone()) });
+    let gone = from.keys().filter(|app| !to.contains_key::<AppName>(app));
+    changed.chain(gone.map(|app| Change { app: app.clone(), routes: None })).collect()
+}

@@ -1,0 +1,104 @@
+//! Desired state in MySQL: connection, schema, and the queries of each table.
+//!
+//! Each table has one module with all queries that touch it; who may write what is set by grants
+//! ([`grants`]), not by these functions. A change of desired state runs in a [`Change`], which raises the
+//! revision first.
+
+pub mod grants;
+pub mod lease;
+mod migrate;
+pub mod node;
+mod revision;
+pub mod router;
+
+pub use migrate::migrate;
+pub use revision::{Change, current_revision};
+
+use crate::credentials::Secret;
+use mysql_async::{Conn, OptsBuilder, Pool, PoolConstraints, PoolOpts};
+use std::time::Duration;
+
+/// Failure of the store. The database's own text is the source.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database refused or could not be reached.
+    #[error("{act} in MySQL")]
+    Database {
+        /// What was tried, such as "read apps".
+        act: &'static str,
+        /// The driver's error.
+        #[source]
+        source: mysql_async::Error,
+    },
+    /// A row holds what this version cannot read: the object is named, and nothing is guessed.
+    #[error("{object} in MySQL holds {problem}")]
+    Corrupt {
+        /// Table and key.
+        object: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A snapshot was not read whole.
+    #[error("read {table} in MySQL incompletely: {got} of {expected} rows")]
+    Incomplete {
+        /// The table.
+        table: &'static str,
+        /// Rows that arrived.
+        got: u64,
+        /// Rows that the same snapshot counts.
+        expected: u64,
+    },
+    /// The answer did not come in time.
+    #[error("{act} in MySQL: no answer within {secs} s")]
+    Timeout {
+        /// What was tried.
+        act: &'static str,
+        /// How long it was waited for.
+        secs: u64,
+    },
+}
+
+impl StoreError {
+    /// Turns a driver error into one that names the act; for `map_err`.
+    pub fn doing(act: &'static str) -> impl Fn(mysql_async::Error) -> StoreError {
+        move |source| StoreError::Database { act, source }
+    }
+
+    /// Whether the database refused the row because its key is taken.
+    pub fn is_duplicate(&self) -> bool {
+        matches!(self, StoreError::Database { source: mysql_async::Error::Server(e), .. } if e.code == 1062)
+    }
+}
+
+/// A pool of connections for one account. Connects when first used.
+///
+/// Sessions are in UTC and strict mode; idle connections are closed after a minute.
+pub fn pool(host: &str, port: u16, database: &str, user: &str, password: &Secret) -> Pool {
+    let options = OptsBuilder::default()
+        .ip_or_hostname(host)
+        .tcp_port(port)
+        .db_name(Some(database))
+        .user(Some(user))
+        .pass(Some(password.expose()))
+        .tcp_nodelay(true)
+        .prefer_socket(false)
+        .stmt_cache_size(64)
+        .setup(vec![
+            "SET time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE', \
+             innodb_lock_wait_timeout = 5",
+        ])
+        .pool_opts(
+            PoolOpts::default()
+                .with_constraints(PoolConstraints::new(0, 16).expect("0 is at most 16"))
+                .with_inactive_connection_ttl(Duration::from_secs(60)),
+        );
+    Pool::new(options)
+}
+
+/// Takes a connection, waiting at most `deadline` for the database to answer.
+pub async fn connect(pool: &Pool, deadline: Duration) -> Result<Conn, StoreError> {
+    match tokio::time::timeout(deadline, pool.get_conn()).await {
+        Ok(conn) => conn.map_err(StoreError::doing("connect")),
+        Err(_) => Err(StoreError::Timeout { act: "connect", secs: deadline.as_secs() }),
+    }
+}

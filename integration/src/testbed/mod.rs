@@ -1,0 +1,43 @@
+//! Hosts, clusters, and the words that scenarios are written in.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | [`layout`] | names, addresses and packages of the four hosts |
+//! | [`images`] | root file systems of hosts, made from the machine's own apt sources |
+//! | [`host`] | one host: commands, faults, journal |
+//! | [`cluster`] | the hosts of one name, found by their labels |
+//! | [`bringup`] | from nothing to a cluster that serves, and back |
+//! | [`cli`] | the `dinp` command line, logged in |
+//! | [`apps`] | applications of a scenario |
+//! | [`load`] | the steady client |
+//! | [`eventually`] | assertions with a deadline |
+
+pub mod apps;
+pub mod bringup;
+pub mod cli;
+pub mod cluster;
+mod docker;
+mod error;
+pub mod eventually;
+pub mod host;
+pub mod images;
+pub mod layout;
+pub mod load;
+mod progress;
+mod samples;
+mod setup;
+mod state;
+
+pub use apps::{App, Instance};
+pub use cluster::Cluster;
+pub use error::{Error, Failure, Result, Scenario};
+pub use eventually::eventually;
+pub use host::Host;
+pub use load::{Report, Steady};
+pub use progress::Progress;
+
+/// Seconds, short to read in a scenario.
+#[must_use]
+pub const fn secs(seconds: u64) -> std::time::Duration {
+    std::time::Duration::from_secs(seconds)
+}
