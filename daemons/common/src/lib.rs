@@ -5,7 +5,8 @@
 //! * [`store`]: desired state in MySQL, its schema and its queries,
 //! * [`routes`]: the route table in Redis,
 //! * [`config`], [`lifecycle`], [`logging`], [`listen`], [`daemon`]: how a daemon starts, lives and ends,
-//! * [`auth`], [`credentials`], [`problem`], [`client`]: how daemons talk to each other.
+//! * [`auth`], [`credentials`], [`problem`], [`client`]: how daemons talk to each other,
+//! * [`web`]: what the daemons with pages share.
 
 pub mod api;
 pub mod auth;
@@ -24,3 +25,4 @@ pub mod routes;
 pub mod seal;
 pub mod store;
 pub mod testing;
+pub mod web;

@@ -74,6 +74,8 @@ impl Mysql {
         let installed = Command::new("mariadb-install-db")
             .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"])
             .arg(format!("--datadir={}", data.display()))
+            // Servers that start at the same time disturb each other in a common directory.
+            .arg(format!("--tmpdir={}", directory.path().display()))
             .arg(format!("--user={}", current_user()))
             .output()
             .unwrap_or_else(|error| panic!("start mariadb-install-db: {error}; {hint}"));
@@ -92,6 +94,7 @@ impl Mysql {
                 .arg("--no-defaults")
                 .arg(format!("--user={}", current_user()))
                 .arg(format!("--datadir={}", path("data")))
+                .arg(format!("--tmpdir={}", directory.path().display()))
                 .arg(format!("--socket={}", path("mysqld.sock")))
                 .arg(format!("--pid-file={}", path("mysqld.pid")))
                 .arg(format!("--log-error={}", path("error.log")))
@@ -206,7 +209,7 @@ impl Redis {
             Command::new("redis-server")
                 .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
                 .arg(directory.path())
-                .args(["--user", "test on >test ~* &* +@all"]),
+                .args(["--user", "test", "on", ">test", "~*", "&*", "+@all"]),
             "install the package redis-server",
         )
     }

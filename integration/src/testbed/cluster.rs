@@ -10,9 +10,12 @@ use super::apps::{App, Router};
 use super::cli::Cli;
 use super::docker::{LABEL, docker, labelled};
 use super::error::{Error, Failure, Result};
-use super::host::Host;
-use super::layout::HOSTS;
+use super::host::{Blueprint, Host};
+use super::layout::{HOSTS, Planned, Role, Subnet};
 use super::load::Steady;
+use super::package::Package;
+use super::setup::REPOSITORY;
+use super::state::State;
 
 /// A cluster that is up.
 #[derive(Debug)]
@@ -36,11 +39,12 @@ impl Cluster {
         let mut args = vec!["inspect"];
         args.extend(ids.iter().map(String::as_str));
         let text = docker(&args).await?;
-        let inspected: Vec<Inspected> = serde_json::from_str(&text).map_err(|source| Error::Json {
-            what: "docker inspect".to_owned(),
-            text,
-            source,
-        })?;
+        let inspected: Vec<Inspected> =
+            serde_json::from_str(&text).map_err(|source| Error::Json {
+                what: "docker inspect".to_owned(),
+                text,
+                source,
+            })?;
         let network = format!("dinp-{name}");
         let mut ports = BTreeMap::new();
         let mut hosts: Vec<Host> = Vec::new();
@@ -48,6 +52,8 @@ impl Cluster {
             ports.extend(container.published());
             hosts.extend(container.host(&network));
         }
+        // A spare host that a scenario left behind is none of the cluster's own.
+        hosts.retain(|host| HOSTS.iter().any(|planned| planned.name == host.name));
         hosts.sort_by_key(|host| HOSTS.iter().position(|planned| planned.name == host.name));
         Ok(Some(Self {
             name: name.to_owned(),
@@ -70,7 +76,9 @@ impl Cluster {
         let mut cluster = match Self::find(&name).await {
             Ok(found) => found.ok_or_else(missing)?,
             Err(Error::Spawn { .. }) => return Err(missing()),
-            Err(Error::Command { output, .. }) if output.contains("daemon") => return Err(missing()),
+            Err(Error::Command { output, .. }) if output.contains("daemon") => {
+                return Err(missing());
+            }
             Err(error) => return Err(error),
         };
         if cluster.hosts.len() != HOSTS.len() {
@@ -79,7 +87,14 @@ impl Cluster {
         for host in &cluster.hosts {
             host.restore().await?;
         }
-        cluster.began = Some(cluster.host("control").exec("date '+%F %T'").await?.trim().to_owned());
+        cluster.began = Some(
+            cluster
+                .host("control")
+                .exec("date '+%F %T'")
+                .await?
+                .trim()
+                .to_owned(),
+        );
         cluster.whole().await?;
         App::remove_left_over(&cluster).await?;
         Ok(cluster)
@@ -94,7 +109,9 @@ impl Cluster {
             )
             .await?;
         }
-        self.cli().nodes_ready(&["node1", "node2"], Duration::from_secs(60)).await
+        self.cli()
+            .nodes_ready(&["node1", "node2"], Duration::from_secs(60))
+            .await
     }
 
     /// A host by its name.
@@ -118,7 +135,10 @@ impl Cluster {
     /// The port of this machine under which a port of a host is reached.
     pub fn published(&self, inside: u16) -> Result<u16> {
         self.ports.get(&inside).copied().ok_or_else(|| {
-            Error::other(format!("no port of this machine leads to port {inside} of cluster {}", self.name))
+            Error::other(format!(
+                "no port of this machine leads to port {inside} of cluster {}",
+                self.name
+            ))
         })
     }
 
@@ -151,18 +171,59 @@ impl Cluster {
         Steady::new(self.client.clone(), self.host("router1").address, host)
     }
 
+    /// A package made from that of a sample.
+    pub async fn package(&self, sample: &str) -> Result<Package> {
+        Package::of(&State::of(&self.name).path("samples"), sample).await
+    }
+
+    /// A fresh host beside the cluster, of the image that hosts of this role have: nothing of DINP is
+    /// installed, but its packages can be.
+    pub async fn spare(&self, role: Role) -> Result<Host> {
+        let model = HOSTS
+            .iter()
+            .find(|planned| planned.role == role)
+            .ok_or_else(|| Error::other("no host has that role"))?;
+        let model = self.host(model.name);
+        let image = docker(&["inspect", "--format", "{{.Config.Image}}", &model.container]).await?;
+        let [a, b, c, _] = model.address.octets();
+        let repository = State::of(&self.name).path("apt").to_string_lossy().into_owned();
+        let suite = model.exec(". /etc/os-release; echo $VERSION_CODENAME").await?;
+        let blueprint = Blueprint {
+            cluster: &self.name,
+            planned: Planned { name: "spare", role, last_byte: 99 },
+            image: image.trim(),
+            subnet: Subnet([a, b, c]),
+            peers: &[],
+            published: Vec::new(),
+            mounts: &[(&repository, REPOSITORY)],
+            codename: suite.trim(),
+        };
+        Host::discard(&self.name, "spare").await?;
+        let host = Host::create(&blueprint).await?;
+        host.booted().await?;
+        Ok(host)
+    }
+
     /// Runs a statement of SQL as MariaDB's root, and returns the rows, tab separated.
     pub async fn sql(&self, statement: &str) -> Result<String> {
-        self.host("control").exec_with("mysql --batch --skip-column-names dinp", Some(statement)).await
+        self.host("control")
+            .exec_with("mysql --batch --skip-column-names dinp", Some(statement))
+            .await
     }
 
     /// What the daemons and the engine of a host have logged since the scenario began.
     async fn journal(&self, host: &Host) -> String {
-        let since = self.began.as_ref().map(|time| format!("--since '{time}'")).unwrap_or_default();
+        let since = self
+            .began
+            .as_ref()
+            .map(|time| format!("--since '{time}'"))
+            .unwrap_or_default();
         let command = format!(
-            "journalctl --no-pager --output=short-precise -u 'dinp-*' -u docker -n 200 {since}"
+            "journalctl --no-pager --output=short-precise -u 'dinp-*' -u docker -n 200 {since} || true"
         );
-        host.exec(&command).await.unwrap_or_else(|error| error.chain())
+        host.exec(&command)
+            .await
+            .unwrap_or_else(|error| error.chain())
     }
 }
 
@@ -175,7 +236,9 @@ impl Drop for Cluster {
         // The scenario's own runtime may be going down: a thread of its own looks at the hosts.
         std::thread::scope(|scope| {
             let printer = scope.spawn(|| {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build();
                 let Ok(runtime) = runtime else { return };
                 for host in &self.hosts {
                     eprintln!("----- journal of {} -----", host.name);
@@ -201,7 +264,10 @@ pub(super) fn http_client() -> Result<reqwest::Client> {
         .connect_timeout(Duration::from_secs(5))
         .timeout(Duration::from_secs(20))
         .build()
-        .map_err(|source| Error::Http { url: "(no request yet)".to_owned(), source })
+        .map_err(|source| Error::Http {
+            url: "(no request yet)".to_owned(),
+            source,
+        })
 }
 
 #[derive(Deserialize)]
@@ -255,7 +321,13 @@ impl Inspected {
     fn host(&self, network: &str) -> Option<Host> {
         let name = self.config.labels.get("dinp.host")?;
         // The address that was asked for is known even while the host is down.
-        let address = self.network_settings.networks.get(network)?.ipam.as_ref()?.address;
+        let address = self
+            .network_settings
+            .networks
+            .get(network)?
+            .ipam
+            .as_ref()?
+            .address;
         Some(Host {
             name: name.clone(),
             container: self.name.trim_start_matches('/').to_owned(),

@@ -35,13 +35,21 @@ pub async fn run_with<S: AsRef<OsStr>>(
 
 /// Runs a prepared command to its end; the same, for those that need an environment.
 pub async fn run_command(mut command: Command, place: &str, input: Option<&str>) -> Result<String> {
-    let program = command.as_std().get_program().to_string_lossy().into_owned();
+    let program = command
+        .as_std()
+        .get_program()
+        .to_string_lossy()
+        .into_owned();
     let spawn_error = |source| Error::Spawn {
         program: program.clone(),
         source,
     };
     command
-        .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
+        .stdin(if input.is_some() {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true);

@@ -14,12 +14,44 @@ const BOOT: Duration = Duration::from_secs(90);
 /// Capabilities in the kernel's order, without those that older engines do not know
 /// (PERFMON, BPF, CHECKPOINT_RESTORE come last).
 const CAPABILITIES: [&str; 38] = [
-    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID",
-    "SETPCAP", "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW",
-    "IPC_LOCK", "IPC_OWNER", "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT",
-    "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD",
-    "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG",
-    "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
 ];
 
 /// A partition: nothing comes in, to the host itself or to a container of it, and nothing goes out.
@@ -75,7 +107,8 @@ impl Host {
         let address = blueprint.subnet.address(planned.last_byte);
         let mut args = Arguments::default();
         args.flag("run").flag("--detach");
-        args.pair("--name", &container).pair("--hostname", planned.name);
+        args.pair("--name", &container)
+            .pair("--hostname", planned.name);
         args.pair("--label", &format!("{LABEL}={}", blueprint.cluster));
         args.pair("--label", &format!("dinp.host={}", planned.name));
         args.pair("--network", &format!("dinp-{}", blueprint.cluster));
@@ -98,20 +131,34 @@ impl Host {
         machine_arguments(&mut args, blueprint.codename)?;
         args.flag(blueprint.image);
         // Mounts have to reach the services (LoadCredential), hence shared before systemd starts.
-        args.flag("/bin/sh").pair("-c", "mount --make-rshared / && exec /sbin/init");
+        args.flag("/bin/sh")
+            .pair("-c", "mount --make-rshared / && exec /sbin/init");
         docker(&args.0).await?;
-        Ok(Self { name: planned.name.to_owned(), container, address })
+        Ok(Self {
+            name: planned.name.to_owned(),
+            container,
+            address,
+        })
+    }
+
+    /// Removes a host with its volume, if there is one of this name.
+    pub async fn discard(cluster: &str, host: &str) -> Result<()> {
+        let (container, volume) = Self::names(cluster, host);
+        docker(&["rm", "--force", "--volumes", &container]).await?;
+        docker(&["volume", "rm", "--force", &volume]).await.map(drop)
     }
 
     /// Waits until systemd has started everything; a failed unit of the distribution is no obstacle.
     pub async fn booted(&self) -> Result<()> {
-        eventually(&format!("{} has booted", self.name), BOOT, async || {
-            match self.exec("systemctl is-system-running || true").await {
+        eventually(
+            &format!("{} has booted", self.name),
+            BOOT,
+            async || match self.exec("systemctl is-system-running || true").await {
                 Ok(state) if ["running", "degraded"].contains(&state.trim()) => Ok(()),
                 Ok(state) => Err(state.trim().to_owned()),
                 Err(error) => Err(error.to_string()),
-            }
-        })
+            },
+        )
         .await
     }
 
@@ -192,14 +239,18 @@ impl Host {
     /// Ids of the containers that DINP runs here, from the engine itself.
     pub async fn containers(&self, app: &str) -> Result<Vec<String>> {
         let text = self
-            .exec(&format!("docker ps --quiet --no-trunc --filter label=dinp.app={app}"))
+            .exec(&format!(
+                "docker ps --quiet --no-trunc --filter label=dinp.app={app}"
+            ))
             .await?;
         Ok(text.lines().map(str::to_owned).collect())
     }
 
     /// Writes a file on the host.
     pub async fn write(&self, path: &str, content: &str) -> Result<()> {
-        self.exec_with(&format!("cat >{path}"), Some(content)).await.map(drop)
+        self.exec_with(&format!("cat >{path}"), Some(content))
+            .await
+            .map(drop)
     }
 }
 
@@ -210,10 +261,15 @@ fn machine_arguments(args: &mut Arguments, codename: &str) -> Result<()> {
     for capability in own_capabilities()? {
         args.pair("--cap-add", capability);
     }
-    for option in ["seccomp=unconfined", "apparmor=unconfined", "systempaths=unconfined"] {
+    for option in [
+        "seccomp=unconfined",
+        "apparmor=unconfined",
+        "systempaths=unconfined",
+    ] {
         args.pair("--security-opt", option);
     }
-    args.flag("--cgroupns=host").pair("--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw");
+    args.flag("--cgroupns=host")
+        .pair("--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw");
     for volatile in ["/run", "/run/lock", "/tmp:exec"] {
         args.pair("--tmpfs", volatile);
     }

@@ -15,16 +15,31 @@ use super::progress::Progress;
 const HOST: Variant = Variant {
     name: "host",
     packages: &[
-        "adduser", "ca-certificates", "curl", "dbus", "iproute2", "iptables", "procps", "systemd",
+        "adduser",
+        "ca-certificates",
+        "curl",
+        "dbus",
+        "iproute2",
+        "iptables",
+        "procps",
+        "systemd",
         "systemd-sysv",
     ],
 };
 /// What a compute node has before DINP comes.
-const NODE: Variant = Variant { name: "node", packages: &["docker.io"] };
+const NODE: Variant = Variant {
+    name: "node",
+    packages: &["docker.io"],
+};
 /// What the control machine has before DINP comes.
 const CONTROL: Variant = Variant {
     name: "control",
-    packages: &["apache2-utils", "docker-registry", "mariadb-server", "redis-server"],
+    packages: &[
+        "apache2-utils",
+        "docker-registry",
+        "mariadb-server",
+        "redis-server",
+    ],
 };
 
 /// Run in the fresh root: the journal survives a reboot, nobody logs in at a console, and every
@@ -81,18 +96,31 @@ impl Images {
         let host = tag(&HOST, &[&sources.lines, FINISH]);
         let node = tag(&NODE, &[&host, ADD]);
         let control = tag(&CONTROL, &[&node, ADD]);
-        let images = Self { codename: sources.codename.clone(), host, node, control };
+        let images = Self {
+            codename: sources.codename.clone(),
+            host,
+            node,
+            control,
+        };
         if !exists(&images.host).await? {
             let title = format!("image of a host ({} by mmdebstrap)", sources.codename);
-            progress.step(&title, bootstrap(&sources, &images.host)).await?;
+            progress
+                .step(&title, bootstrap(&sources, &images.host))
+                .await?;
         }
         for (variant, below, image) in [
             (&NODE, &images.host, &images.node),
             (&CONTROL, &images.node, &images.control),
         ] {
             if !exists(image).await? {
-                let title = format!("image of a {} (+ {})", variant.name, variant.packages.join(" "));
-                progress.step(&title, add_layer(variant, below, image)).await?;
+                let title = format!(
+                    "image of a {} (+ {})",
+                    variant.name,
+                    variant.packages.join(" ")
+                );
+                progress
+                    .step(&title, add_layer(variant, below, image))
+                    .await?;
             }
         }
         Ok(images)
@@ -151,7 +179,10 @@ impl Sources {
             }
         }
         let lines = lines.iter().map(|entry| format!("deb {entry}\n")).collect();
-        Some(Self { codename: codename?.to_owned(), lines })
+        Some(Self {
+            codename: codename?.to_owned(),
+            lines,
+        })
     }
 }
 
@@ -161,12 +192,20 @@ fn tag(variant: &Variant, content: &[&str]) -> String {
         hash.update(part.as_bytes());
         hash.update([0]);
     }
-    let key: String = hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let key: String = hash
+        .finalize()
+        .iter()
+        .take(6)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     format!("dinp-testbed/{}:{key}", variant.name)
 }
 
 async fn exists(image: &str) -> Result<bool> {
-    Ok(!docker(&["image", "ls", "--quiet", image]).await?.trim().is_empty())
+    Ok(!docker(&["image", "ls", "--quiet", image])
+        .await?
+        .trim()
+        .is_empty())
 }
 
 async fn bootstrap(sources: &Sources, image: &str) -> Result<()> {
@@ -180,8 +219,17 @@ async fn bootstrap(sources: &Sources, image: &str) -> Result<()> {
             docker import --change "$5" - "$6"
     "#;
     let args = [
-        "-euo", "pipefail", "-c", script, "bootstrap", &sources.lines, &packages, FINISH,
-        &sources.codename, &label, image,
+        "-euo",
+        "pipefail",
+        "-c",
+        script,
+        "bootstrap",
+        &sources.lines,
+        &packages,
+        FINISH,
+        &sources.codename,
+        &label,
+        image,
     ];
     run("bash", &args).await.map(drop)
 }
@@ -232,13 +280,21 @@ Debian|bookworm-security|http://mirror.example/debian-security/ bookworm-securit
 
     #[test]
     fn a_machine_of_another_distribution_is_refused() {
-        assert!(Sources::parse("Ubuntu|noble|http://archive.ubuntu.com/ubuntu/ noble main\n").is_none());
+        assert!(
+            Sources::parse("Ubuntu|noble|http://archive.ubuntu.com/ubuntu/ noble main\n").is_none()
+        );
     }
 
     #[test]
     fn a_changed_package_list_is_another_image() {
-        let one = Variant { name: "x", packages: &["a"] };
-        let two = Variant { name: "x", packages: &["b"] };
+        let one = Variant {
+            name: "x",
+            packages: &["a"],
+        };
+        let two = Variant {
+            name: "x",
+            packages: &["b"],
+        };
         assert_ne!(tag(&one, &["suite"]), tag(&two, &["suite"]));
         assert_eq!(tag(&one, &["suite"]), tag(&one, &["suite"]));
     }

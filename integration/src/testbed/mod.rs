@@ -9,6 +9,7 @@
 //! | [`bringup`] | from nothing to a cluster that serves, and back |
 //! | [`cli`] | the `dinp` command line, logged in |
 //! | [`apps`] | applications of a scenario |
+//! | [`package`] | packages that scenarios hand in |
 //! | [`load`] | the steady client |
 //! | [`eventually`] | assertions with a deadline |
 
@@ -23,9 +24,10 @@ pub mod host;
 pub mod images;
 pub mod layout;
 pub mod load;
+pub mod package;
 mod progress;
-mod samples;
-mod setup;
+pub mod samples;
+pub mod setup;
 mod state;
 
 pub use apps::{App, Instance};
@@ -34,6 +36,7 @@ pub use error::{Error, Failure, Result, Scenario};
 pub use eventually::eventually;
 pub use host::Host;
 pub use load::{Report, Steady};
+pub use package::Package;
 pub use progress::Progress;
 
 /// Seconds, short to read in a scenario.

@@ -20,7 +20,9 @@ impl State {
     /// The directory of a cluster; it need not exist.
     #[must_use]
     pub fn of(cluster: &str) -> Self {
-        Self { dir: Self::root().join(cluster) }
+        Self {
+            dir: Self::root().join(cluster),
+        }
     }
 
     /// A file or directory in it.
@@ -82,5 +84,9 @@ fn random_word() -> String {
 
 /// An error about a file, for `map_err`.
 pub fn at(act: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
-    move |source| Error::File { act, path: path.to_owned(), source }
+    move |source| Error::File {
+        act,
+        path: path.to_owned(),
+        source,
+    }
 }

@@ -129,6 +129,9 @@ pub enum RouteError {
         /// The highest version in Redis.
         highest: Version,
     },
+    /// Redis does not hold the whole table that the changes apply to.
+    #[error("publish routes: Redis does not hold the table that they follow")]
+    Gap,
     /// A record cannot be understood.
     #[error("read the routes of \"{key}\" in Redis")]
     Corrupt {

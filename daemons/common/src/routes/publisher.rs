@@ -13,9 +13,16 @@ const LOG_LENGTH: usize = 10_000;
 /// Records written by one call while the table is rewritten.
 const REWRITE_BATCH: usize = 500;
 
-/// XADD first: Redis refuses an id that is not higher than the last, and then nothing else happens.
+/// XADD first: Redis refuses an id that is not higher than the last, and then nothing else happens. Before it, only a
+/// look: changes to a table that Redis does not have (flushed, or another leader's) would make half a table.
 /// ARGV: id, prev, epoch, seq, complete, changes in JSON, log length, then app and record (or "") in turn.
 const PUBLISH: &str = r"
+if ARGV[5] == '1' then
+  local head = redis.call('HMGET', KEYS[2], 'epoch', 'seq', 'complete')
+  if head[3] ~= '1' or head[1] .. '-' .. head[2] ~= ARGV[2] then
+    return 0
+  end
+end
 redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[7], ARGV[1], 'prev', ARGV[2], 'changes', ARGV[6])
 for i = 8, #ARGV, 2 do
   if ARGV[i + 1] == '' then
@@ -79,7 +86,8 @@ impl Publisher {
         Ok(parse_head(&fields))
     }
 
-    /// Publishes changes as version `id`, which follows `prev`.
+    /// Publishes changes as version `id`, which follows `prev`. [`RouteError::Gap`]: Redis does not have `prev`, and
+    /// the table must be rewritten.
     pub async fn publish(&mut self, prev: Version, id: Version, changes: &[Change]) -> Result<(), RouteError> {
         self.write(prev, id, true, changes).await
     }
@@ -121,6 +129,7 @@ impl Publisher {
         }
         let done: Result<i64, _> = call.invoke_async(&mut self.connection).await;
         match done {
+            Ok(0) => Err(RouteError::Gap),
             Ok(_) => Ok(()),
             Err(error) if error.to_string().contains("equal or smaller") => {
                 Err(RouteError::Fenced { highest: self.highest().await? })

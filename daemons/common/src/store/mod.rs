@@ -4,15 +4,23 @@
 //! ([`grants`]), not by these functions. A change of desired state runs in a [`Change`], which raises the
 //! revision first.
 
+pub mod audit;
+pub mod build;
+mod columns;
 pub mod grants;
 pub mod lease;
 mod migrate;
 pub mod node;
 mod revision;
 pub mod router;
+pub mod session;
+pub mod team;
+pub mod user;
+mod watch;
 
 pub use migrate::migrate;
 pub use revision::{Change, current_revision};
+pub use watch::watch;
 
 use crate::credentials::Secret;
 use mysql_async::{Conn, OptsBuilder, Pool, PoolConstraints, PoolOpts};
@@ -64,9 +72,35 @@ impl StoreError {
         move |source| StoreError::Database { act, source }
     }
 
+    /// Whether the database cannot be used now, as opposed to what was asked of it being wrong.
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            // Too many connections, shutting down, lock wait timeout, deadlock, read-only, connection killed.
+            StoreError::Database { source: mysql_async::Error::Server(e), .. } => {
+                matches!(e.code, 1040 | 1053 | 1205 | 1213 | 1290 | 1927)
+            }
+            StoreError::Database { source, .. } => {
+                matches!(source, mysql_async::Error::Io(_) | mysql_async::Error::Driver(_))
+            }
+            StoreError::Timeout { .. } => true,
+            StoreError::Corrupt { .. } | StoreError::Incomplete { .. } => false,
+        }
+    }
+
     /// Whether the database refused the row because its key is taken.
     pub fn is_duplicate(&self) -> bool {
         matches!(self, StoreError::Database { source: mysql_async::Error::Server(e), .. } if e.code == 1062)
+    }
+}
+
+impl From<StoreError> for crate::problem::Problem {
+    fn from(error: StoreError) -> Self {
+        if error.is_unavailable() {
+            tracing::warn!(error = %crate::error::ErrorChain(&error), "database cannot be used");
+            let detail = "the database cannot be reached now; what runs keeps running, try again shortly";
+            return Self::unavailable("database-unavailable", detail);
+        }
+        Self::internal(&error)
     }
 }
 

@@ -1,0 +1,219 @@
+//! Tables `build` and `build_log`: written by the builders, read by every dash.
+
+use super::StoreError;
+use super::columns::{Columns, millis};
+use crate::api::builder::{BuildStatus, BuildView};
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Row, params};
+
+/// A build that is about to begin.
+#[derive(Debug, Clone, Copy)]
+pub struct NewBuild<'a> {
+    /// The app that it is for.
+    pub app: &'a str,
+    /// What this version is called.
+    pub version: &'a str,
+    /// How the image is made.
+    pub runtime: &'a str,
+    /// Who asked.
+    pub created_by: &'a str,
+    /// Which builder does it.
+    pub builder: &'a str,
+    /// File name of the package.
+    pub package_name: &'a str,
+    /// Size of the package.
+    pub package_bytes: u64,
+    /// SHA-256 of the package in hexadecimal.
+    pub package_sha256: &'a str,
+    /// The base image.
+    pub base: &'a str,
+}
+
+/// Writes the record of a build that begins, unless this version of the app is being built or was built.
+/// Returns its id, or nothing where the version is taken.
+pub async fn begin(conn: &mut Conn, new: &NewBuild<'_>) -> Result<Option<u64>, StoreError> {
+    conn.exec_drop(
+        "INSERT INTO build (app, version, runtime, created_by, builder, stage, package_name, package_bytes, \
+         package_sha256, base) \
+         SELECT :app, :version, :runtime, :created_by, :builder, 'queued', :package_name, :package_bytes, \
+         :package_sha256, :base FROM DUAL WHERE NOT EXISTS \
+         (SELECT 1 FROM build WHERE app = :app AND version = :version AND status IN ('running', 'succeeded'))",
+        params! {
+            "app" => new.app, "version" => new.version, "runtime" => new.runtime, "created_by" => cut(new.created_by, 63),
+            "builder" => cut(new.builder, 63), "package_name" => cut(new.package_name, 255),
+            "package_bytes" => new.package_bytes, "package_sha256" => new.package_sha256, "base" => cut(new.base, 512),
+        },
+    )
+    .await
+    .map_err(StoreError::doing("begin a build"))?;
+    Ok(if conn.affected_rows() == 1 { conn.last_insert_id() } else { None })
+}
+
+/// Says what a running build does now.
+pub async fn set_stage(conn: &mut Conn, id: u64, stage: &str) -> Result<(), StoreError> {
+    conn.exec_drop("UPDATE build SET stage = ? WHERE id = ? AND status = 'running'", (cut(stage, 32), id))
+        .await
+        .map_err(StoreError::doing("write the stage of a build"))
+}
+
+/// Ends a running build; false where it has ended before.
+pub async fn finish(
+    conn: &mut Conn,
+    id: u64,
+    status: BuildStatus,
+    reason: &str,
+    image: Option<&str>,
+) -> Result<bool, StoreError> {
+    conn.exec_drop(
+        "UPDATE build SET status = ?, reason = ?, image = ?, finished_at = CURRENT_TIMESTAMP(3) \
+         WHERE id = ? AND status = 'running'",
+        (status.as_str(), cut(reason, 1000), image, id),
+    )
+    .await
+    .map_err(StoreError::doing("end a build"))?;
+    Ok(conn.affected_rows() == 1)
+}
+
+/// Fails all builds that this builder left running; returns their ids.
+pub async fn fail_running_of(conn: &mut Conn, builder: &str, reason: &str) -> Result<Vec<u64>, StoreError> {
+    let ids: Vec<u64> = conn
+        .exec("SELECT id FROM build WHERE builder = ? AND status = 'running' ORDER BY id", (cut(builder, 63),))
+        .await
+        .map_err(StoreError::doing("read running builds"))?;
+    for id in &ids {
+        finish(conn, *id, BuildStatus::Failed, reason, None).await?;
+    }
+    Ok(ids)
+}
+
+/// A build by its id.
+pub async fn get(conn: &mut Conn, id: u64) -> Result<Option<BuildView>, StoreError> {
+    let row: Option<Row> = conn
+        .exec_first(format!("{SELECT} WHERE id = ?"), (id,))
+        .await
+        .map_err(StoreError::doing("read a build"))?;
+    row.as_ref().map(view).transpose()
+}
+
+/// The builds of an app, newest first; `before` is an id, for the next page.
+pub async fn list(conn: &mut Conn, app: &str, before: Option<u64>, limit: u32) -> Result<Vec<BuildView>, StoreError> {
+    let rows: Vec<Row> = conn
+        .exec(
+            format!("{SELECT} WHERE app = ? AND id < ? ORDER BY id DESC LIMIT ?"),
+            (app, before.unwrap_or(u64::MAX), limit),
+        )
+        .await
+        .map_err(StoreError::doing("read builds"))?;
+    rows.iter().map(view).collect()
+}
+
+/// Appends a piece to the log of a build; pieces are numbered from 0 by their only writer.
+pub async fn append_log(conn: &mut Conn, id: u64, seq: u32, text: &str) -> Result<(), StoreError> {
+    // Twice the same piece, after an answer that was lost, is no error.
+    conn.exec_drop("INSERT IGNORE INTO build_log (build_id, seq, text) VALUES (?, ?, ?)", (id, seq, text))
+        .await
+        .map_err(StoreError::doing("write the log of a build"))
+}
+
+/// The pieces of a build's log from number `from` on.
+pub async fn log_from(conn: &mut Conn, id: u64, from: u32) -> Result<Vec<(u32, String)>, StoreError> {
+    conn.exec("SELECT seq, text FROM build_log WHERE build_id = ? AND seq >= ? ORDER BY seq LIMIT 1000", (id, from))
+        .await
+        .map_err(StoreError::doing("read the log of a build"))
+}
+
+const SELECT: &str = concat!(
+    "SELECT id, CAST(id AS CHAR) AS id_text, app, version, runtime, created_by, builder, status, stage, reason, \
+     package_name, package_bytes, image, ",
+    millis!("started_at"),
+    " AS started_at, ",
+    millis!("finished_at"),
+    " AS finished_at FROM build"
+);
+
+fn view(row: &Row) -> Result<BuildView, StoreError> {
+    let columns = Columns::new(row, "build", "id_text");
+    Ok(BuildView {
+        id: columns.get("id")?,
+        app: columns.parse("app")?,
+        version: columns.get("version")?,
+        runtime: columns.get("runtime")?,
+        created_by: columns.get("created_by")?,
+        builder: columns.get("builder")?,
+        status: columns.word("status")?,
+        stage: columns.get("stage")?,
+        reason: columns.get("reason")?,
+        package_name: columns.get("package_name")?,
+        package_bytes: columns.get("package_bytes")?,
+        image: columns.get("image")?,
+        started_at: columns.get("started_at")?,
+        finished_at: columns.get("finished_at")?,
+    })
+}
+
+/// At most so many characters: a reason that is too long is better cut than lost.
+fn cut(text: &str, limit: usize) -> String {
+    text.chars().take(limit).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEW: NewBuild<'static> = NewBuild {
+        app: "web",
+        version: "v1",
+        runtime: "python",
+        created_by: "ann",
+        builder: "control",
+        package_name: "web.tar.gz",
+        package_bytes: 5,
+        package_sha256: "00",
+        base: "control:5000/dinp/base-python:bookworm",
+    };
+
+    #[tokio::test]
+    async fn a_build_from_begin_to_end() {
+        let mysql = crate::testing::Mysql::start().await;
+        let root = mysql.database().await;
+        let builder = mysql.account(&root, "dinp_builder").await;
+        let dash = mysql.account(&root, "dinp_dash").await;
+        let conn = &mut builder.get_conn().await.unwrap();
+
+        let id = begin(conn, &NEW).await.unwrap().unwrap();
+        assert_eq!(begin(conn, &NEW).await.unwrap(), None, "a version is built once");
+        set_stage(conn, id, "building").await.unwrap();
+        append_log(conn, id, 0, "one\n").await.unwrap();
+        append_log(conn, id, 0, "one\n").await.unwrap();
+        append_log(conn, id, 1, "two\n").await.unwrap();
+        assert!(finish(conn, id, BuildStatus::Failed, &"x".repeat(2000), None).await.unwrap());
+        assert!(!finish(conn, id, BuildStatus::Succeeded, "", None).await.unwrap(), "an end is final");
+
+        let again = begin(conn, &NEW).await.unwrap().unwrap();
+        assert!(finish(conn, again, BuildStatus::Succeeded, "", Some("control:5000/a/web:v1@sha256:00")).await.unwrap());
+        assert_eq!(begin(conn, &NEW).await.unwrap(), None, "what was built stays");
+
+        let reader = &mut dash.get_conn().await.unwrap();
+        let failed = get(reader, id).await.unwrap().unwrap();
+        assert_eq!((failed.status, failed.reason.len(), failed.stage.as_str()), (BuildStatus::Failed, 1000, "building"));
+        assert!(failed.finished_at.unwrap() >= failed.started_at && failed.started_at > 1_700_000_000_000);
+        assert_eq!(log_from(reader, id, 1).await.unwrap(), [(1, "two\n".to_owned())]);
+        let listed: Vec<u64> = list(reader, "web", None, 10).await.unwrap().iter().map(|build| build.id).collect();
+        assert_eq!(listed, [again, id]);
+        assert_eq!(list(reader, "web", Some(again), 10).await.unwrap().len(), 1);
+        assert!(get(reader, 999).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn what_a_builder_left_is_failed_and_nothing_else() {
+        let mysql = crate::testing::Mysql::start().await;
+        let root = mysql.database().await;
+        let builder = mysql.account(&root, "dinp_builder").await;
+        let conn = &mut builder.get_conn().await.unwrap();
+        let mine = begin(conn, &NEW).await.unwrap().unwrap();
+        let other = begin(conn, &NewBuild { version: "v2", builder: "other", ..NEW }).await.unwrap().unwrap();
+        assert_eq!(fail_running_of(conn, "control", "the builder was restarted").await.unwrap(), [mine]);
+        assert_eq!(get(conn, other).await.unwrap().unwrap().status, BuildStatus::Running);
+        assert_eq!(get(conn, mine).await.unwrap().unwrap().reason, "the builder was restarted");
+    }
+}

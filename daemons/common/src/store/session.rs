@@ -1,0 +1,181 @@
+//! Tables `session` and `auth_code`: who is signed in where. Written by uic alone; times are the database's.
+
+use super::StoreError;
+use super::columns::{Columns, millis};
+use super::user::UserRow;
+use crate::api::UnixMillis;
+use crate::auth::SecretHash;
+use mysql_async::Row;
+use mysql_async::prelude::Queryable;
+
+/// What a session is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionKind {
+    /// A browser at uic itself.
+    Browser,
+    /// A client with an access token.
+    Access,
+}
+
+impl SessionKind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Browser => "browser",
+            Self::Access => "access",
+        }
+    }
+}
+
+/// A session that has not ended, and whose it is.
+#[derive(Debug, Clone)]
+pub struct SessionRow {
+    /// Key.
+    pub id: String,
+    /// SHA-256 of the secret.
+    pub secret_hash: Vec<u8>,
+    /// Client that holds the token; empty for a browser.
+    pub client: String,
+    /// The browser session that it came from.
+    pub parent: Option<String>,
+    /// When it ends.
+    pub expires_at: UnixMillis,
+    /// Whose it is.
+    pub user: UserRow,
+}
+
+/// A session to write.
+#[derive(Debug, Clone, Copy)]
+pub struct NewSession<'a> {
+    /// Key.
+    pub id: &'a str,
+    /// SHA-256 of the secret.
+    pub secret_hash: &'a SecretHash,
+    /// Whose it is.
+    pub user_id: u64,
+    /// What for.
+    pub kind: SessionKind,
+    /// Client that holds the token; empty for a browser.
+    pub client: &'a str,
+    /// The browser session that it came from.
+    pub parent: Option<&'a str>,
+    /// How long it lasts.
+    pub ttl_secs: u64,
+}
+
+/// Begins a session.
+pub async fn insert<Q: Queryable>(conn: &mut Q, new: NewSession<'_>) -> Result<(), StoreError> {
+    conn.exec_drop(
+        "INSERT INTO session (id, secret_hash, user_id, kind, client, parent, expires_at) \
+         VALUES (?, ?, ?, ?, ?, ?, UTC_TIMESTAMP(3) + INTERVAL ? SECOND)",
+        (new.id, &new.secret_hash[..], new.user_id, new.kind.as_str(), new.client, new.parent, new.ttl_secs),
+    )
+    .await
+    .map_err(StoreError::doing("write a session"))
+}
+
+/// A session of this kind that has not ended.
+pub async fn find<Q: Queryable>(conn: &mut Q, id: &str, kind: SessionKind) -> Result<Option<SessionRow>, StoreError> {
+    let sql = concat!(
+        "SELECT s.id AS session_id, s.secret_hash, s.client, s.parent, ",
+        millis!("s.expires_at"),
+        " AS expires_millis, u.id, u.name, u.password_hash, u.role, u.suspended_at IS NOT NULL AS suspended \
+         FROM session s JOIN user u ON u.id = s.user_id WHERE s.id = ? AND s.kind = ? AND s.expires_at > UTC_TIMESTAMP(3)"
+    );
+    let row: Option<Row> =
+        conn.exec_first(sql, (id, kind.as_str())).await.map_err(StoreError::doing("read a session"))?;
+    row.as_ref()
+        .map(|row| {
+            let columns = Columns::new(row, "session", "session_id");
+            Ok(SessionRow {
+                id: columns.get("session_id")?,
+                secret_hash: columns.get("secret_hash")?,
+                client: columns.get("client")?,
+                parent: columns.get("parent")?,
+                expires_at: columns.get("expires_millis")?,
+                user: UserRow::read(row)?,
+            })
+        })
+        .transpose()
+}
+
+/// Ends a session.
+pub async fn remove<Q: Queryable>(conn: &mut Q, id: &str) -> Result<(), StoreError> {
+    conn.exec_drop("DELETE FROM session WHERE id = ?", (id,)).await.map_err(StoreError::doing("end a session"))
+}
+
+/// Ends a browser's session and all sessions of one client that came from it.
+pub async fn remove_with_client<Q: Queryable>(conn: &mut Q, id: &str, client: &str) -> Result<(), StoreError> {
+    conn.exec_drop("DELETE FROM session WHERE id = ? OR (parent = ? AND client = ?)", (id, id, client))
+        .await
+        .map_err(StoreError::doing("end sessions"))
+}
+
+/// Ends all sessions of a person but one.
+pub async fn remove_of_user<Q: Queryable>(conn: &mut Q, user_id: u64, but: &str) -> Result<(), StoreError> {
+    conn.exec_drop("DELETE FROM session WHERE user_id = ? AND id <> ?", (user_id, but))
+        .await
+        .map_err(StoreError::doing("end a user's sessions"))
+}
+
+/// Removes what has ended by itself; returns how many rows went.
+pub async fn remove_expired(conn: &mut mysql_async::Conn) -> Result<u64, StoreError> {
+    let doing = StoreError::doing("remove ended sessions");
+    conn.query_drop("DELETE FROM session WHERE expires_at < UTC_TIMESTAMP(3) LIMIT 1000").await.map_err(&doing)?;
+    let sessions = conn.affected_rows();
+    conn.query_drop("DELETE FROM auth_code WHERE expires_at < UTC_TIMESTAMP(3) LIMIT 1000").await.map_err(&doing)?;
+    Ok(sessions + conn.affected_rows())
+}
+
+/// An authorization code to write, or one that was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthCode {
+    /// The browser session that it stands for.
+    pub session_id: String,
+    /// Client that it is for.
+    pub client: String,
+    /// Where it was sent.
+    pub redirect_uri: String,
+    /// Challenge that the client's verifier must meet.
+    pub challenge: String,
+}
+
+/// Writes an authorization code.
+pub async fn insert_code<Q: Queryable>(
+    conn: &mut Q,
+    code_hash: &SecretHash,
+    code: &AuthCode,
+    ttl_secs: u64,
+) -> Result<(), StoreError> {
+    conn.exec_drop(
+        "INSERT INTO auth_code (code_hash, session_id, client, redirect_uri, challenge, expires_at) \
+         VALUES (?, ?, ?, ?, ?, UTC_TIMESTAMP(3) + INTERVAL ? SECOND)",
+        (&code_hash[..], &code.session_id, &code.client, &code.redirect_uri, &code.challenge, ttl_secs),
+    )
+    .await
+    .map_err(StoreError::doing("write an authorization code"))
+}
+
+/// Takes an authorization code: of two who try, one gets it.
+pub async fn take_code(conn: &mut mysql_async::Conn, code_hash: &SecretHash) -> Result<Option<AuthCode>, StoreError> {
+    let doing = StoreError::doing("take an authorization code");
+    let row: Option<Row> = conn
+        .exec_first(
+            "SELECT session_id, client, redirect_uri, challenge FROM auth_code \
+             WHERE code_hash = ? AND expires_at > UTC_TIMESTAMP(3)",
+            (&code_hash[..],),
+        )
+        .await
+        .map_err(&doing)?;
+    let Some(row) = row else { return Ok(None) };
+    conn.exec_drop("DELETE FROM auth_code WHERE code_hash = ?", (&code_hash[..],)).await.map_err(&doing)?;
+    if conn.affected_rows() == 0 {
+        return Ok(None);
+    }
+    let columns = Columns::new(&row, "auth_code", "session_id");
+    Ok(Some(AuthCode {
+        session_id: columns.get("session_id")?,
+        client: columns.get("client")?,
+        redirect_uri: columns.get("redirect_uri")?,
+        challenge: columns.get("challenge")?,
+    }))
+}

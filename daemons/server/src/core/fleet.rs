@@ -1,0 +1,300 @@
+//! What is known of nodes and instances: what agents reported, and what was decided.
+//!
+//! An instance as the core sees it:
+//!
+//! ```text
+//!              placed                       reported by a node (new leader, or late)
+//!                |                                     |
+//!                v                                     v
+//!   +---------------------------- Wanted ---------------------------+
+//!   | accepted -> pulling -> starting -> ready <-> unfit             |   (the agent's part; back_off and again)
+//!   | ready -> in a published table -> confirmed by routers: serves  |
+//!   +------+--------------------------------------------^-----------+
+//!          | surplus, and what replaces it serves        | wanted again
+//!          v                                             |
+//!      Withdrawn: out of the table -> published -> confirmed by every live router
+//!          | nothing in flight at any live router, or drain_timeout
+//!          v
+//!      Stopping: the stop order names it, until its node says that it is gone
+//!          |
+//!          v
+//!      gone: its port stays held until every router not forgotten has confirmed a table without it
+//! ```
+//!
+//! Only `withdraw` moves an instance to `Stopping`, and nothing moves it back.
+
+use super::Tick;
+use dinp_common::api::UnixMillis;
+use dinp_common::api::agent::{Capacity, HeldPort, InstanceReport, InstanceState, Seen};
+use dinp_common::model::{AppName, InstanceId, NodeName, Resources, Version};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// What the core wants of an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// It is to run.
+    Wanted,
+    /// It is to stop, and on its way out of the table.
+    Withdrawn {
+        reason: String,
+        /// When all live routers had confirmed that it is out of the table.
+        confirmed_at: Option<Tick>,
+    },
+    /// The stop order names it.
+    Stopping { reason: String },
+}
+
+/// Why DINP itself wants an instance replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Doom {
+    /// Its agent and the health monitor both find it unfit.
+    Unfit,
+    /// It crashes again and again on this node.
+    Crashing,
+    /// The Docker Engine of its node has not been usable for minutes.
+    DockerDown,
+}
+
+impl Doom {
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::Unfit => "agent and health monitor found it unfit",
+            Self::Crashing => "it crashed again and again",
+            Self::DockerDown => "the Docker Engine of its node cannot be used",
+        }
+    }
+}
+
+/// One instance.
+#[derive(Debug, Clone)]
+pub(super) struct Instance {
+    pub id: InstanceId,
+    pub app: AppName,
+    pub release: u64,
+    pub node: NodeName,
+    /// What its node said last; none until its node has named it.
+    pub report: Option<InstanceReport>,
+    /// What is booked for it: the larger of decided and reported.
+    pub booked: Capacity,
+    pub phase: Phase,
+    /// When this leader placed it or first heard of it.
+    pub known_since: Tick,
+    /// Generation of the orders that named it first; none if another leader ordered it.
+    pub ordered_in: Option<u64>,
+    /// When its node had accepted those orders without naming it.
+    pub missing_since: Option<Tick>,
+    /// Whether any table, of this leader or of one before, may have held it.
+    pub maybe_routed: bool,
+    /// First published table that has held it since without a break.
+    pub entered: Option<Version>,
+    /// First published table without it.
+    pub left: Option<Version>,
+    /// Since when it has been ready without a break.
+    pub ready_since: Option<Tick>,
+    /// Whether it has ever been ready.
+    pub was_ready: bool,
+    /// Starts that failed or ended, as seen by this leader.
+    pub failures: u32,
+    /// When its agent started it again, within the crash window.
+    pub restarts: VecDeque<Tick>,
+    pub doom: Option<Doom>,
+    /// It was itself placed for one that crashed: it is not placed elsewhere again.
+    pub relocated: bool,
+    /// Taken from the table of the leader before: nobody has reported it yet.
+    pub inherited: bool,
+}
+
+impl Instance {
+    pub(super) fn new(id: InstanceId, app: AppName, release: u64, node: NodeName, now: Tick) -> Self {
+        Self {
+            id,
+            app,
+            release,
+            node,
+            report: None,
+            booked: Capacity::default(),
+            phase: Phase::Wanted,
+            known_since: now,
+            ordered_in: None,
+            missing_since: None,
+            maybe_routed: false,
+            entered: None,
+            left: None,
+            ready_since: None,
+            was_ready: false,
+            failures: 0,
+            restarts: VecDeque::new(),
+            doom: None,
+            relocated: false,
+            inherited: false,
+        }
+    }
+
+    /// Its state as its node said last; `Accepted` before that.
+    pub(super) fn state(&self) -> InstanceState {
+        match &self.report {
+            Some(report) => report.state,
+            None if self.inherited => InstanceState::Ready,
+            None => InstanceState::Accepted,
+        }
+    }
+
+    /// Whether its end has begun and cannot be taken back.
+    pub(super) fn is_ending(&self) -> bool {
+        matches!(self.phase, Phase::Stopping { .. }) || self.state() == InstanceState::Stopping
+    }
+
+    pub(super) fn is_wanted(&self) -> bool {
+        self.phase == Phase::Wanted && self.state() != InstanceState::Stopping
+    }
+
+    pub(super) fn is_withdrawn(&self) -> bool {
+        matches!(self.phase, Phase::Withdrawn { .. }) && self.state() != InstanceState::Stopping
+    }
+
+    pub(super) fn port(&self) -> Option<u16> {
+        self.report.as_ref().and_then(|report| report.port)
+    }
+
+    pub(super) fn book(&mut self, resources: Resources) {
+        self.booked.memory_mb = self.booked.memory_mb.max(resources.memory_mb);
+        self.booked.cpu_millis = self.booked.cpu_millis.max(resources.cpu_millis);
+    }
+}
+
+/// How a node is. The order is that of getting worse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Condition {
+    /// Reports arrive.
+    Ready,
+    /// Its agent said that it restarts: what runs there is taken to run on.
+    Restarting,
+    /// Silent for a moment.
+    Suspect,
+    /// This leader has not heard it yet.
+    Unknown,
+    /// Silent for so long that its instances are replaced.
+    Lost,
+}
+
+/// One node.
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    /// Since when silence counts where nothing was heard yet.
+    pub known_since: Tick,
+    pub last_heard: Option<Tick>,
+    pub last_report: Option<UnixMillis>,
+    pub run_id: String,
+    /// Runs of the agent before this one: what arrives from them now is late.
+    pub old_runs: VecDeque<String>,
+    pub seq: u64,
+    /// Whether a full report of this run was taken in.
+    pub synced: bool,
+    /// Highest leadership it has seen.
+    pub seen: Seen,
+    pub capacity: Capacity,
+    pub agent_version: String,
+    pub docker_error: Option<String>,
+    pub docker_down_since: Option<Tick>,
+    pub patience_until: Option<Tick>,
+    pub shutdown: bool,
+    pub held: Vec<HeldPort>,
+    pub condition: Condition,
+    /// When it became lost.
+    pub lost_at: Option<Tick>,
+}
+
+impl Node {
+    pub(super) fn new(now: Tick) -> Self {
+        Self {
+            known_since: now,
+            last_heard: None,
+            last_report: None,
+            run_id: String::new(),
+            old_runs: VecDeque::new(),
+            seq: 0,
+            synced: false,
+            seen: Seen::default(),
+            capacity: Capacity::default(),
+            agent_version: String::new(),
+            docker_error: None,
+            docker_down_since: None,
+            patience_until: None,
+            shutdown: false,
+            held: Vec::new(),
+            condition: Condition::Unknown,
+            lost_at: None,
+        }
+    }
+
+    /// Whether what it reported may be taken for what is.
+    pub(super) fn is_heard(&self) -> bool {
+        matches!(self.condition, Condition::Ready | Condition::Restarting)
+    }
+}
+
+/// An instance that is gone, for as long as its port is held.
+#[derive(Debug, Clone)]
+pub(super) struct Gone {
+    pub node: NodeName,
+    /// First published table without it.
+    pub left: Option<Version>,
+}
+
+/// All nodes and instances.
+#[derive(Debug, Default)]
+pub(super) struct Fleet {
+    pub nodes: BTreeMap<NodeName, Node>,
+    pub instances: BTreeMap<InstanceId, Instance>,
+    pub by_app: BTreeMap<AppName, BTreeSet<InstanceId>>,
+    pub by_node: BTreeMap<NodeName, BTreeSet<InstanceId>>,
+    pub gone: BTreeMap<InstanceId, Gone>,
+}
+
+impl Fleet {
+    pub(super) fn insert(&mut self, instance: Instance) {
+        self.by_app.entry(instance.app.clone()).or_default().insert(instance.id.clone());
+        self.by_node.entry(instance.node.clone()).or_default().insert(instance.id.clone());
+        self.gone.remove(&instance.id);
+        self.instances.insert(instance.id.clone(), instance);
+    }
+
+    /// Forgets an instance that its node says is gone; its port stays held.
+    pub(super) fn remove(&mut self, id: &InstanceId) -> Option<Instance> {
+        let instance = self.instances.remove(id)?;
+        if let Some(ids) = self.by_app.get_mut(&instance.app) {
+            ids.remove(id);
+            if ids.is_empty() {
+                self.by_app.remove(&instance.app);
+            }
+        }
+        if let Some(ids) = self.by_node.get_mut(&instance.node) {
+            ids.remove(id);
+            if ids.is_empty() {
+                self.by_node.remove(&instance.node);
+            }
+        }
+        self.gone.insert(id.clone(), Gone { node: instance.node.clone(), left: instance.left });
+        Some(instance)
+    }
+
+    pub(super) fn of_app<'a>(&'a self, app: &AppName) -> impl Iterator<Item = &'a Instance> + 'a {
+        self.by_app.get(app).into_iter().flatten().filter_map(|id| self.instances.get(id))
+    }
+
+    pub(super) fn of_node<'a>(&'a self, node: &NodeName) -> impl Iterator<Item = &'a Instance> + 'a {
+        self.by_node.get(node).into_iter().flatten().filter_map(|id| self.instances.get(id))
+    }
+
+    /// What is booked on a node: all that is known there, what is stopping and what was only decided included.
+    pub(super) fn booked(&self, node: &NodeName) -> Capacity {
+        self.of_node(node).fold(Capacity::default(), |sum, instance| Capacity {
+            memory_mb: sum.memory_mb.saturating_add(instance.booked.memory_mb),
+            cpu_millis: sum.cpu_millis.saturating_add(instance.booked.cpu_millis),
+        })
+    }
+
+    pub(super) fn condition(&self, node: &NodeName) -> Condition {
+        self.nodes.get(node).map_or(Condition::Lost, |node| node.condition)
+    }
+}

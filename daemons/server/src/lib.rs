@@ -1,0 +1,3 @@
+//! DINP master.
+
+pub mod core;

@@ -1,0 +1,215 @@
+//! `dinp-testbed`: clusters of hosts on this machine, for newcomers and for tests.
+
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use dinp_integration::testbed::bringup::{self, Options, Up};
+use dinp_integration::testbed::cli::Cli;
+use dinp_integration::testbed::images::Images;
+use dinp_integration::testbed::layout::ADMIN;
+use dinp_integration::testbed::{Cluster, Error, Host, Progress, Result};
+
+mod summary;
+
+#[derive(Parser)]
+#[command(
+    name = "dinp-testbed",
+    version,
+    about = "Clusters of DINP hosts on this machine"
+)]
+struct Arguments {
+    /// Name of the cluster.
+    #[arg(long, global = true, default_value = "quickstart")]
+    name: String,
+    #[command(subcommand)]
+    act: Act,
+}
+
+#[derive(Subcommand)]
+enum Act {
+    /// Make the images of hosts that are missing.
+    Images,
+    /// Bring the cluster up, or what is missing of it.
+    Up(Parts),
+    /// Remove hosts, volumes and network; cached images stay.
+    Down {
+        /// Remove the cached images too, and every other cluster of the testbed.
+        #[arg(long)]
+        purge: bool,
+    },
+    /// Open a shell on a host, or run a command there.
+    Shell {
+        /// control, node1, node2 or router1.
+        host: String,
+        /// The command.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+    /// Show hosts, addresses, units of DINP and containers of apps.
+    Status,
+    /// Show the journals of DINP's units, of one host or of all.
+    Logs {
+        /// control, node1, node2 or router1.
+        host: Option<String>,
+        /// How many lines of each host.
+        #[arg(short = 'n', long, default_value_t = 100)]
+        lines: u32,
+    },
+    /// Run the `dinp` command line, logged in as the first administrator.
+    Dinp {
+        /// Its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+/// What a cluster is made from.
+#[derive(Args)]
+struct Parts {
+    /// The apt repository with the project's packages.
+    #[arg(long)]
+    repository: PathBuf,
+    /// Directory with the base images.
+    #[arg(long)]
+    base_images: PathBuf,
+    /// Directory with the packages of the samples.
+    #[arg(long)]
+    samples: PathBuf,
+    /// Ports of 127.0.0.1 for applications, dashboard and sign-on; without it, free ones.
+    #[arg(
+        long,
+        value_name = "ROUTER,DASH,UIC",
+        value_delimiter = ',',
+        num_args = 3
+    )]
+    ports: Option<Vec<u16>>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("dinp-testbed: {}", error.chain());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<ExitCode> {
+    let progress = Progress::new();
+    let name = &arguments.name;
+    match arguments.act {
+        Act::Images => Images::ensure(&progress).await.map(drop)?,
+        Act::Up(parts) => {
+            let up = bringup::up(&parts.options(name), &progress).await?;
+            summary::print(&up, &progress)?;
+        }
+        Act::Down { purge: false } => {
+            progress
+                .step("removing the cluster", bringup::down(name))
+                .await?
+        }
+        Act::Down { purge: true } => {
+            progress
+                .step("removing all of the testbed", bringup::purge())
+                .await?
+        }
+        Act::Shell { host, command } => return shell(name, &host, &command).await,
+        Act::Status => summary::status(&existing(name).await?).await?,
+        Act::Logs { host, lines } => logs(name, host.as_deref(), lines).await?,
+        Act::Dinp { arguments } => return Ok(dinp(name, &arguments)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Parts {
+    fn options(self, name: &str) -> Options {
+        let ports = self.ports.as_deref().and_then(|ports| match ports {
+            [router, dash, uic] => Some(bringup::Ports {
+                router: *router,
+                dash: *dash,
+                uic: *uic,
+            }),
+            _ => None,
+        });
+        Options {
+            name: name.to_owned(),
+            repository: self.repository,
+            base_images: self.base_images,
+            samples: self.samples,
+            ports,
+        }
+    }
+}
+
+async fn existing(name: &str) -> Result<Cluster> {
+    Cluster::find(name)
+        .await?
+        .ok_or_else(|| Error::other(format!("no cluster {name} on this machine")))
+}
+
+fn known<'a>(cluster: &'a Cluster, name: &str) -> Result<&'a Host> {
+    cluster
+        .hosts()
+        .iter()
+        .find(|host| host.name == name)
+        .ok_or_else(|| {
+            let names: Vec<&str> = cluster
+                .hosts()
+                .iter()
+                .map(|host| host.name.as_str())
+                .collect();
+            Error::other(format!("no host {name}; there are {}", names.join(", ")))
+        })
+}
+
+/// Becomes `docker exec`, so that terminal and signals are the shell's own.
+async fn shell(name: &str, host: &str, command: &[String]) -> Result<ExitCode> {
+    use std::io::IsTerminal as _;
+    let cluster = existing(name).await?;
+    let mut docker = std::process::Command::new("docker");
+    docker.args(["exec", "--interactive"]);
+    if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
+        docker.arg("--tty");
+    }
+    docker.arg(&known(&cluster, host)?.container);
+    if command.is_empty() {
+        docker.args(["bash", "-l"]);
+    } else {
+        docker.args(command);
+    }
+    let source = docker.exec();
+    Err(Error::Spawn {
+        program: "docker".to_owned(),
+        source,
+    })
+}
+
+async fn logs(name: &str, host: Option<&str>, lines: u32) -> Result<()> {
+    let cluster = existing(name).await?;
+    let hosts: Vec<&Host> = match host {
+        Some(host) => vec![known(&cluster, host)?],
+        None => cluster.hosts().iter().collect(),
+    };
+    for host in hosts {
+        println!("----- {} -----", host.name);
+        print!(
+            "{}",
+            host.exec(&format!("journalctl --no-pager -u 'dinp-*' -n {lines} || true"))
+                .await?
+        );
+    }
+    Ok(())
+}
+
+/// Becomes `dinp`.
+fn dinp(name: &str, arguments: &[String]) -> ExitCode {
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let error = Cli::of(name).command(&arguments).into_std().exec();
+    eprintln!("dinp-testbed: cannot run dinp of cluster {name} ({error}); is it up?");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,61 @@
+//! What people read once a cluster is up.
+
+use super::{ADMIN, Cluster, Progress, Result, Up};
+
+/// Where everything is, how to look inside, how to take it down.
+pub fn print(up: &Up, progress: &Progress) -> Result<()> {
+    let cluster = &up.cluster;
+    let router = cluster.published(80)?;
+    let dash = cluster.published(1985)?;
+    let name = &cluster.name;
+    progress.say(&format!("cluster {name} is up"));
+    println!();
+    println!(
+        "  Dashboard    http://127.0.0.1:{dash}    login {ADMIN}, password {}",
+        up.password
+    );
+    println!();
+    println!("  Samples");
+    for sample in &up.samples {
+        println!("    curl http://{}:{router}/", sample.domain());
+    }
+    if name == "quickstart" {
+        println!();
+        println!(
+            "  Look inside  sudo scripts/quickstart shell node1     (then: systemctl status 'dinp-*', journalctl -u dinp-agent)"
+        );
+        println!(
+            "               sudo scripts/quickstart status | logs | dinp ps {}",
+            up.first_app()
+        );
+        println!(
+            "  Take down    sudo scripts/quickstart down            (down --purge removes cached images too)"
+        );
+    }
+    println!();
+    Ok(())
+}
+
+/// Hosts, units and containers.
+pub async fn status(cluster: &Cluster) -> Result<()> {
+    for host in cluster.hosts() {
+        let state = host.state().await?;
+        println!("{:<8} {:<14} {state}", host.name, host.address);
+        if state != "running" {
+            continue;
+        }
+        let units = host
+            .exec("systemctl list-units --all --plain --no-legend 'dinp-*.service' 'dinp-*.socket' | awk '{print $1, $3, $4}'")
+            .await?;
+        for unit in units.lines() {
+            println!("           {unit}");
+        }
+        let containers = host
+            .exec("command -v docker >/dev/null && docker ps --filter label=dinp.app --format '{{.Names}}  {{.Status}}  {{.Ports}}' || true")
+            .await?;
+        for container in containers.lines() {
+            println!("           {container}");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,360 @@
+//! From nothing to a cluster that serves, and back to nothing.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+
+use super::cluster::Cluster;
+use super::docker::{LABEL, docker, labelled, remove, run};
+use super::error::{Error, Result};
+use super::host::{Blueprint, Host};
+use super::images::Images;
+use super::layout::{HOSTS, Planned, Role, Subnet, routed_networks};
+use super::progress::Progress;
+use super::samples::{self, Sample};
+use super::setup::{self, BASE_IMAGES, REPOSITORY};
+use super::state::{State, at};
+
+pub use super::setup::Ports;
+
+/// Ports inside of hosts that this machine shows: applications, dashboard, sign-on.
+const ROUTER: u16 = 80;
+const DASH: u16 = 1985;
+const UIC: u16 = 1984;
+
+/// What a cluster is made from.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Its name.
+    pub name: String,
+    /// The apt repository of the project's packages (`scripts/make-repo`).
+    pub repository: PathBuf,
+    /// Root file systems of the runtimes (`packaging/base-images/build`).
+    pub base_images: PathBuf,
+    /// Packages of the sample applications.
+    pub samples: PathBuf,
+    /// Ports of this machine; `None`: free ones.
+    pub ports: Option<Ports>,
+}
+
+/// A cluster that serves, and what it was asked to run.
+#[derive(Debug)]
+pub struct Up {
+    /// The cluster.
+    pub cluster: Cluster,
+    /// Its samples.
+    pub samples: Vec<Sample>,
+    /// Password of the first administrator.
+    pub password: String,
+}
+
+impl Up {
+    /// A name for examples.
+    #[must_use]
+    pub fn first_app(&self) -> &str {
+        self.samples.first().map_or("APP", |sample| &sample.app)
+    }
+}
+
+/// Brings a cluster up, or what is missing of it.
+pub async fn up(options: &Options, progress: &Progress) -> Result<Up> {
+    let images = Images::ensure(progress).await?;
+    let state = State::of(&options.name);
+    let key = refresh_repository(options, &state)?;
+    let cluster = hosts(options, &images, &state, progress).await?;
+    let password = install_and_set_up(&cluster, options, &state, &key, progress).await?;
+    // Scenarios make their packages from those of the samples.
+    copy_files(&options.samples, &state.path("samples"))?;
+    let samples = samples::find(&options.samples)?;
+    samples::deploy(&cluster, &samples, progress).await?;
+    progress
+        .step(
+            "waiting for the samples",
+            samples::answer(&cluster, &samples),
+        )
+        .await?;
+    Ok(Up {
+        cluster,
+        samples,
+        password,
+    })
+}
+
+/// Removes hosts, volumes, network and state of a cluster; images stay.
+pub async fn down(name: &str) -> Result<()> {
+    remove_hosts(&format!("{LABEL}={name}")).await?;
+    State::of(name).remove()
+}
+
+/// Removes everything of every cluster, the cached images too.
+pub async fn purge() -> Result<()> {
+    remove_hosts(LABEL).await?;
+    remove(
+        &["image", "rm", "--force"],
+        &labelled(&["image", "ls", "--all"], LABEL).await?,
+    )
+    .await?;
+    let root = State::root();
+    for entry in std::fs::read_dir(&root).into_iter().flatten() {
+        let path = entry.map_err(at("read", &root))?.path();
+        // What is left is the log of an engine that may be running.
+        if path.is_dir() {
+            std::fs::remove_dir_all(&path).map_err(at("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// The four hosts, booted: those that are there if they are of the right images, else new ones.
+async fn hosts(
+    options: &Options,
+    images: &Images,
+    state: &State,
+    progress: &Progress,
+) -> Result<Cluster> {
+    if let Some(cluster) = Cluster::find(&options.name).await? {
+        if of_these_images(&cluster, images).await? {
+            let restore = try_join_all(cluster.hosts().iter().map(async |host| {
+                host.restore().await?;
+                host.booted().await
+            }));
+            progress.step("the hosts that are there", restore).await?;
+            return Ok(cluster);
+        }
+        progress.say("the hosts are of other images: they are made anew");
+        down(&options.name).await?;
+        refresh_repository(options, state)?;
+    }
+    progress
+        .step(
+            "booting control, node1, node2, router1",
+            create(options, images, state),
+        )
+        .await?;
+    let found = Cluster::find(&options.name).await?;
+    found.ok_or_else(|| Error::other("the hosts that were made are not there"))
+}
+
+async fn of_these_images(cluster: &Cluster, images: &Images) -> Result<bool> {
+    if cluster.hosts().len() != HOSTS.len() {
+        return Ok(false);
+    }
+    for planned in HOSTS {
+        let container = &cluster.host(planned.name).container;
+        let image = docker(&["inspect", "--format", "{{.Config.Image}}", container]).await?;
+        if image.trim() != images.of(planned.role) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+async fn create(options: &Options, images: &Images, state: &State) -> Result<()> {
+    let ports = match options.ports {
+        Some(ports) => ports,
+        None => Ports {
+            router: free_port()?,
+            dash: free_port()?,
+            uic: free_port()?,
+        },
+    };
+    // Half of a cluster that was interrupted while it was made is of no use.
+    remove_hosts(&format!("{LABEL}={}", options.name)).await?;
+    std::fs::create_dir_all(&options.base_images).map_err(at("make", &options.base_images))?;
+    let subnet = network(&options.name).await?;
+    let peers = HOSTS.map(|planned| (planned.name, subnet.address(planned.last_byte)));
+    let repository = state.path("apt").to_string_lossy().into_owned();
+    let base_images = options.base_images.to_string_lossy().into_owned();
+    let mounts = [
+        (repository.as_str(), REPOSITORY),
+        (base_images.as_str(), BASE_IMAGES),
+    ];
+    try_join_all(HOSTS.map(async |planned: Planned| {
+        let blueprint = Blueprint {
+            cluster: &options.name,
+            planned,
+            image: images.of(planned.role),
+            subnet,
+            peers: &peers,
+            published: published(planned.role, ports),
+            mounts: if planned.role == Role::Control {
+                &mounts
+            } else {
+                &mounts[..1]
+            },
+            codename: &images.codename,
+        };
+        Host::create(&blueprint).await?.booted().await
+    }))
+    .await
+    .map(drop)
+}
+
+async fn remove_hosts(label: &str) -> Result<()> {
+    remove(
+        &["rm", "--force", "--volumes"],
+        &labelled(&["ps", "--all"], label).await?,
+    )
+    .await?;
+    remove(
+        &["volume", "rm"],
+        &labelled(&["volume", "ls"], label).await?,
+    )
+    .await?;
+    remove(
+        &["network", "rm"],
+        &labelled(&["network", "ls"], label).await?,
+    )
+    .await
+}
+
+/// A network of its own, in a range that nothing of this machine uses.
+async fn network(cluster: &str) -> Result<Subnet> {
+    let mut taken = routed_networks(&run("ip", &["-4", "route"]).await?);
+    let ids = docker(&["network", "ls", "--quiet"]).await?;
+    let mut inspect = vec![
+        "network",
+        "inspect",
+        "--format",
+        "{{range .IPAM.Config}}{{println .Subnet}}{{end}}",
+    ];
+    inspect.extend(ids.lines());
+    taken.extend(routed_networks(&docker(&inspect).await?));
+    let subnet = Subnet::free(&taken)
+        .ok_or_else(|| Error::other("no free network in 10.213.0.0/16 for the testbed"))?;
+    let label = format!("{LABEL}={cluster}");
+    let name = format!("dinp-{cluster}");
+    docker(&[
+        "network",
+        "create",
+        "--label",
+        &label,
+        "--subnet",
+        &subnet.cidr(),
+        &name,
+    ])
+    .await?;
+    Ok(subnet)
+}
+
+fn published(role: Role, ports: Ports) -> Vec<String> {
+    let publish = |outside: u16, inside: u16| format!("127.0.0.1:{outside}:{inside}");
+    match role {
+        Role::Control => vec![publish(ports.dash, DASH), publish(ports.uic, UIC)],
+        Role::Node => Vec::new(),
+        Role::Router => vec![publish(ports.router, ROUTER)],
+    }
+}
+
+fn free_port() -> Result<u16> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|listener| listener.local_addr())
+        .map(|address| address.port())
+        .map_err(|source| Error::Spawn {
+            program: "a listener on a free port".to_owned(),
+            source,
+        })
+}
+
+/// Puts the packages where hosts see them. The directory itself stays: hosts have it mounted.
+fn refresh_repository(options: &Options, state: &State) -> Result<String> {
+    let key = setup::repository_key(&options.repository)?;
+    let shown = state.path("apt");
+    if setup::repository_key(&shown).is_ok_and(|present| present == key) {
+        return Ok(key);
+    }
+    state.create()?;
+    copy_files(&options.repository, &shown)?;
+    Ok(key)
+}
+
+/// Makes a directory hold the files of another one and no others; the directory itself stays.
+fn copy_files(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to).map_err(at("make", to))?;
+    for old in files(to)? {
+        std::fs::remove_file(&old).map_err(at("remove", &old))?;
+    }
+    for file in files(from)? {
+        if let Some(name) = file.file_name() {
+            std::fs::copy(&file, to.join(name)).map_err(at("copy", &file))?;
+        }
+    }
+    Ok(())
+}
+
+fn files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(at("read", dir))? {
+        let path = entry.map_err(at("read", dir))?.path();
+        if path.is_file() {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+/// Packages and `dinp setup` on all hosts; returns the first login's password.
+async fn install_and_set_up(
+    cluster: &Cluster,
+    options: &Options,
+    state: &State,
+    key: &str,
+    progress: &Progress,
+) -> Result<String> {
+    let ports = Ports {
+        router: cluster.published(ROUTER)?,
+        dash: cluster.published(DASH)?,
+        uic: cluster.published(UIC)?,
+    };
+    let password = state.admin_password()?;
+    let control = cluster.host("control");
+    let install =
+        try_join_all(HOSTS.map(|planned| {
+            setup::install(cluster.host(planned.name), planned.role.packages(), key)
+        }));
+    progress
+        .step("apt install of the packages on every host", install)
+        .await?;
+    progress
+        .step(
+            "dinp setup control",
+            setup::control(control, ports, &password, key),
+        )
+        .await?;
+    let members = HOSTS.iter().filter(|planned| planned.role != Role::Control);
+    let members = try_join_all(
+        members.map(|planned| setup::member(cluster.host(planned.name), planned.role, control)),
+    );
+    progress
+        .step("dinp setup node, dinp setup router", members)
+        .await?;
+    progress
+        .step(
+            "base images into the registry",
+            setup::base_images(control, &options.base_images),
+        )
+        .await?;
+    let cli = cluster.cli();
+    cli.fetch(control).await?;
+    progress.step("signing in", sign_in(cluster, ports)).await?;
+    progress
+        .step(
+            "waiting for the nodes",
+            cli.nodes_ready(&["node1", "node2"], Duration::from_secs(60)),
+        )
+        .await?;
+    Ok(password)
+}
+
+/// The dashboard may need a moment after its host has booted.
+async fn sign_in(cluster: &Cluster, ports: Ports) -> Result<()> {
+    let cli = cluster.cli();
+    super::eventually(
+        "the first login works",
+        Duration::from_secs(60),
+        async || cli.login(ports.dash).await.map_err(|error| error.chain()),
+    )
+    .await
+}
