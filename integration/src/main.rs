@@ -14,11 +14,7 @@ use dinp_integration::testbed::{Cluster, Error, Host, Progress, Result};
 mod summary;
 
 #[derive(Parser)]
-#[command(
-    name = "dinp-testbed",
-    version,
-    about = "Clusters of DINP hosts on this machine"
-)]
+#[command(name = "dinp-testbed", version, about = "Clusters of DINP hosts on this machine")]
 struct Arguments {
     /// Name of the cluster.
     #[arg(long, global = true, default_value = "quickstart")]
@@ -78,12 +74,7 @@ struct Parts {
     #[arg(long)]
     samples: PathBuf,
     /// Ports of 127.0.0.1 for applications, dashboard and sign-on; without it, free ones.
-    #[arg(
-        long,
-        value_name = "ROUTER,DASH,UIC",
-        value_delimiter = ',',
-        num_args = 3
-    )]
+    #[arg(long, value_name = "ROUTER,DASH,UIC", value_delimiter = ',', num_args = 3)]
     ports: Option<Vec<u16>>,
 }
 
@@ -108,16 +99,8 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
             let up = bringup::up(&parts.options(name), &progress).await?;
             summary::print(&up, &progress)?;
         }
-        Act::Down { purge: false } => {
-            progress
-                .step("removing the cluster", bringup::down(name))
-                .await?
-        }
-        Act::Down { purge: true } => {
-            progress
-                .step("removing all of the testbed", bringup::purge())
-                .await?
-        }
+        Act::Down { purge: false } => progress.step("removing the cluster", bringup::down(name)).await?,
+        Act::Down { purge: true } => progress.step("removing all of the testbed", bringup::purge()).await?,
         Act::Shell { host, command } => return shell(name, &host, &command).await,
         Act::Status => summary::status(&existing(name).await?).await?,
         Act::Logs { host, lines } => logs(name, host.as_deref(), lines).await?,
@@ -129,11 +112,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
 impl Parts {
     fn options(self, name: &str) -> Options {
         let ports = self.ports.as_deref().and_then(|ports| match ports {
-            [router, dash, uic] => Some(bringup::Ports {
-                router: *router,
-                dash: *dash,
-                uic: *uic,
-            }),
+            [router, dash, uic] => Some(bringup::Ports { router: *router, dash: *dash, uic: *uic }),
             _ => None,
         });
         Options {
@@ -147,24 +126,14 @@ impl Parts {
 }
 
 async fn existing(name: &str) -> Result<Cluster> {
-    Cluster::find(name)
-        .await?
-        .ok_or_else(|| Error::other(format!("no cluster {name} on this machine")))
+    Cluster::find(name).await?.ok_or_else(|| Error::other(format!("no cluster {name} on this machine")))
 }
 
 fn known<'a>(cluster: &'a Cluster, name: &str) -> Result<&'a Host> {
-    cluster
-        .hosts()
-        .iter()
-        .find(|host| host.name == name)
-        .ok_or_else(|| {
-            let names: Vec<&str> = cluster
-                .hosts()
-                .iter()
-                .map(|host| host.name.as_str())
-                .collect();
-            Error::other(format!("no host {name}; there are {}", names.join(", ")))
-        })
+    cluster.hosts().iter().find(|host| host.name == name).ok_or_else(|| {
+        let names: Vec<&str> = cluster.hosts().iter().map(|host| host.name.as_str()).collect();
+        Error::other(format!("no host {name}; there are {}", names.join(", ")))
+    })
 }
 
 /// Becomes `docker exec`, so that terminal and signals are the shell's own.
@@ -183,10 +152,7 @@ async fn shell(name: &str, host: &str, command: &[String]) -> Result<ExitCode> {
         docker.args(command);
     }
     let source = docker.exec();
-    Err(Error::Spawn {
-        program: "docker".to_owned(),
-        source,
-    })
+    Err(Error::Spawn { program: "docker".to_owned(), source })
 }
 
 async fn logs(name: &str, host: Option<&str>, lines: u32) -> Result<()> {
@@ -197,11 +163,7 @@ async fn logs(name: &str, host: Option<&str>, lines: u32) -> Result<()> {
     };
     for host in hosts {
         println!("----- {} -----", host.name);
-        print!(
-            "{}",
-            host.exec(&format!("journalctl --no-pager -u 'dinp-*' -n {lines} || true"))
-                .await?
-        );
+        print!("{}", host.exec(&format!("journalctl --no-pager -u 'dinp-*' -n {lines} || true")).await?);
     }
     Ok(())
 }

@@ -10,10 +10,7 @@ pub fn print(up: &Up, progress: &Progress) -> Result<()> {
     let name = &cluster.name;
     progress.say(&format!("cluster {name} is up"));
     println!();
-    println!(
-        "  Dashboard    http://127.0.0.1:{dash}    login {ADMIN}, password {}",
-        up.password
-    );
+    println!("  Dashboard    http://127.0.0.1:{dash}    login {ADMIN}, password {}", up.password);
     println!();
     println!("  Samples");
     for sample in &up.samples {
@@ -24,13 +21,8 @@ pub fn print(up: &Up, progress: &Progress) -> Result<()> {
         println!(
             "  Look inside  sudo scripts/quickstart shell node1     (then: systemctl status 'dinp-*', journalctl -u dinp-agent)"
         );
-        println!(
-            "               sudo scripts/quickstart status | logs | dinp ps {}",
-            up.first_app()
-        );
-        println!(
-            "  Take down    sudo scripts/quickstart down            (down --purge removes cached images too)"
-        );
+        println!("               sudo scripts/quickstart status | logs | dinp ps {}", up.first_app());
+        println!("  Take down    sudo scripts/quickstart down            (down --purge removes cached images too)");
     }
     println!();
     Ok(())

@@ -7,15 +7,12 @@
 //! A port that a router may still send requests to is never given to another instance. The port that
 //! has been free longest is given first. Each change is on the disk before it counts.
 
-use crate::disk::{self, DiskError};
 use dinp_common::api::UnixMillis;
 use dinp_common::api::agent::HeldPort;
 use dinp_common::model::InstanceId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// What the disk holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,48 +98,6 @@ impl Ledger {
     }
 }
 
-/// The ledger and its file.
-#[derive(Clone, Debug)]
-pub struct LedgerFile {
-    path: PathBuf,
-    ledger: Arc<Mutex<Ledger>>,
-}
-
-impl LedgerFile {
-    /// Opens the file, or begins a new one.
-    pub fn open(path: PathBuf) -> Result<Self, DiskError> {
-        let ledger = disk::load(&path)?.unwrap_or_default();
-        Ok(Self { path, ledger: Arc::new(Mutex::new(ledger)) })
-    }
-
-    /// Changes the ledger; the change counts only once it is on the disk.
-    pub async fn change<T: Send + 'static>(
-        &self,
-        change: impl FnOnce(&mut Ledger) -> T + Send + 'static,
-    ) -> Result<T, DiskError> {
-        let this = self.clone();
-        let changed = tokio::task::spawn_blocking(move || {
-            let mut ledger = this.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut next = ledger.clone();
-            let result = change(&mut next);
-            if next != *ledger {
-                disk::save(&this.path, &next)?;
-                *ledger = next;
-            }
-            Ok(result)
-        });
-        match changed.await {
-            Ok(result) => result,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
-    }
-
-    /// Looks at the ledger.
-    pub fn read<T>(&self, look: impl FnOnce(&Ledger) -> T) -> T {
-        look(&self.ledger.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
 /// Whether no process of this machine listens at the port.
 pub fn nobody_listens(port: u16) -> bool {
     std::net::TcpListener::bind(("0.0.0.0", port)).is_ok()
@@ -151,7 +106,7 @@ pub fn nobody_listens(port: u16) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dinp_common::testing::{TestDir, free_port};
+    use dinp_common::testing::free_port;
 
     fn id(bits: u64) -> InstanceId {
         InstanceId::from_bits(bits)
@@ -200,18 +155,6 @@ mod tests {
         ledger.hold_others(|instance| *instance == id(1));
         assert_eq!(ledger.port_of(&id(1)), Some(20_001));
         assert_eq!(ledger.held(), [HeldPort { instance: id(2), port: 20_002 }]);
-    }
-
-    #[tokio::test]
-    async fn changes_survive() {
-        let dir = TestDir::new("agent-ledger");
-        let path = dir.path().join("ports.json");
-        let file = LedgerFile::open(path.clone()).unwrap();
-        let port = file.change(|ledger| ledger.take(&id(1), &RANGE, |_| true)).await.unwrap();
-        assert_eq!(LedgerFile::open(path).unwrap().read(|ledger| ledger.port_of(&id(1))), port);
-        let gone = LedgerFile::open(dir.path().join("none/ports.json")).unwrap();
-        assert!(gone.change(|ledger| ledger.take(&id(1), &RANGE, |_| true)).await.is_err());
-        assert_eq!(gone.read(|ledger| ledger.port_of(&id(1))), None, "what is not on the disk does not count");
     }
 
     #[test]

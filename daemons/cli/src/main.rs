@@ -1,1 +1,7 @@
-fn main() {}
+//! `dinp`: the command line of DINP, for users and operators.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    dinp_cli::main(std::env::args_os())
+}

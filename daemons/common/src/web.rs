@@ -11,6 +11,9 @@ use url::Url;
 use crate::auth::{hash_matches, hex};
 use crate::problem::Problem;
 
+/// The style sheet of all pages.
+pub const STYLE: &str = include_str!("web.css");
+
 /// The value of a cookie in a request.
 pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers

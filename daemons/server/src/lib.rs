@@ -1,3 +1,160 @@
-//! DINP master.
+//! dinp-server: the master. It reads desired state from MySQL, gathers real state from agents, decides, and writes orders
+//! for agents and routes for routers.
+//!
+//! * [`core`]: the decisions, without clock and without I/O
+//! * [`driver`]: the task that feeds the core and carries out what it decides
+//! * [`leader`]: who leads; [`sync`]: desired state; [`publish`]: routes to Redis; [`journal`]: what is written to MySQL
+//! * [`orders`], [`streams`], [`logs`]: what agents are told, and what they send
+//! * [`api`]: the endpoints
 
+pub mod api;
+pub mod config;
 pub mod core;
+pub mod driver;
+pub mod journal;
+pub mod leader;
+pub mod logs;
+pub mod orders;
+pub mod publish;
+pub mod routers;
+pub mod streams;
+pub mod sync;
+
+use config::ServerConfig;
+use dinp_common::api::agent::RegistryAccess;
+use dinp_common::auth::{Credential, CredentialKind, ServiceAuth};
+use dinp_common::config::Loaded;
+use dinp_common::credentials::{self, CredentialError};
+use dinp_common::lifecycle::Lifecycle;
+use dinp_common::listen::{self, ListenError};
+use dinp_common::seal::{OpeningKey, SealError};
+use dinp_common::store::{self, StoreError};
+use driver::{Driver, Parts};
+use leader::{Candidate, Leadership};
+use mysql_async::Pool;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, watch};
+
+/// Time that requests under way have when the server stops.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Why the server cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// A credential cannot be used.
+    #[error("read the server's credentials")]
+    Credential(#[source] CredentialError),
+    /// The key of environment values cannot be used.
+    #[error("read the credential env-key")]
+    Key(#[source] SealError),
+    /// An address cannot be listened on.
+    #[error("open the server's listeners")]
+    Listen(#[source] ListenError),
+}
+
+/// Runs the server until it is told to stop.
+pub async fn run(loaded: Loaded<ServerConfig>, lifecycle: Lifecycle) -> Result<(), ServerError> {
+    let Loaded { cluster, daemon: config, .. } = &loaded;
+    let password = cluster.mysql.password_for("server").map_err(ServerError::Credential)?;
+    let mysql = &cluster.mysql;
+    let pool = store::pool(&mysql.host, mysql.port, &mysql.database, &mysql.user_for("server"), &password);
+    let key = credentials::read_credential("env-key").map_err(ServerError::Credential)?;
+    let key = OpeningKey::from_hex(key.expose()).map_err(ServerError::Key)?;
+    let redis_password = cluster.redis.password_for("server").map_err(ServerError::Credential)?;
+    let redis_user = cluster.redis.user_for("server");
+    let routes = publish::Routes::new(cluster.redis.url.to_string(), redis_user, redis_password, cluster.cluster.clone());
+    let account = cluster.registry.account("registry-pull").map_err(ServerError::Credential)?;
+    let registry = account.map(|account| RegistryAccess {
+        address: cluster.registry.address.clone(),
+        username: account.user,
+        password: account.password.expose().to_owned(),
+    });
+    let listeners = listen::listeners("http", &config.listen).await.map_err(ServerError::Listen)?;
+
+    tokio::spawn(migrate(loaded.cluster.clone(), lifecycle.clone()));
+    let owner = Credential::generate(CredentialKind::Service, "server").secret.expose()[..32].to_owned();
+    let (leadership, leading) = watch::channel(Leadership::Standby { leader: None });
+    let (seen_sender, seen) = mpsc::channel(1);
+    let hint = Arc::new(Notify::new());
+    let (hub, streams) = (orders::OrdersHub::default(), streams::Streams::default());
+    let parts = Parts {
+        config: config.clone(),
+        domain: cluster.domain.clone(),
+        owner: owner.clone(),
+        pool: pool.clone(),
+        routes,
+        hub: hub.clone(),
+        streams: streams.clone(),
+        journal: journal::Journal::start(pool.clone(), owner.clone(), config.event_retention_days, hint.clone()),
+        registry,
+        leadership: leading.clone(),
+        seen: seen_sender,
+    };
+    let driver = Driver::start(parts, &lifecycle);
+    let secrets = sync::NodeSecrets::default();
+    let follow = sync::Sync {
+        pool: pool.clone(),
+        key,
+        hint: hint.clone(),
+        handle: driver.clone(),
+        secrets: secrets.clone(),
+    };
+    tokio::spawn(follow.run(lifecycle.clone()));
+    tokio::spawn(routers::read(driver.clone(), lifecycle.shutdown()));
+    let url = config.public_url(cluster).to_string();
+    let candidate = Candidate::new(pool.clone(), owner, url, leadership, seen, &lifecycle);
+    let candidate = tokio::spawn(candidate.run(lifecycle.shutdown()));
+
+    let insecure_registry = if cluster.registry.insecure { cluster.registry.address.clone() } else { String::new() };
+    let api = api::Api {
+        driver,
+        leadership: leading,
+        hub,
+        streams,
+        secrets,
+        services: ServiceAuth::new(pool.clone()),
+        pool,
+        hint,
+        servers: cluster.servers.clone(),
+        insecure_registry,
+        domain: cluster.domain.clone(),
+        shutdown: lifecycle.shutdown(),
+    };
+    let app = api::router(api, &lifecycle);
+    lifecycle.ready();
+    listen::serve(listeners, app, lifecycle.shutdown(), DRAIN).await;
+    if candidate.await.is_err() {
+        tracing::error!("the lease was not given back and will run out");
+    }
+    Ok(())
+}
+
+/// Brings the schema up to this version, under the account that may; tried again until it works. A server without that
+/// credential leaves it to the others.
+async fn migrate(cluster: dinp_common::config::ClusterConfig, lifecycle: Lifecycle) {
+    let Ok(password) = credentials::read_credential("mysql-migrate") else { return };
+    let condition = lifecycle.condition("schema");
+    let shutdown = lifecycle.shutdown();
+    let mysql = &cluster.mysql;
+    let pool: Pool = store::pool(&mysql.host, mysql.port, &mysql.database, "dinp_migrate", &password);
+    loop {
+        match store::migrate(&pool).await {
+            Ok(applied) => {
+                if !applied.is_empty() {
+                    tracing::info!("migrated the schema: {}", applied.join(", "));
+                }
+                condition.ok();
+                break;
+            }
+            Err(error) => condition.missing(&dinp_common::error::ErrorChain(&error as &StoreError).to_string()),
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+    }
+    if let Err(error) = pool.disconnect().await {
+        tracing::debug!(%error, "a connection for migrations was not closed cleanly");
+    }
+}

@@ -5,17 +5,23 @@
 //! not read whole is an error, and the desired state of before stays in force: absence is never an order.
 
 use crate::core::{Desired, DesiredApp, DesiredDeployment, DesiredNode, ReleaseSpec};
+use crate::driver::{Handle, Input};
 use dinp_common::api::people::DeploymentState;
 use dinp_common::auth::SecretHash;
+use dinp_common::error::ErrorChain;
+use dinp_common::lifecycle::Lifecycle;
 use dinp_common::model::{AppName, DomainName, HealthCheck, NodeName, Resources};
 use dinp_common::seal::OpeningKey;
-use dinp_common::store::StoreError;
+use dinp_common::store::{self, StoreError};
 use mysql_async::prelude::{FromRow, Queryable};
-use mysql_async::{Conn, Row, Transaction, TxOpts};
+use mysql_async::{Conn, Pool, Row, Transaction, TxOpts};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// Releases of an app, newest first, that are read beside those that are in force or on their way.
 const RELEASES_KEPT: u32 = 10;
@@ -291,4 +297,73 @@ fn json<T: serde::de::DeserializeOwned>(object: &str, text: &str) -> Result<T, S
 
 fn corrupt(object: impl Into<String>, problem: impl Display) -> StoreError {
     StoreError::Corrupt { object: object.into(), problem: problem.to_string() }
+}
+
+/// Time between two looks at the revision.
+const POLL: Duration = Duration::from_millis(200);
+/// Time between two full reads though nothing seems to have changed.
+const RESYNC: Duration = Duration::from_secs(60);
+/// Longest wait for the database.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// Keeps the driver supplied with desired state.
+pub struct Sync {
+    /// The database.
+    pub pool: Pool,
+    /// Opens environment values.
+    pub key: OpeningKey,
+    /// Wakes the poll.
+    pub hint: Arc<Notify>,
+    /// Who is told.
+    pub handle: Handle,
+    /// Hashes of the nodes' secrets, for the API.
+    pub secrets: NodeSecrets,
+}
+
+/// Hashes of the nodes' secrets as they were last read.
+pub type NodeSecrets = Arc<std::sync::RwLock<HashMap<NodeName, SecretHash>>>;
+
+impl Sync {
+    /// Follows desired state until shutdown.
+    pub async fn run(self, lifecycle: Lifecycle) {
+        let condition = lifecycle.condition("desired state");
+        let heartbeat = lifecycle.heartbeat("desired state", ANSWER * 3);
+        let shutdown = lifecycle.shutdown();
+        let mut read: Option<(u64, Instant)> = None;
+        let mut environments = Environments::new();
+        loop {
+            let next = self.poll(read, &environments);
+            match tokio::time::timeout(ANSWER, next).await {
+                Ok(Ok(None)) => condition.ok(),
+                Ok(Ok(Some(snapshot))) => {
+                    read = Some((snapshot.desired.revision, Instant::now()));
+                    environments = snapshot.environments.clone();
+                    *self.secrets.write().unwrap_or_else(PoisonError::into_inner) = snapshot.secrets.clone();
+                    condition.ok();
+                    if self.handle.send(Input::Snapshot(Box::new(snapshot))).await.is_err() {
+                        return;
+                    }
+                }
+                Ok(Err(error)) => condition.missing(&ErrorChain(&error).to_string()),
+                Err(_) => condition.missing("no answer from MySQL in time"),
+            }
+            heartbeat.beat();
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(POLL) => {}
+                () = self.hint.notified() => {}
+            }
+        }
+    }
+
+    async fn poll(&self, read: Option<(u64, Instant)>, known: &Environments) -> Result<Option<Snapshot>, StoreError> {
+        let mut conn = store::connect(&self.pool, ANSWER).await?;
+        if let Some((revision, at)) = read
+            && at.elapsed() < RESYNC
+            && store::current_revision(&mut conn).await? == revision
+        {
+            return Ok(None);
+        }
+        snapshot(&mut conn, &self.key, known).await.map(Some)
+    }
 }

@@ -92,15 +92,8 @@ impl Router {
     }
 
     /// GET with one more header.
-    pub async fn get_with(
-        &self,
-        path: &str,
-        host: &str,
-        name: &str,
-        value: &str,
-    ) -> Result<Answer> {
-        self.send(self.client.get(self.url(path)).header(name, value), host)
-            .await
+    pub async fn get_with(&self, path: &str, host: &str, name: &str, value: &str) -> Result<Answer> {
+        self.send(self.client.get(self.url(path)).header(name, value), host).await
     }
 
     /// POST without a body.
@@ -113,15 +106,8 @@ impl Router {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder, host: &str) -> Result<Answer> {
-        let failed = |source: reqwest::Error| Error::Http {
-            url: format!("{host} at {}", self.address),
-            source,
-        };
-        let response = request
-            .header(reqwest::header::HOST, host)
-            .send()
-            .await
-            .map_err(failed)?;
+        let failed = |source: reqwest::Error| Error::Http { url: format!("{host} at {}", self.address), source };
+        let response = request.header(reqwest::header::HOST, host).send().await.map_err(failed)?;
         let status = response.status().as_u16();
         let body = response.text().await.map_err(failed)?;
         Ok(Answer { status, body })
@@ -130,11 +116,7 @@ impl Router {
 
 impl<'a> App<'a> {
     pub(super) fn new(cluster: &'a Cluster, name: &str) -> Self {
-        Self {
-            cluster,
-            name: format!("{PREFIX}{name}"),
-            options: Vec::new(),
-        }
+        Self { cluster, name: format!("{PREFIX}{name}"), options: Vec::new() }
     }
 
     /// How many instances are asked for at the first deployment.
@@ -164,9 +146,7 @@ impl<'a> App<'a> {
     pub async fn deploy(self) -> Result<Self> {
         let image = self.sample_image().await?;
         self.cluster.dinp(&["app", "create", &self.name]).await?;
-        self.cluster
-            .dinp(&["app", "env", &self.name, "set", "VERSION=v1", "--no-deploy"])
-            .await?;
+        self.cluster.dinp(&["app", "env", &self.name, "set", "VERSION=v1", "--no-deploy"]).await?;
         self.deploy_image(&image).await?;
         self.answers("v1").await?;
         Ok(self)
@@ -182,45 +162,31 @@ impl<'a> App<'a> {
     /// Rolls out another version: the sample tells its VERSION in each answer.
     pub async fn roll_to(&self, version: &str) -> Result<()> {
         let variable = format!("VERSION={version}");
-        self.cluster
-            .dinp(&["app", "env", &self.name, "set", &variable, "--wait"])
-            .await
-            .map(drop)
+        self.cluster.dinp(&["app", "env", &self.name, "set", &variable, "--wait"]).await.map(drop)
     }
 
     /// Goes back to the release before this one.
     pub async fn roll_back(&self) -> Result<()> {
-        self.cluster
-            .dinp(&["app", "rollback", &self.name, "--wait"])
-            .await
-            .map(drop)
+        self.cluster.dinp(&["app", "rollback", &self.name, "--wait"]).await.map(drop)
     }
 
     /// Asks for another number of instances; returns when that is asked.
     pub async fn scale(&self, count: u32) -> Result<()> {
-        self.cluster
-            .dinp(&["app", "scale", &self.name, &count.to_string()])
-            .await
-            .map(drop)
+        self.cluster.dinp(&["app", "scale", &self.name, &count.to_string()]).await.map(drop)
     }
 
     /// The image that the sample of scenarios was built into when the cluster was brought up.
     pub async fn sample_image(&self) -> Result<String> {
         let shown: Shown = self.cluster.cli().json(&["app", "show", SAMPLE]).await?;
-        shown.release.map(|release| release.image).ok_or_else(|| {
-            Error::other(format!(
-                "the sample {SAMPLE} has no release: bring the cluster up again"
-            ))
-        })
+        shown
+            .release
+            .map(|release| release.image)
+            .ok_or_else(|| Error::other(format!("the sample {SAMPLE} has no release: bring the cluster up again")))
     }
 
     /// Number and id of the release in force.
     pub async fn release(&self) -> Result<(u32, u64)> {
-        let shown: Shown = self
-            .cluster
-            .cli()
-            .json(&["app", "show", &self.name])
-            .await?;
+        let shown: Shown = self.cluster.cli().json(&["app", "show", &self.name]).await?;
         shown
             .release
             .map(|release| (release.number, release.id))
@@ -233,33 +199,17 @@ impl<'a> App<'a> {
     }
 
     /// Waits until exactly these instances serve, counted by node, and no other is left.
-    pub async fn settles(
-        &self,
-        wanted: &[(&str, usize)],
-        within: Duration,
-    ) -> Result<Vec<Instance>> {
-        let wanted: BTreeMap<&str, usize> = wanted
-            .iter()
-            .copied()
-            .filter(|(_, count)| *count > 0)
-            .collect();
-        eventually(
-            &format!("{} settles at {wanted:?}", self.name),
-            within,
-            async || {
-                let instances = self.list().await.map_err(|error| error.chain())?;
-                let mut serving: BTreeMap<&str, usize> = BTreeMap::new();
-                for instance in &instances {
-                    *serving.entry(instance.node.as_str()).or_default() += 1;
-                }
-                let all_serve = instances.iter().all(Instance::serves);
-                if all_serve && serving == wanted {
-                    Ok(instances)
-                } else {
-                    Err(told(&instances))
-                }
-            },
-        )
+    pub async fn settles(&self, wanted: &[(&str, usize)], within: Duration) -> Result<Vec<Instance>> {
+        let wanted: BTreeMap<&str, usize> = wanted.iter().copied().filter(|(_, count)| *count > 0).collect();
+        eventually(&format!("{} settles at {wanted:?}", self.name), within, async || {
+            let instances = self.list().await.map_err(|error| error.chain())?;
+            let mut serving: BTreeMap<&str, usize> = BTreeMap::new();
+            for instance in &instances {
+                *serving.entry(instance.node.as_str()).or_default() += 1;
+            }
+            let all_serve = instances.iter().all(Instance::serves);
+            if all_serve && serving == wanted { Ok(instances) } else { Err(told(&instances)) }
+        })
         .await
     }
 
@@ -277,8 +227,7 @@ impl<'a> App<'a> {
     pub async fn serves_on(&self, node: &str, count: usize, within: Duration) -> Result<()> {
         eventually(&format!("{count} of {} serve on {node}", self.name), within, async || {
             let instances = self.list().await.map_err(|error| error.chain())?;
-            let serving =
-                instances.iter().filter(|instance| instance.node == node && instance.serves()).count();
+            let serving = instances.iter().filter(|instance| instance.node == node && instance.serves()).count();
             if serving == count { Ok(()) } else { Err(told(&instances)) }
         })
         .await
@@ -286,17 +235,13 @@ impl<'a> App<'a> {
 
     /// Waits for an answer through the router whose first line this is.
     pub async fn answers(&self, line: &str) -> Result<()> {
-        eventually(
-            &format!("{} answers {line:?}", self.name),
-            Duration::from_secs(30),
-            async || {
-                let answer = self.get("/version").await.map_err(|error| error.chain())?;
-                if answer.status == 200 && answer.body.lines().next() == Some(line) {
-                    return Ok(());
-                }
-                Err(format!("{}: {}", answer.status, answer.body))
-            },
-        )
+        eventually(&format!("{} answers {line:?}", self.name), Duration::from_secs(30), async || {
+            let answer = self.get("/version").await.map_err(|error| error.chain())?;
+            if answer.status == 200 && answer.body.lines().next() == Some(line) {
+                return Ok(());
+            }
+            Err(format!("{}: {}", answer.status, answer.body))
+        })
         .await
     }
 
@@ -327,17 +272,11 @@ impl<'a> App<'a> {
         let id = self
             .cluster
             .host(&instance.node)
-            .exec(&format!(
-                "docker ps --quiet --no-trunc --filter label=dinp.instance={}",
-                instance.id
-            ))
+            .exec(&format!("docker ps --quiet --no-trunc --filter label=dinp.instance={}", instance.id))
             .await?;
         let id = id.trim();
         if id.is_empty() {
-            return Err(Error::other(format!(
-                "{} has no container for {}",
-                instance.node, instance.id
-            )));
+            return Err(Error::other(format!("{} has no container for {}", instance.node, instance.id)));
         }
         Ok(id.to_owned())
     }
@@ -356,9 +295,7 @@ impl<'a> App<'a> {
                 ))
                 .await?;
             started.extend(
-                text.lines()
-                    .filter_map(|line| line.split_once(' '))
-                    .map(|(id, time)| (id.to_owned(), time.to_owned())),
+                text.lines().filter_map(|line| line.split_once(' ')).map(|(id, time)| (id.to_owned(), time.to_owned())),
             );
         }
         Ok(started)
@@ -366,10 +303,7 @@ impl<'a> App<'a> {
 
     /// Deletes it.
     pub async fn remove(&self) -> Result<()> {
-        self.cluster
-            .dinp(&["app", "rm", &self.name, "--yes"])
-            .await
-            .map(drop)
+        self.cluster.dinp(&["app", "rm", &self.name, "--yes"]).await.map(drop)
     }
 
     /// Deletes what earlier scenarios left behind, and waits until their containers are gone.
@@ -379,24 +313,20 @@ impl<'a> App<'a> {
             cluster.dinp(&["app", "rm", &app.name, "--yes"]).await?;
         }
         let within = Duration::from_secs(60);
-        eventually(
-            "no container of an earlier scenario is left",
-            within,
-            async || {
-                for node in ["node1", "node2"] {
-                    let text = cluster
-                        .host(node)
-                        .exec("docker ps --all --filter label=dinp.app --format '{{.Names}}'")
-                        .await
-                        .map_err(|error| error.chain())?;
-                    let prefix = format!("dinp-{PREFIX}");
-                    if let Some(name) = text.lines().find(|name| name.starts_with(&prefix)) {
-                        return Err(format!("{name} on {node}"));
-                    }
+        eventually("no container of an earlier scenario is left", within, async || {
+            for node in ["node1", "node2"] {
+                let text = cluster
+                    .host(node)
+                    .exec("docker ps --all --filter label=dinp.app --format '{{.Names}}'")
+                    .await
+                    .map_err(|error| error.chain())?;
+                let prefix = format!("dinp-{PREFIX}");
+                if let Some(name) = text.lines().find(|name| name.starts_with(&prefix)) {
+                    return Err(format!("{name} on {node}"));
                 }
-                Ok(())
-            },
-        )
+            }
+            Ok(())
+        })
         .await
     }
 }
@@ -414,15 +344,8 @@ fn told(instances: &[Instance]) -> String {
         .iter()
         .map(|instance| {
             let routed = if instance.routed { "" } else { ", not routed" };
-            format!(
-                "{} on {} {}{routed}",
-                instance.id, instance.node, instance.state
-            )
+            format!("{} on {} {}{routed}", instance.id, instance.node, instance.state)
         })
         .collect();
-    if lines.is_empty() {
-        "no instance".to_owned()
-    } else {
-        lines.join("; ")
-    }
+    if lines.is_empty() { "no instance".to_owned() } else { lines.join("; ") }
 }

@@ -69,17 +69,8 @@ pub async fn up(options: &Options, progress: &Progress) -> Result<Up> {
     copy_files(&options.samples, &state.path("samples"))?;
     let samples = samples::find(&options.samples)?;
     samples::deploy(&cluster, &samples, progress).await?;
-    progress
-        .step(
-            "waiting for the samples",
-            samples::answer(&cluster, &samples),
-        )
-        .await?;
-    Ok(Up {
-        cluster,
-        samples,
-        password,
-    })
+    progress.step("waiting for the samples", samples::answer(&cluster, &samples)).await?;
+    Ok(Up { cluster, samples, password })
 }
 
 /// Removes hosts, volumes, network and state of a cluster; images stay.
@@ -91,11 +82,7 @@ pub async fn down(name: &str) -> Result<()> {
 /// Removes everything of every cluster, the cached images too.
 pub async fn purge() -> Result<()> {
     remove_hosts(LABEL).await?;
-    remove(
-        &["image", "rm", "--force"],
-        &labelled(&["image", "ls", "--all"], LABEL).await?,
-    )
-    .await?;
+    remove(&["image", "rm", "--force"], &labelled(&["image", "ls", "--all"], LABEL).await?).await?;
     let root = State::root();
     for entry in std::fs::read_dir(&root).into_iter().flatten() {
         let path = entry.map_err(at("read", &root))?.path();
@@ -108,12 +95,7 @@ pub async fn purge() -> Result<()> {
 }
 
 /// The four hosts, booted: those that are there if they are of the right images, else new ones.
-async fn hosts(
-    options: &Options,
-    images: &Images,
-    state: &State,
-    progress: &Progress,
-) -> Result<Cluster> {
+async fn hosts(options: &Options, images: &Images, state: &State, progress: &Progress) -> Result<Cluster> {
     if let Some(cluster) = Cluster::find(&options.name).await? {
         if of_these_images(&cluster, images).await? {
             let restore = try_join_all(cluster.hosts().iter().map(async |host| {
@@ -127,12 +109,7 @@ async fn hosts(
         down(&options.name).await?;
         refresh_repository(options, state)?;
     }
-    progress
-        .step(
-            "booting control, node1, node2, router1",
-            create(options, images, state),
-        )
-        .await?;
+    progress.step("booting control, node1, node2, router1", create(options, images, state)).await?;
     let found = Cluster::find(&options.name).await?;
     found.ok_or_else(|| Error::other("the hosts that were made are not there"))
 }
@@ -154,11 +131,7 @@ async fn of_these_images(cluster: &Cluster, images: &Images) -> Result<bool> {
 async fn create(options: &Options, images: &Images, state: &State) -> Result<()> {
     let ports = match options.ports {
         Some(ports) => ports,
-        None => Ports {
-            router: free_port()?,
-            dash: free_port()?,
-            uic: free_port()?,
-        },
+        None => Ports { router: free_port()?, dash: free_port()?, uic: free_port()? },
     };
     // Half of a cluster that was interrupted while it was made is of no use.
     remove_hosts(&format!("{LABEL}={}", options.name)).await?;
@@ -167,10 +140,7 @@ async fn create(options: &Options, images: &Images, state: &State) -> Result<()>
     let peers = HOSTS.map(|planned| (planned.name, subnet.address(planned.last_byte)));
     let repository = state.path("apt").to_string_lossy().into_owned();
     let base_images = options.base_images.to_string_lossy().into_owned();
-    let mounts = [
-        (repository.as_str(), REPOSITORY),
-        (base_images.as_str(), BASE_IMAGES),
-    ];
+    let mounts = [(repository.as_str(), REPOSITORY), (base_images.as_str(), BASE_IMAGES)];
     try_join_all(HOSTS.map(async |planned: Planned| {
         let blueprint = Blueprint {
             cluster: &options.name,
@@ -179,11 +149,7 @@ async fn create(options: &Options, images: &Images, state: &State) -> Result<()>
             subnet,
             peers: &peers,
             published: published(planned.role, ports),
-            mounts: if planned.role == Role::Control {
-                &mounts
-            } else {
-                &mounts[..1]
-            },
+            mounts: if planned.role == Role::Control { &mounts } else { &mounts[..1] },
             codename: &images.codename,
         };
         Host::create(&blueprint).await?.booted().await
@@ -193,49 +159,23 @@ async fn create(options: &Options, images: &Images, state: &State) -> Result<()>
 }
 
 async fn remove_hosts(label: &str) -> Result<()> {
-    remove(
-        &["rm", "--force", "--volumes"],
-        &labelled(&["ps", "--all"], label).await?,
-    )
-    .await?;
-    remove(
-        &["volume", "rm"],
-        &labelled(&["volume", "ls"], label).await?,
-    )
-    .await?;
-    remove(
-        &["network", "rm"],
-        &labelled(&["network", "ls"], label).await?,
-    )
-    .await
+    remove(&["rm", "--force", "--volumes"], &labelled(&["ps", "--all"], label).await?).await?;
+    remove(&["volume", "rm"], &labelled(&["volume", "ls"], label).await?).await?;
+    remove(&["network", "rm"], &labelled(&["network", "ls"], label).await?).await
 }
 
 /// A network of its own, in a range that nothing of this machine uses.
 async fn network(cluster: &str) -> Result<Subnet> {
     let mut taken = routed_networks(&run("ip", &["-4", "route"]).await?);
     let ids = docker(&["network", "ls", "--quiet"]).await?;
-    let mut inspect = vec![
-        "network",
-        "inspect",
-        "--format",
-        "{{range .IPAM.Config}}{{println .Subnet}}{{end}}",
-    ];
+    let mut inspect = vec!["network", "inspect", "--format", "{{range .IPAM.Config}}{{println .Subnet}}{{end}}"];
     inspect.extend(ids.lines());
     taken.extend(routed_networks(&docker(&inspect).await?));
-    let subnet = Subnet::free(&taken)
-        .ok_or_else(|| Error::other("no free network in 10.213.0.0/16 for the testbed"))?;
+    let subnet =
+        Subnet::free(&taken).ok_or_else(|| Error::other("no free network in 10.213.0.0/16 for the testbed"))?;
     let label = format!("{LABEL}={cluster}");
     let name = format!("dinp-{cluster}");
-    docker(&[
-        "network",
-        "create",
-        "--label",
-        &label,
-        "--subnet",
-        &subnet.cidr(),
-        &name,
-    ])
-    .await?;
+    docker(&["network", "create", "--label", &label, "--subnet", &subnet.cidr(), &name]).await?;
     Ok(subnet)
 }
 
@@ -252,10 +192,7 @@ fn free_port() -> Result<u16> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|listener| listener.local_addr())
         .map(|address| address.port())
-        .map_err(|source| Error::Spawn {
-            program: "a listener on a free port".to_owned(),
-            source,
-        })
+        .map_err(|source| Error::Spawn { program: "a listener on a free port".to_owned(), source })
 }
 
 /// Puts the packages where hosts see them. The directory itself stays: hosts have it mounted.
@@ -303,58 +240,30 @@ async fn install_and_set_up(
     key: &str,
     progress: &Progress,
 ) -> Result<String> {
-    let ports = Ports {
-        router: cluster.published(ROUTER)?,
-        dash: cluster.published(DASH)?,
-        uic: cluster.published(UIC)?,
-    };
+    let ports =
+        Ports { router: cluster.published(ROUTER)?, dash: cluster.published(DASH)?, uic: cluster.published(UIC)? };
     let password = state.admin_password()?;
     let control = cluster.host("control");
     let install =
-        try_join_all(HOSTS.map(|planned| {
-            setup::install(cluster.host(planned.name), planned.role.packages(), key)
-        }));
-    progress
-        .step("apt install of the packages on every host", install)
-        .await?;
-    progress
-        .step(
-            "dinp setup control",
-            setup::control(control, ports, &password, key),
-        )
-        .await?;
+        try_join_all(HOSTS.map(|planned| setup::install(cluster.host(planned.name), planned.role.packages(), key)));
+    progress.step("apt install of the packages on every host", install).await?;
+    progress.step("dinp setup control", setup::control(control, ports, &password, key)).await?;
     let members = HOSTS.iter().filter(|planned| planned.role != Role::Control);
-    let members = try_join_all(
-        members.map(|planned| setup::member(cluster.host(planned.name), planned.role, control)),
-    );
-    progress
-        .step("dinp setup node, dinp setup router", members)
-        .await?;
-    progress
-        .step(
-            "base images into the registry",
-            setup::base_images(control, &options.base_images),
-        )
-        .await?;
+    let members = try_join_all(members.map(|planned| setup::member(cluster.host(planned.name), planned.role, control)));
+    progress.step("dinp setup node, dinp setup router", members).await?;
+    progress.step("base images into the registry", setup::base_images(control, &options.base_images)).await?;
     let cli = cluster.cli();
     cli.fetch(control).await?;
     progress.step("signing in", sign_in(cluster, ports)).await?;
-    progress
-        .step(
-            "waiting for the nodes",
-            cli.nodes_ready(&["node1", "node2"], Duration::from_secs(60)),
-        )
-        .await?;
+    progress.step("waiting for the nodes", cli.nodes_ready(&["node1", "node2"], Duration::from_secs(60))).await?;
     Ok(password)
 }
 
 /// The dashboard may need a moment after its host has booted.
 async fn sign_in(cluster: &Cluster, ports: Ports) -> Result<()> {
     let cli = cluster.cli();
-    super::eventually(
-        "the first login works",
-        Duration::from_secs(60),
-        async || cli.login(ports.dash).await.map_err(|error| error.chain()),
-    )
+    super::eventually("the first login works", Duration::from_secs(60), async || {
+        cli.login(ports.dash).await.map_err(|error| error.chain())
+    })
     .await
 }

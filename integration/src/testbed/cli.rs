@@ -41,9 +41,7 @@ impl Cli {
     /// Of the cluster of this name.
     #[must_use]
     pub fn of(cluster: &str) -> Self {
-        Self {
-            state: State::of(cluster),
-        }
+        Self { state: State::of(cluster) }
     }
 
     /// Takes the program out of the packages installed on a host.
@@ -52,26 +50,15 @@ impl Cli {
         let dir = program.parent().unwrap_or(Path::new("/"));
         std::fs::create_dir_all(dir).map_err(super::state::at("make", dir))?;
         let from = format!("{}:/usr/bin/dinp", control.container);
-        docker(&["cp".as_ref(), from.as_ref(), program.as_os_str()])
-            .await
-            .map(drop)
+        docker(&["cp".as_ref(), from.as_ref(), program.as_os_str()]).await.map(drop)
     }
 
     /// Signs in as the first administrator.
     pub async fn login(&self, dash_port: u16) -> Result<()> {
         let server = format!("http://127.0.0.1:{dash_port}");
         let password = self.state.admin_password()?;
-        let args = [
-            "login",
-            "--server",
-            &server,
-            "--username",
-            ADMIN,
-            "--password-stdin",
-        ];
-        run_command(self.command(&args), "this machine", Some(&password))
-            .await
-            .map(drop)
+        let args = ["login", "--server", &server, "--username", ADMIN, "--password-stdin"];
+        run_command(self.command(&args), "this machine", Some(&password)).await.map(drop)
     }
 
     /// Runs `dinp` with these arguments and returns what it printed.
@@ -100,29 +87,18 @@ impl Cli {
 
     /// Waits until the server has heard these nodes and gives them work.
     pub async fn nodes_ready(&self, names: &[&str], within: Duration) -> Result<()> {
-        eventually(
-            &format!("{} are ready", names.join(" and ")),
-            within,
-            async || {
-                let nodes: Vec<Node> = self
-                    .list(&["node", "ls"])
-                    .await
-                    .map_err(|error| error.chain())?;
-                let waiting: Vec<String> = names
-                    .iter()
-                    .filter_map(|name| match nodes.iter().find(|node| node.name == *name) {
-                        Some(node) if node.condition == "ready" => None,
-                        Some(node) => Some(format!("{name} is {}", node.condition)),
-                        None => Some(format!("{name} is not listed")),
-                    })
-                    .collect();
-                if waiting.is_empty() {
-                    Ok(())
-                } else {
-                    Err(waiting.join(", "))
-                }
-            },
-        )
+        eventually(&format!("{} are ready", names.join(" and ")), within, async || {
+            let nodes: Vec<Node> = self.list(&["node", "ls"]).await.map_err(|error| error.chain())?;
+            let waiting: Vec<String> = names
+                .iter()
+                .filter_map(|name| match nodes.iter().find(|node| node.name == *name) {
+                    Some(node) if node.condition == "ready" => None,
+                    Some(node) => Some(format!("{name} is {}", node.condition)),
+                    None => Some(format!("{name} is not listed")),
+                })
+                .collect();
+            if waiting.is_empty() { Ok(()) } else { Err(waiting.join(", ")) }
+        })
         .await
     }
 
@@ -131,10 +107,10 @@ impl Cli {
     pub fn command(&self, args: &[&str]) -> Command {
         let home = self.state.path("home");
         let mut command = Command::new(self.state.path(PROGRAM));
-        command
-            .args(args)
-            .env("HOME", &home)
-            .env("XDG_CONFIG_HOME", home.join(".config"));
+        command.args(args).env("HOME", &home).env("XDG_CONFIG_HOME", home.join(".config"));
+        for setting in ["DINP_SERVER", "DINP_TOKEN", "DINP_CONTEXT"] {
+            command.env_remove(setting);
+        }
         command
     }
 }

@@ -17,6 +17,13 @@ use super::package::Package;
 use super::setup::REPOSITORY;
 use super::state::State;
 
+/// What a host runs when nothing was done to it: whatever boots, and is not stopped by a signal.
+const START_ALL: &str = "
+    units=$(systemctl list-unit-files --state=enabled --no-legend 'dinp-*.service' 'dinp-*.socket' \\
+        docker.service mariadb.service redis-server.service docker-registry.service | cut -d' ' -f1 || true)
+    [ -z \"$units\" ] || systemctl start $units
+    systemctl kill --signal=CONT 'dinp-*.service' 2>/dev/null || true";
+
 /// A cluster that is up.
 #[derive(Debug)]
 pub struct Cluster {
@@ -39,12 +46,11 @@ impl Cluster {
         let mut args = vec!["inspect"];
         args.extend(ids.iter().map(String::as_str));
         let text = docker(&args).await?;
-        let inspected: Vec<Inspected> =
-            serde_json::from_str(&text).map_err(|source| Error::Json {
-                what: "docker inspect".to_owned(),
-                text,
-                source,
-            })?;
+        let inspected: Vec<Inspected> = serde_json::from_str(&text).map_err(|source| Error::Json {
+            what: "docker inspect".to_owned(),
+            text,
+            source,
+        })?;
         let network = format!("dinp-{name}");
         let mut ports = BTreeMap::new();
         let mut hosts: Vec<Host> = Vec::new();
@@ -55,13 +61,7 @@ impl Cluster {
         // A spare host that a scenario left behind is none of the cluster's own.
         hosts.retain(|host| HOSTS.iter().any(|planned| planned.name == host.name));
         hosts.sort_by_key(|host| HOSTS.iter().position(|planned| planned.name == host.name));
-        Ok(Some(Self {
-            name: name.to_owned(),
-            hosts,
-            ports,
-            client: http_client()?,
-            began: None,
-        }))
+        Ok(Some(Self { name: name.to_owned(), hosts, ports, client: http_client()?, began: None }))
     }
 
     /// The cluster that all scenarios share, whole again after whatever the last one did to it.
@@ -87,31 +87,27 @@ impl Cluster {
         for host in &cluster.hosts {
             host.restore().await?;
         }
-        cluster.began = Some(
-            cluster
-                .host("control")
-                .exec("date '+%F %T'")
-                .await?
-                .trim()
-                .to_owned(),
-        );
-        cluster.whole().await?;
-        App::remove_left_over(&cluster).await?;
-        Ok(cluster)
+        cluster.began = Some(cluster.host("control").exec("date '+%F %T'").await?.trim().to_owned());
+        let whole = async {
+            cluster.whole().await?;
+            App::remove_left_over(&cluster).await
+        };
+        match whole.await {
+            Ok(()) => Ok(cluster),
+            Err(error) => {
+                // The cluster goes here, and what its hosts say about this is wanted.
+                Failure::mark();
+                Err(error)
+            }
+        }
     }
 
     /// Waits until every daemon is active and every node is ready for work.
     async fn whole(&self) -> Result<()> {
         for host in &self.hosts {
-            host.exec(
-                "units=$(systemctl list-unit-files 'dinp-*.service' --state=enabled --no-legend | cut -d' ' -f1); \
-                 [ -z \"$units\" ] || systemctl start $units",
-            )
-            .await?;
+            host.exec(START_ALL).await?;
         }
-        self.cli()
-            .nodes_ready(&["node1", "node2"], Duration::from_secs(60))
-            .await
+        self.cli().nodes_ready(&["node1", "node2"], Duration::from_secs(60)).await
     }
 
     /// A host by its name.
@@ -135,10 +131,7 @@ impl Cluster {
     /// The port of this machine under which a port of a host is reached.
     pub fn published(&self, inside: u16) -> Result<u16> {
         self.ports.get(&inside).copied().ok_or_else(|| {
-            Error::other(format!(
-                "no port of this machine leads to port {inside} of cluster {}",
-                self.name
-            ))
+            Error::other(format!("no port of this machine leads to port {inside} of cluster {}", self.name))
         })
     }
 
@@ -179,10 +172,8 @@ impl Cluster {
     /// A fresh host beside the cluster, of the image that hosts of this role have: nothing of DINP is
     /// installed, but its packages can be.
     pub async fn spare(&self, role: Role) -> Result<Host> {
-        let model = HOSTS
-            .iter()
-            .find(|planned| planned.role == role)
-            .ok_or_else(|| Error::other("no host has that role"))?;
+        let model =
+            HOSTS.iter().find(|planned| planned.role == role).ok_or_else(|| Error::other("no host has that role"))?;
         let model = self.host(model.name);
         let image = docker(&["inspect", "--format", "{{.Config.Image}}", &model.container]).await?;
         let [a, b, c, _] = model.address.octets();
@@ -206,24 +197,15 @@ impl Cluster {
 
     /// Runs a statement of SQL as MariaDB's root, and returns the rows, tab separated.
     pub async fn sql(&self, statement: &str) -> Result<String> {
-        self.host("control")
-            .exec_with("mysql --batch --skip-column-names dinp", Some(statement))
-            .await
+        self.host("control").exec_with("mysql --batch --skip-column-names dinp", Some(statement)).await
     }
 
     /// What the daemons and the engine of a host have logged since the scenario began.
     async fn journal(&self, host: &Host) -> String {
-        let since = self
-            .began
-            .as_ref()
-            .map(|time| format!("--since '{time}'"))
-            .unwrap_or_default();
-        let command = format!(
-            "journalctl --no-pager --output=short-precise -u 'dinp-*' -u docker -n 200 {since} || true"
-        );
-        host.exec(&command)
-            .await
-            .unwrap_or_else(|error| error.chain())
+        let since = self.began.as_ref().map(|time| format!("--since '{time}'")).unwrap_or_default();
+        let command =
+            format!("journalctl --no-pager --output=short-precise -u 'dinp-*' -u docker -n 200 {since} || true");
+        host.exec(&command).await.unwrap_or_else(|error| error.chain())
     }
 }
 
@@ -236,16 +218,12 @@ impl Drop for Cluster {
         // The scenario's own runtime may be going down: a thread of its own looks at the hosts.
         std::thread::scope(|scope| {
             let printer = scope.spawn(|| {
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build();
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
                 let Ok(runtime) = runtime else { return };
                 for host in &self.hosts {
                     eprintln!("----- journal of {} -----", host.name);
                     let deadline = Duration::from_secs(10);
-                    let journal = runtime.block_on(async {
-                        tokio::time::timeout(deadline, self.journal(host)).await
-                    });
+                    let journal = runtime.block_on(async { tokio::time::timeout(deadline, self.journal(host)).await });
                     eprintln!("{}", journal.unwrap_or_else(|_| "(no answer)".to_owned()));
                 }
             });
@@ -264,10 +242,7 @@ pub(super) fn http_client() -> Result<reqwest::Client> {
         .connect_timeout(Duration::from_secs(5))
         .timeout(Duration::from_secs(20))
         .build()
-        .map_err(|source| Error::Http {
-            url: "(no request yet)".to_owned(),
-            source,
-        })
+        .map_err(|source| Error::Http { url: "(no request yet)".to_owned(), source })
 }
 
 #[derive(Deserialize)]
@@ -321,18 +296,8 @@ impl Inspected {
     fn host(&self, network: &str) -> Option<Host> {
         let name = self.config.labels.get("dinp.host")?;
         // The address that was asked for is known even while the host is down.
-        let address = self
-            .network_settings
-            .networks
-            .get(network)?
-            .ipam
-            .as_ref()?
-            .address;
-        Some(Host {
-            name: name.clone(),
-            container: self.name.trim_start_matches('/').to_owned(),
-            address,
-        })
+        let address = self.network_settings.networks.get(network)?.ipam.as_ref()?.address;
+        Some(Host { name: name.clone(), container: self.name.trim_start_matches('/').to_owned(), address })
     }
 
     /// Published ports: inside -> outside.

@@ -22,12 +22,7 @@ pub async fn docker<S: AsRef<OsStr>>(args: &[S]) -> Result<String> {
 }
 
 /// Runs a program with text on its standard input; `place` is named in the error.
-pub async fn run_with<S: AsRef<OsStr>>(
-    program: &str,
-    args: &[S],
-    place: &str,
-    input: Option<&str>,
-) -> Result<String> {
+pub async fn run_with<S: AsRef<OsStr>>(program: &str, args: &[S], place: &str, input: Option<&str>) -> Result<String> {
     let mut command = Command::new(program);
     command.args(args);
     run_command(command, place, input).await
@@ -35,21 +30,10 @@ pub async fn run_with<S: AsRef<OsStr>>(
 
 /// Runs a prepared command to its end; the same, for those that need an environment.
 pub async fn run_command(mut command: Command, place: &str, input: Option<&str>) -> Result<String> {
-    let program = command
-        .as_std()
-        .get_program()
-        .to_string_lossy()
-        .into_owned();
-    let spawn_error = |source| Error::Spawn {
-        program: program.clone(),
-        source,
-    };
+    let program = command.as_std().get_program().to_string_lossy().into_owned();
+    let spawn_error = |source| Error::Spawn { program: program.clone(), source };
     command
-        .stdin(if input.is_some() {
-            Stdio::piped()
-        } else {
-            Stdio::null()
-        })
+        .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
@@ -75,10 +59,8 @@ pub async fn run_command(mut command: Command, place: &str, input: Option<&str>)
 /// A command as a person would type it, cut where it gets long.
 fn spoken(command: &Command) -> String {
     let command = command.as_std();
-    let words: Vec<_> = std::iter::once(command.get_program())
-        .chain(command.get_args())
-        .map(OsStr::to_string_lossy)
-        .collect();
+    let words: Vec<_> =
+        std::iter::once(command.get_program()).chain(command.get_args()).map(OsStr::to_string_lossy).collect();
     let mut text = words.join(" ");
     if let Some((end, _)) = text.char_indices().nth(300) {
         text.truncate(end);

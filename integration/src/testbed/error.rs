@@ -107,6 +107,11 @@ static FAILED: AtomicBool = AtomicBool::new(false);
 pub struct Failure(Error);
 
 impl Failure {
+    /// From now on the scenario of this process has failed.
+    pub(super) fn mark() {
+        FAILED.store(true, Ordering::Relaxed);
+    }
+
     /// Whether a scenario of this process has failed by `?`.
     pub(super) fn happened() -> bool {
         FAILED.load(Ordering::Relaxed)
@@ -115,7 +120,7 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        FAILED.store(true, Ordering::Relaxed);
+        Self::mark();
         Self(error)
     }
 }

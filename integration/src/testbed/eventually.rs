@@ -25,11 +25,7 @@ pub async fn eventually<T>(
             Err(_) => {}
         }
         if began.elapsed() + LOOK > within {
-            return Err(Error::Deadline {
-                what: what.to_owned(),
-                within,
-                last,
-            });
+            return Err(Error::Deadline { what: what.to_owned(), within, last });
         }
         tokio::time::sleep(LOOK).await;
     }
@@ -44,11 +40,7 @@ mod tests {
         let mut looks = 0;
         let seen = eventually("three looks", Duration::from_secs(5), async || {
             looks += 1;
-            if looks == 3 {
-                Ok(looks)
-            } else {
-                Err(looks.to_string())
-            }
+            if looks == 3 { Ok(looks) } else { Err(looks.to_string()) }
         })
         .await;
         assert!(matches!(seen, Ok(3)));
@@ -57,8 +49,7 @@ mod tests {
     #[tokio::test]
     async fn a_look_that_hangs_does_not_outlive_the_deadline() {
         let within = Duration::from_millis(50);
-        let seen: Result<()> =
-            eventually("never", within, async || std::future::pending().await).await;
+        let seen: Result<()> = eventually("never", within, async || std::future::pending().await).await;
         assert!(matches!(seen, Err(Error::Deadline { .. })));
     }
 }

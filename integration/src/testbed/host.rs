@@ -55,10 +55,7 @@ const CAPABILITIES: [&str; 38] = [
 ];
 
 /// A partition: nothing comes in, to the host itself or to a container of it, and nothing goes out.
-const PARTITION: [&str; 2] = [
-    "raw PREROUTING -i eth0 -j DROP",
-    "mangle POSTROUTING -o eth0 -j DROP",
-];
+const PARTITION: [&str; 2] = ["raw PREROUTING -i eth0 -j DROP", "mangle POSTROUTING -o eth0 -j DROP"];
 
 /// A host of a cluster.
 #[derive(Clone, Debug)]
@@ -107,8 +104,7 @@ impl Host {
         let address = blueprint.subnet.address(planned.last_byte);
         let mut args = Arguments::default();
         args.flag("run").flag("--detach");
-        args.pair("--name", &container)
-            .pair("--hostname", planned.name);
+        args.pair("--name", &container).pair("--hostname", planned.name);
         args.pair("--label", &format!("{LABEL}={}", blueprint.cluster));
         args.pair("--label", &format!("dinp.host={}", planned.name));
         args.pair("--network", &format!("dinp-{}", blueprint.cluster));
@@ -131,14 +127,9 @@ impl Host {
         machine_arguments(&mut args, blueprint.codename)?;
         args.flag(blueprint.image);
         // Mounts have to reach the services (LoadCredential), hence shared before systemd starts.
-        args.flag("/bin/sh")
-            .pair("-c", "mount --make-rshared / && exec /sbin/init");
+        args.flag("/bin/sh").pair("-c", "mount --make-rshared / && exec /sbin/init");
         docker(&args.0).await?;
-        Ok(Self {
-            name: planned.name.to_owned(),
-            container,
-            address,
-        })
+        Ok(Self { name: planned.name.to_owned(), container, address })
     }
 
     /// Removes a host with its volume, if there is one of this name.
@@ -150,15 +141,13 @@ impl Host {
 
     /// Waits until systemd has started everything; a failed unit of the distribution is no obstacle.
     pub async fn booted(&self) -> Result<()> {
-        eventually(
-            &format!("{} has booted", self.name),
-            BOOT,
-            async || match self.exec("systemctl is-system-running || true").await {
+        eventually(&format!("{} has booted", self.name), BOOT, async || {
+            match self.exec("systemctl is-system-running || true").await {
                 Ok(state) if ["running", "degraded"].contains(&state.trim()) => Ok(()),
                 Ok(state) => Err(state.trim().to_owned()),
                 Err(error) => Err(error.to_string()),
-            },
-        )
+            }
+        })
         .await
     }
 
@@ -238,19 +227,13 @@ impl Host {
 
     /// Ids of the containers that DINP runs here, from the engine itself.
     pub async fn containers(&self, app: &str) -> Result<Vec<String>> {
-        let text = self
-            .exec(&format!(
-                "docker ps --quiet --no-trunc --filter label=dinp.app={app}"
-            ))
-            .await?;
+        let text = self.exec(&format!("docker ps --quiet --no-trunc --filter label=dinp.app={app}")).await?;
         Ok(text.lines().map(str::to_owned).collect())
     }
 
     /// Writes a file on the host.
     pub async fn write(&self, path: &str, content: &str) -> Result<()> {
-        self.exec_with(&format!("cat >{path}"), Some(content))
-            .await
-            .map(drop)
+        self.exec_with(&format!("cat >{path}"), Some(content)).await.map(drop)
     }
 }
 
@@ -261,15 +244,10 @@ fn machine_arguments(args: &mut Arguments, codename: &str) -> Result<()> {
     for capability in own_capabilities()? {
         args.pair("--cap-add", capability);
     }
-    for option in [
-        "seccomp=unconfined",
-        "apparmor=unconfined",
-        "systempaths=unconfined",
-    ] {
+    for option in ["seccomp=unconfined", "apparmor=unconfined", "systempaths=unconfined"] {
         args.pair("--security-opt", option);
     }
-    args.flag("--cgroupns=host")
-        .pair("--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw");
+    args.flag("--cgroupns=host").pair("--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw");
     for volatile in ["/run", "/run/lock", "/tmp:exec"] {
         args.pair("--tmpfs", volatile);
     }
@@ -287,11 +265,8 @@ fn machine_arguments(args: &mut Arguments, codename: &str) -> Result<()> {
 
 fn own_capabilities() -> Result<Vec<&'static str>> {
     let path = "/proc/self/status";
-    let text = std::fs::read_to_string(path).map_err(|source| Error::File {
-        act: "read",
-        path: path.into(),
-        source,
-    })?;
+    let text =
+        std::fs::read_to_string(path).map_err(|source| Error::File { act: "read", path: path.into(), source })?;
     let effective = text
         .lines()
         .find_map(|line| line.strip_prefix("CapEff:"))
@@ -301,12 +276,7 @@ fn own_capabilities() -> Result<Vec<&'static str>> {
 }
 
 fn named(effective: u64) -> Vec<&'static str> {
-    CAPABILITIES
-        .iter()
-        .enumerate()
-        .filter(|(bit, _)| effective >> bit & 1 == 1)
-        .map(|(_, name)| *name)
-        .collect()
+    CAPABILITIES.iter().enumerate().filter(|(bit, _)| effective >> bit & 1 == 1).map(|(_, name)| *name).collect()
 }
 
 fn insert_rule(rule: &str) -> String {
@@ -345,9 +315,6 @@ mod tests {
 
     #[test]
     fn rules_name_their_table_first() {
-        assert_eq!(
-            insert_rule("raw PREROUTING -i eth0 -j DROP"),
-            "iptables -w -t raw -I PREROUTING -i eth0 -j DROP"
-        );
+        assert_eq!(insert_rule("raw PREROUTING -i eth0 -j DROP"), "iptables -w -t raw -I PREROUTING -i eth0 -j DROP");
     }
 }

@@ -27,20 +27,10 @@ const HOST: Variant = Variant {
     ],
 };
 /// What a compute node has before DINP comes.
-const NODE: Variant = Variant {
-    name: "node",
-    packages: &["docker.io"],
-};
+const NODE: Variant = Variant { name: "node", packages: &["docker.io"] };
 /// What the control machine has before DINP comes.
-const CONTROL: Variant = Variant {
-    name: "control",
-    packages: &[
-        "apache2-utils",
-        "docker-registry",
-        "mariadb-server",
-        "redis-server",
-    ],
-};
+const CONTROL: Variant =
+    Variant { name: "control", packages: &["apache2-utils", "docker-registry", "mariadb-server", "redis-server"] };
 
 /// Run in the fresh root: the journal survives a reboot, nobody logs in at a console, and every
 /// host gets a machine id of its own.
@@ -96,31 +86,16 @@ impl Images {
         let host = tag(&HOST, &[&sources.lines, FINISH]);
         let node = tag(&NODE, &[&host, ADD]);
         let control = tag(&CONTROL, &[&node, ADD]);
-        let images = Self {
-            codename: sources.codename.clone(),
-            host,
-            node,
-            control,
-        };
+        let images = Self { codename: sources.codename.clone(), host, node, control };
         if !exists(&images.host).await? {
             let title = format!("image of a host ({} by mmdebstrap)", sources.codename);
-            progress
-                .step(&title, bootstrap(&sources, &images.host))
-                .await?;
+            progress.step(&title, bootstrap(&sources, &images.host)).await?;
         }
-        for (variant, below, image) in [
-            (&NODE, &images.host, &images.node),
-            (&CONTROL, &images.node, &images.control),
-        ] {
+        for (variant, below, image) in [(&NODE, &images.host, &images.node), (&CONTROL, &images.node, &images.control)]
+        {
             if !exists(image).await? {
-                let title = format!(
-                    "image of a {} (+ {})",
-                    variant.name,
-                    variant.packages.join(" ")
-                );
-                progress
-                    .step(&title, add_layer(variant, below, image))
-                    .await?;
+                let title = format!("image of a {} (+ {})", variant.name, variant.packages.join(" "));
+                progress.step(&title, add_layer(variant, below, image)).await?;
             }
         }
         Ok(images)
@@ -143,20 +118,14 @@ impl Sources {
             found = Self::read().await?;
         }
         found.ok_or_else(|| {
-            Error::other(
-                "the apt sources of this machine name no Debian suite: hosts are made from Debian 12 or 13",
-            )
+            Error::other("the apt sources of this machine name no Debian suite: hosts are made from Debian 12 or 13")
         })
     }
 
     /// Asks apt itself, which understands both formats of its sources.
     async fn read() -> Result<Option<Self>> {
         let format = "$(ORIGIN)|$(CODENAME)|$(REPO_URI) $(RELEASE) $(COMPONENT)";
-        let text = run(
-            "apt-get",
-            &["indextargets", "--format", format, "Created-By: Packages"],
-        )
-        .await?;
+        let text = run("apt-get", &["indextargets", "--format", format, "Created-By: Packages"]).await?;
         Ok(Self::parse(&text))
     }
 
@@ -165,9 +134,7 @@ impl Sources {
         let mut codename: Option<&str> = None;
         for line in text.lines() {
             let mut fields = line.splitn(3, '|');
-            let (Some("Debian"), Some(name), Some(entry)) =
-                (fields.next(), fields.next(), fields.next())
-            else {
+            let (Some("Debian"), Some(name), Some(entry)) = (fields.next(), fields.next(), fields.next()) else {
                 continue;
             };
             // The base suite is the one whose code name has no suffix: bookworm, not bookworm-updates.
@@ -179,10 +146,7 @@ impl Sources {
             }
         }
         let lines = lines.iter().map(|entry| format!("deb {entry}\n")).collect();
-        Some(Self {
-            codename: codename?.to_owned(),
-            lines,
-        })
+        Some(Self { codename: codename?.to_owned(), lines })
     }
 }
 
@@ -192,20 +156,12 @@ fn tag(variant: &Variant, content: &[&str]) -> String {
         hash.update(part.as_bytes());
         hash.update([0]);
     }
-    let key: String = hash
-        .finalize()
-        .iter()
-        .take(6)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let key: String = hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
     format!("dinp-testbed/{}:{key}", variant.name)
 }
 
 async fn exists(image: &str) -> Result<bool> {
-    Ok(!docker(&["image", "ls", "--quiet", image])
-        .await?
-        .trim()
-        .is_empty())
+    Ok(!docker(&["image", "ls", "--quiet", image]).await?.trim().is_empty())
 }
 
 async fn bootstrap(sources: &Sources, image: &str) -> Result<()> {
@@ -280,21 +236,13 @@ Debian|bookworm-security|http://mirror.example/debian-security/ bookworm-securit
 
     #[test]
     fn a_machine_of_another_distribution_is_refused() {
-        assert!(
-            Sources::parse("Ubuntu|noble|http://archive.ubuntu.com/ubuntu/ noble main\n").is_none()
-        );
+        assert!(Sources::parse("Ubuntu|noble|http://archive.ubuntu.com/ubuntu/ noble main\n").is_none());
     }
 
     #[test]
     fn a_changed_package_list_is_another_image() {
-        let one = Variant {
-            name: "x",
-            packages: &["a"],
-        };
-        let two = Variant {
-            name: "x",
-            packages: &["b"],
-        };
+        let one = Variant { name: "x", packages: &["a"] };
+        let two = Variant { name: "x", packages: &["b"] };
         assert_ne!(tag(&one, &["suite"]), tag(&two, &["suite"]));
         assert_eq!(tag(&one, &["suite"]), tag(&one, &["suite"]));
     }

@@ -26,26 +26,10 @@ pub struct Planned {
 
 /// The hosts of every cluster.
 pub const HOSTS: [Planned; 4] = [
-    Planned {
-        name: "control",
-        role: Role::Control,
-        last_byte: 10,
-    },
-    Planned {
-        name: "node1",
-        role: Role::Node,
-        last_byte: 11,
-    },
-    Planned {
-        name: "node2",
-        role: Role::Node,
-        last_byte: 12,
-    },
-    Planned {
-        name: "router1",
-        role: Role::Router,
-        last_byte: 20,
-    },
+    Planned { name: "control", role: Role::Control, last_byte: 10 },
+    Planned { name: "node1", role: Role::Node, last_byte: 11 },
+    Planned { name: "node2", role: Role::Node, last_byte: 12 },
+    Planned { name: "router1", role: Role::Router, last_byte: 20 },
 ];
 
 /// Domain of the applications: every browser resolves `*.localhost` to the loopback address.
@@ -59,14 +43,7 @@ impl Role {
     #[must_use]
     pub const fn packages(self) -> &'static [&'static str] {
         match self {
-            Self::Control => &[
-                "dinp-server",
-                "dinp-dash",
-                "dinp-uic",
-                "dinp-builder",
-                "dinp-hm",
-                "dinp-cli",
-            ],
+            Self::Control => &["dinp-server", "dinp-dash", "dinp-uic", "dinp-builder", "dinp-hm", "dinp-cli"],
             Self::Node => &["dinp-agent", "dinp-cli"],
             Self::Router => &["dinp-router", "dinp-cli"],
         }
@@ -137,9 +114,6 @@ mod tests {
 
     #[test]
     fn a_machine_that_routes_all_of_ten_leaves_none() {
-        assert_eq!(
-            Subnet::free(&routed_networks("10.0.0.0/8 dev vpn0\n")),
-            None
-        );
+        assert_eq!(Subnet::free(&routed_networks("10.0.0.0/8 dev vpn0\n")), None);
     }
 }

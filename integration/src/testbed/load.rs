@@ -53,12 +53,7 @@ pub struct Failed {
 
 impl Steady {
     pub(super) fn new(client: reqwest::Client, router: Ipv4Addr, host: &str) -> Self {
-        Self {
-            client,
-            url: format!("http://{router}/"),
-            host: host.to_owned(),
-            per_second: 50,
-        }
+        Self { client, url: format!("http://{router}/"), host: host.to_owned(), per_second: 50 }
     }
 
     /// Requests per second.
@@ -72,9 +67,7 @@ impl Steady {
     #[must_use]
     pub fn path(mut self, path: &str) -> Self {
         let origin = self.url.find('/').map_or(0, |slash| slash + 2);
-        let end = self.url[origin..]
-            .find('/')
-            .map_or(self.url.len(), |slash| origin + slash);
+        let end = self.url[origin..].find('/').map_or(self.url.len(), |slash| origin + slash);
         self.url.truncate(end);
         self.url.push_str(path);
         self
@@ -93,11 +86,7 @@ impl Steady {
         let (stop, stopped) = watch::channel(false);
         let began = Instant::now();
         let driver = tokio::spawn(self.drive(began, stopped));
-        Running {
-            driver,
-            stop,
-            began,
-        }
+        Running { driver, stop, began }
     }
 
     async fn drive(self, began: Instant, mut stopped: watch::Receiver<bool>) -> Report {
@@ -113,10 +102,7 @@ impl Steady {
             }
             while requests.try_join_next().is_some() {}
             let at = began.elapsed();
-            let request = self
-                .client
-                .get(&self.url)
-                .header(reqwest::header::HOST, &self.host);
+            let request = self.client.get(&self.url).header(reqwest::header::HOST, &self.host);
             let report = Arc::clone(&report);
             requests.spawn(async move {
                 let outcome = answer(request).await;
@@ -136,11 +122,7 @@ async fn answer(request: reqwest::RequestBuilder) -> Result<String, String> {
     let status = response.status();
     let body = response.text().await.map_err(|error| causes(&error))?;
     let first = body.lines().next().unwrap_or_default().trim().to_owned();
-    if status.is_success() {
-        Ok(first)
-    } else {
-        Err(format!("{status}: {first}"))
-    }
+    if status.is_success() { Ok(first) } else { Err(format!("{status}: {first}")) }
 }
 
 fn causes(error: &dyn std::error::Error) -> String {
@@ -164,9 +146,7 @@ impl Running {
     /// Stops sending, waits for the answers that are due, and reports.
     pub async fn stop(self) -> Result<Report> {
         self.stop.send_replace(true);
-        self.driver
-            .await
-            .map_err(|error| Error::other(format!("the steady client ended early: {error}")))
+        self.driver.await.map_err(|error| Error::other(format!("the steady client ended early: {error}")))
     }
 }
 
@@ -203,12 +183,7 @@ impl Report {
         if self.failures.is_empty() {
             return Ok(());
         }
-        let list: Vec<String> = self
-            .failures
-            .iter()
-            .take(10)
-            .map(ToString::to_string)
-            .collect();
+        let list: Vec<String> = self.failures.iter().take(10).map(ToString::to_string).collect();
         Err(Error::other(format!(
             "{} of {} requests failed:\n  {}",
             self.failures.len(),
@@ -220,11 +195,7 @@ impl Report {
 
 impl std::fmt::Display for Failed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "sent at {:.2?}, failed after {:.2?}: {}",
-            self.at, self.took, self.what
-        )
+        write!(f, "sent at {:.2?}, failed after {:.2?}: {}", self.at, self.took, self.what)
     }
 }
 
@@ -238,26 +209,16 @@ mod tests {
         report.add(Duration::from_secs(1), Duration::ZERO, Ok("v1".to_owned()));
         report.add(Duration::from_secs(2), Duration::ZERO, Ok("v2".to_owned()));
         assert_eq!(report.answers(), BTreeMap::from([("v1", 1), ("v2", 1)]));
-        assert_eq!(
-            report.answers_after(Duration::from_secs(2)),
-            BTreeMap::from([("v2", 1)])
-        );
+        assert_eq!(report.answers_after(Duration::from_secs(2)), BTreeMap::from([("v2", 1)]));
         assert!(report.none_failed().is_ok());
     }
 
     #[test]
     fn failures_are_told_with_their_time() {
         let mut report = Report::default();
-        report.add(
-            Duration::from_secs(3),
-            Duration::from_secs(1),
-            Err("502: bad".to_owned()),
-        );
+        report.add(Duration::from_secs(3), Duration::from_secs(1), Err("502: bad".to_owned()));
         let text = report.none_failed().expect_err("one failed").to_string();
-        assert!(
-            text.contains("sent at 3.00s, failed after 1.00s: 502: bad"),
-            "{text}"
-        );
+        assert!(text.contains("sent at 3.00s, failed after 1.00s: 502: bad"), "{text}");
     }
 
     #[test]
@@ -268,9 +229,7 @@ mod tests {
     #[test]
     fn the_path_is_replaced_and_not_appended() {
         let client = reqwest::Client::new();
-        let steady = Steady::new(client, Ipv4Addr::LOCALHOST, "a.example")
-            .path("/slow")
-            .path("/x");
+        let steady = Steady::new(client, Ipv4Addr::LOCALHOST, "a.example").path("/slow").path("/x");
         assert_eq!(steady.url, "http://127.0.0.1/x");
     }
 }

@@ -50,8 +50,7 @@ impl Package {
     pub async fn packed(&self) -> Result<String> {
         let archive = self.dir.join("package.tar.gz");
         let tree = self.tree();
-        run("tar", &["-czf".as_ref(), archive.as_os_str(), "-C".as_ref(), tree.as_os_str(), ".".as_ref()])
-            .await?;
+        run("tar", &["-czf".as_ref(), archive.as_os_str(), "-C".as_ref(), tree.as_os_str(), ".".as_ref()]).await?;
         archive.to_str().map(str::to_owned).ok_or_else(|| Error::other("the temporary directory has a strange name"))
     }
 

@@ -21,20 +21,14 @@ impl Progress {
         let started = std::env::var("DINP_STARTED")
             .ok()
             .and_then(|text| text.parse().ok())
-            .map_or_else(SystemTime::now, |seconds| {
-                UNIX_EPOCH + Duration::from_secs(seconds)
-            });
+            .map_or_else(SystemTime::now, |seconds| UNIX_EPOCH + Duration::from_secs(seconds));
         Self { started }
     }
 
     /// One line.
     pub fn say(&self, text: &str) {
         let passed = self.started.elapsed().unwrap_or_default().as_secs();
-        println!(
-            "\x1b[1m==>\x1b[0m [{:2}:{:02}] {text}",
-            passed / 60,
-            passed % 60
-        );
+        println!("\x1b[1m==>\x1b[0m [{:2}:{:02}] {text}", passed / 60, passed % 60);
     }
 
     /// Runs a step: says what begins, every 15 s that it goes on, and at its end how long it took.

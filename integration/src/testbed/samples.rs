@@ -36,16 +36,11 @@ pub fn find(dir: &Path) -> Result<Vec<Sample>> {
     let mut samples = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(at("read", dir))? {
         let path = entry.map_err(at("read", dir))?.path();
-        if path
-            .extension()
-            .is_none_or(|extension| extension != "deploy")
-        {
+        if path.extension().is_none_or(|extension| extension != "deploy") {
             continue;
         }
         let arguments = std::fs::read_to_string(&path).map_err(at("read", &path))?;
-        let app = path
-            .file_stem()
-            .map(|stem| stem.to_string_lossy().into_owned());
+        let app = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
         samples.extend(app.map(|app| Sample {
             package: dir.join(format!("{app}.tar.gz")),
             arguments: arguments.split_whitespace().map(str::to_owned).collect(),
@@ -60,10 +55,7 @@ pub fn find(dir: &Path) -> Result<Vec<Sample>> {
 pub async fn deploy(cluster: &Cluster, samples: &[Sample], progress: &Progress) -> Result<()> {
     let shown: Vec<Shown> = cluster.cli().list(&["app", "ls"]).await?;
     for sample in samples {
-        if shown
-            .iter()
-            .any(|app| app.name == sample.app && app.release.is_some())
-        {
+        if shown.iter().any(|app| app.name == sample.app && app.release.is_some()) {
             continue;
         }
         let title = format!("building and deploying {}", sample.app);
@@ -78,15 +70,8 @@ pub async fn answer(cluster: &Cluster, samples: &[Sample]) -> Result<()> {
     for sample in samples {
         let what = format!("{} answers through the router", sample.app);
         eventually(&what, ANSWER, async || {
-            let answer = router
-                .get("/", &sample.domain())
-                .await
-                .map_err(|error| error.chain())?;
-            if answer.status == 200 {
-                Ok(())
-            } else {
-                Err(format!("{}: {}", answer.status, answer.body))
-            }
+            let answer = router.get("/", &sample.domain()).await.map_err(|error| error.chain())?;
+            if answer.status == 200 { Ok(()) } else { Err(format!("{}: {}", answer.status, answer.body)) }
         })
         .await?;
     }
@@ -116,20 +101,13 @@ mod tests {
     fn a_sample_is_a_package_with_its_arguments() {
         let dir = std::env::temp_dir().join(format!("dinp-samples-{}", std::process::id()));
         std::fs::create_dir_all(&dir).expect("a directory");
-        std::fs::write(
-            dir.join("hello.deploy"),
-            "--runtime python\n--instances 2\n",
-        )
-        .expect("a file");
+        std::fs::write(dir.join("hello.deploy"), "--runtime python\n--instances 2\n").expect("a file");
         std::fs::write(dir.join("hello.tar.gz"), "").expect("a file");
         let samples = find(&dir);
         std::fs::remove_dir_all(&dir).expect("the directory goes");
         let samples = samples.expect("the samples");
         assert_eq!(samples.len(), 1);
         assert_eq!(samples[0].app, "hello");
-        assert_eq!(
-            samples[0].arguments,
-            ["--runtime", "python", "--instances", "2"]
-        );
+        assert_eq!(samples[0].arguments, ["--runtime", "python", "--instances", "2"]);
     }
 }

@@ -29,10 +29,7 @@ pub struct Ports {
 ///
 /// Only that repository's list is fetched: what else the packages depend on is in the host's image.
 pub async fn install(host: &Host, packages: &[&str], repository_key: &str) -> Result<()> {
-    once(host, "packages", repository_key, async || {
-        host.exec(&install_command(packages)).await.map(drop)
-    })
-    .await
+    once(host, "packages", repository_key, async || host.exec(&install_command(packages)).await.map(drop)).await
 }
 
 /// The command that does it. A rebuilt package keeps its version, hence `--reinstall`.
@@ -57,8 +54,7 @@ pub const SOURCE: &str = "
 pub async fn control(host: &Host, ports: Ports, password: &str, key: &str) -> Result<()> {
     once(host, "setup-control", key, async || {
         let file = "/run/dinp-first-login";
-        host.exec_with(&format!("umask 077; cat >{file}"), Some(password))
-            .await?;
+        host.exec_with(&format!("umask 077; cat >{file}"), Some(password)).await?;
         let command = format!(
             "dinp setup control --name {name} --address {address} --domain {DOMAIN} \
              --dash-url http://127.0.0.1:{dash} --uic-url http://127.0.0.1:{uic} \
@@ -86,14 +82,9 @@ pub async fn member(host: &Host, role: Role, control: &Host) -> Result<()> {
     // A new control host knows no bundle of the old one.
     let key = control.exec("cat /etc/machine-id").await?;
     once(host, "setup-member", key.trim(), async || {
-        let issue = format!(
-            "dinp setup {kind}-bundle {} --address {}",
-            host.name, host.address
-        );
+        let issue = format!("dinp setup {kind}-bundle {} --address {}", host.name, host.address);
         let bundle = control.exec(&issue).await?;
-        host.exec_with(&format!("dinp setup {kind} --bundle -"), Some(&bundle))
-            .await
-            .map(drop)
+        host.exec_with(&format!("dinp setup {kind} --bundle -"), Some(&bundle)).await.map(drop)
     })
     .await
 }
@@ -102,34 +93,19 @@ pub async fn member(host: &Host, role: Role, control: &Host) -> Result<()> {
 pub async fn base_images(control: &Host, dir: &Path) -> Result<()> {
     let key = listing_key(dir)?;
     once(control, "base-images", &key, async || {
-        control
-            .exec(&format!("dinp setup base-images {BASE_IMAGES}"))
-            .await
-            .map(drop)
+        control.exec(&format!("dinp setup base-images {BASE_IMAGES}")).await.map(drop)
     })
     .await
 }
 
 /// Does something on a host unless it was done with this key before.
-async fn once(
-    host: &Host,
-    what: &str,
-    key: &str,
-    work: impl AsyncFnOnce() -> Result<()>,
-) -> Result<()> {
+async fn once(host: &Host, what: &str, key: &str, work: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
     let stamp = format!("/var/lib/dinp-testbed/{what}");
-    if host
-        .succeeds(&format!("[ \"$(cat {stamp})\" = '{key}' ]"))
-        .await
-    {
+    if host.succeeds(&format!("[ \"$(cat {stamp})\" = '{key}' ]")).await {
         return Ok(());
     }
     work().await?;
-    host.exec(&format!(
-        "mkdir -p /var/lib/dinp-testbed && echo '{key}' >{stamp}"
-    ))
-    .await
-    .map(drop)
+    host.exec(&format!("mkdir -p /var/lib/dinp-testbed && echo '{key}' >{stamp}")).await.map(drop)
 }
 
 /// A key of an apt repository: its index names every package by its hash.
@@ -149,20 +125,12 @@ fn listing_key(dir: &Path) -> Result<String> {
         }
         let meta = entry.metadata().map_err(at("read", &entry.path()))?;
         let modified = meta.modified().map_err(at("read", &entry.path()))?;
-        entries.push(format!(
-            "{:?} {} {modified:?}",
-            entry.file_name(),
-            meta.len()
-        ));
+        entries.push(format!("{:?} {} {modified:?}", entry.file_name(), meta.len()));
     }
     entries.sort();
     Ok(hex(&Sha256::digest(entries.join("\n"))))
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .take(16)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    bytes.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }

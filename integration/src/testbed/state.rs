@@ -20,9 +20,7 @@ impl State {
     /// The directory of a cluster; it need not exist.
     #[must_use]
     pub fn of(cluster: &str) -> Self {
-        Self {
-            dir: Self::root().join(cluster),
-        }
+        Self { dir: Self::root().join(cluster) }
     }
 
     /// A file or directory in it.
@@ -42,9 +40,7 @@ impl State {
     /// Removes it with all that is in it.
     pub fn remove(&self) -> Result<()> {
         match std::fs::remove_dir_all(&self.dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(at("remove", &self.dir)(error))
-            }
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(at("remove", &self.dir)(error)),
             _ => Ok(()),
         }
     }
@@ -77,16 +73,10 @@ fn random_word() -> String {
     use rand::Rng as _;
     const LETTERS: &[u8] = b"abcdefghijkmnpqrstuvwxyz23456789";
     let mut rng = rand::rng();
-    (0..20)
-        .map(|_| char::from(LETTERS[rng.random_range(0..LETTERS.len())]))
-        .collect()
+    (0..20).map(|_| char::from(LETTERS[rng.random_range(0..LETTERS.len())])).collect()
 }
 
 /// An error about a file, for `map_err`.
 pub fn at(act: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
-    move |source| Error::File {
-        act,
-        path: path.to_owned(),
-        source,
-    }
+    move |source| Error::File { act, path: path.to_owned(), source }
 }

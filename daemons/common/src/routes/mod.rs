@@ -129,6 +129,12 @@ pub enum RouteError {
         /// The highest version in Redis.
         highest: Version,
     },
+    /// Redis did not answer in time.
+    #[error("use Redis: no answer within {millis} ms")]
+    Timeout {
+        /// How long it was waited for.
+        millis: u64,
+    },
     /// Redis does not hold the whole table that the changes apply to.
     #[error("publish routes: Redis does not hold the table that they follow")]
     Gap,

@@ -1,10 +1,12 @@
 //! Tables `build` and `build_log`: written by the builders, read by every dash.
 
 use super::StoreError;
+use super::app::Visible;
 use super::columns::{Columns, millis};
 use crate::api::builder::{BuildStatus, BuildView};
+use crate::model::AppName;
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Row, params};
+use mysql_async::{Conn, Params, Row, Value, params};
 
 /// A build that is about to begin.
 #[derive(Debug, Clone, Copy)]
@@ -104,6 +106,28 @@ pub async fn list(conn: &mut Conn, app: &str, before: Option<u64>, limit: u32) -
         )
         .await
         .map_err(StoreError::doing("read builds"))?;
+    rows.iter().map(view).collect()
+}
+
+/// The builds that somebody may see, of one app or of all, newest first; `before` is an id, for the next page. What is
+/// older than its app belonged to a deleted one of the same name.
+pub async fn list_visible(
+    conn: &mut Conn,
+    visible: Visible<'_>,
+    app: Option<&AppName>,
+    before: Option<u64>,
+    limit: u32,
+) -> Result<Vec<BuildView>, StoreError> {
+    let (condition, mut values) = visible.condition();
+    let of_app = if app.is_some() { " AND build.app = ?" } else { "" };
+    values.extend(app.map(|app| Value::from(app.as_str())));
+    values.extend([Value::from(before.unwrap_or(u64::MAX)), Value::from(limit)]);
+    let sql = format!(
+        "{SELECT} WHERE EXISTS (SELECT 1 FROM app a WHERE a.name = build.app AND a.deleted_at IS NULL \
+         AND build.started_at >= a.created_at AND {condition}){of_app} AND build.id < ? ORDER BY build.id DESC LIMIT ?"
+    );
+    let rows: Vec<Row> =
+        conn.exec(sql, Params::Positional(values)).await.map_err(StoreError::doing("read builds"))?;
     rows.iter().map(view).collect()
 }
 

@@ -26,6 +26,24 @@ pub async fn migrate(pool: &Pool) -> Result<Vec<&'static str>, StoreError> {
     applied
 }
 
+/// Names of the migrations that the database lacks.
+pub async fn pending_migrations(conn: &mut Conn) -> Result<Vec<&'static str>, StoreError> {
+    let doing = StoreError::doing("read which migrations were made");
+    let known: Option<u8> = conn
+        .query_first(
+            "SELECT 1 FROM information_schema.tables \
+             WHERE table_schema = DATABASE() AND table_name = 'schema_migration'",
+        )
+        .await
+        .map_err(&doing)?;
+    let done: Vec<u32> = match known {
+        Some(_) => conn.query("SELECT number FROM schema_migration").await.map_err(&doing)?,
+        None => Vec::new(),
+    };
+    let pending = MIGRATIONS.iter().filter(|(number, ..)| !done.contains(number));
+    Ok(pending.map(|(_, name, _)| *name).collect())
+}
+
 async fn apply(conn: &mut Conn) -> Result<Vec<&'static str>, StoreError> {
     let doing = StoreError::doing("migrate the schema");
     conn.query_drop(
@@ -75,7 +93,10 @@ mod tests {
     async fn migrating_twice_changes_nothing_the_second_time() {
         let mysql = crate::testing::Mysql::start().await;
         let pool = mysql.empty_database().await;
+        let mut conn = pool.get_conn().await.unwrap();
+        assert_eq!(pending_migrations(&mut conn).await.unwrap(), ["initial"]);
         assert_eq!(migrate(&pool).await.unwrap(), ["initial"]);
+        assert!(pending_migrations(&mut conn).await.unwrap().is_empty());
         assert!(migrate(&pool).await.unwrap().is_empty());
     }
 }

@@ -4,13 +4,19 @@
 //! ([`grants`]), not by these functions. A change of desired state runs in a [`Change`], which raises the
 //! revision first.
 
+pub mod app;
 pub mod audit;
 pub mod build;
 mod columns;
+pub mod deployment;
+pub mod domain;
+pub mod env;
+pub mod event;
 pub mod grants;
 pub mod lease;
 mod migrate;
 pub mod node;
+pub mod release;
 mod revision;
 pub mod router;
 pub mod session;
@@ -18,7 +24,7 @@ pub mod team;
 pub mod user;
 mod watch;
 
-pub use migrate::migrate;
+pub use migrate::{migrate, pending_migrations};
 pub use revision::{Change, current_revision};
 pub use watch::watch;
 

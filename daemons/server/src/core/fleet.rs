@@ -27,6 +27,7 @@ use super::Tick;
 use dinp_common::api::UnixMillis;
 use dinp_common::api::agent::{Capacity, HeldPort, InstanceReport, InstanceState, Seen};
 use dinp_common::model::{AppName, InstanceId, NodeName, Resources, Version};
+use dinp_common::routes::Endpoint;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What the core wants of an instance.
@@ -100,8 +101,8 @@ pub(super) struct Instance {
     pub doom: Option<Doom>,
     /// It was itself placed for one that crashed: it is not placed elsewhere again.
     pub relocated: bool,
-    /// Taken from the table of the leader before: nobody has reported it yet.
-    pub inherited: bool,
+    /// Its endpoint in the table of the leader before, as long as no node has reported it.
+    pub inherited: Option<Endpoint>,
 }
 
 impl Instance {
@@ -126,7 +127,7 @@ impl Instance {
             restarts: VecDeque::new(),
             doom: None,
             relocated: false,
-            inherited: false,
+            inherited: None,
         }
     }
 
@@ -134,7 +135,7 @@ impl Instance {
     pub(super) fn state(&self) -> InstanceState {
         match &self.report {
             Some(report) => report.state,
-            None if self.inherited => InstanceState::Ready,
+            None if self.inherited.is_some() => InstanceState::Ready,
             None => InstanceState::Accepted,
         }
     }
@@ -185,8 +186,8 @@ pub(super) struct Node {
     pub last_heard: Option<Tick>,
     pub last_report: Option<UnixMillis>,
     pub run_id: String,
-    /// Runs of the agent before this one: what arrives from them now is late.
-    pub old_runs: VecDeque<String>,
+    /// Runs of the agent before this one with their last numbers: what arrives from them now is mostly late.
+    pub old_runs: VecDeque<(String, u64)>,
     pub seq: u64,
     /// Whether a full report of this run was taken in.
     pub synced: bool,

@@ -1,0 +1,28 @@
+//! One instance: its life as a pure state machine, and the task that lives it.
+//!
+//! ```text
+//!            ordered
+//!               |
+//!               v   no image        pulled, created, started
+//!          Accepted ---> Pulling ------------+
+//!               | image is there             |
+//!               +--------------------------->|
+//!                                            v        first good probe
+//!     +---------------------------------> Starting ------------------> Ready <---------+
+//!     |                                      |                         |  |  threshold  |
+//!     | started again: three times           | ended, or not           |  v  of good    |
+//!     | at once, then after 10 s             | ready in time           | Unfit ---------+
+//!     | doubling to 10 min                   v                         |  |   threshold of bad probes
+//!     +----------------------------------- BackOff <---- ended --------+--+
+//!                       pull or creation failed: again after 1 s doubling to 1 min
+//!
+//!     any state --- named in `stop` ---> Stopping --- SIGTERM, grace, SIGKILL, removed ---> gone
+//! ```
+//!
+//! Docker's events only wake the task; what it then acts on is what it reads from the engine. An engine that
+//! does not answer changes no state: probes go on, calls are tried again.
+
+mod driver;
+mod life;
+
+pub use driver::{Driver, Found, Ordered, Task, Wanted};

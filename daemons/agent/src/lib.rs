@@ -1,0 +1,147 @@
+//! The agent of a compute node: carries out the leader's orders against the local Docker Engine, and reports.
+//!
+//! * [`node`]: which instances have a task, and what the orders in force say to each,
+//! * [`instance`]: one instance: its life as a pure state machine, and the task that lives it,
+//! * [`orders`], [`ledger`], [`disk`]: what is accepted and what is kept,
+//! * [`poll`], [`report`], [`streams`]: the three ways to the leader,
+//! * [`docker`], [`watcher`], [`network`], [`container`], [`probe`]: the engine and what is made in it,
+//! * [`firewall`]: what containers cannot reach.
+
+pub mod api;
+pub mod backoff;
+pub mod board;
+pub mod capacity;
+pub mod config;
+pub mod container;
+pub mod disk;
+pub mod docker;
+pub mod firewall;
+pub mod instance;
+pub mod ledger;
+pub mod network;
+pub mod node;
+pub mod orders;
+pub mod poll;
+pub mod probe;
+pub mod report;
+pub mod shared;
+pub mod streams;
+pub mod watcher;
+
+use config::AgentConfig;
+use dinp_common::api::agent::Goodbye;
+use dinp_common::auth::{Credential, MalformedCredential};
+use dinp_common::client::ApiClient;
+use dinp_common::config::{ConfigError, Loaded};
+use dinp_common::credentials::CredentialError;
+use dinp_common::lifecycle::Lifecycle;
+use dinp_common::listen::{self, ListenError};
+use disk::{DiskError, Stored};
+use docker::Engine;
+use orders::OrderBook;
+use shared::Shared;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinSet;
+
+/// How long requests to the own listener may take at the end.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// How long a goodbye may take.
+const GOODBYE: Duration = Duration::from_millis(1500);
+
+/// Why the agent cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The configuration does not fit.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The node's bundle cannot be used.
+    #[error(transparent)]
+    Bundle(#[from] CredentialError),
+    /// The secret in it is no credential.
+    #[error("use the secret in the node's bundle")]
+    Secret(#[source] MalformedCredential),
+    /// Nothing can be kept.
+    #[error("open the state of this node")]
+    State(#[source] DiskError),
+    /// The own listener cannot be opened.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+}
+
+/// Runs until told to stop. Instances run on.
+pub async fn run(loaded: Loaded<AgentConfig>, lifecycle: Lifecycle) -> Result<(), AgentError> {
+    let config = loaded.daemon.clone();
+    let bundle = config::bundle(&config)?;
+    let credential: Credential = bundle.secret.parse().map_err(AgentError::Secret)?;
+    let servers = config::servers(&loaded, &bundle)?;
+    let state = |name: &str| config.state_dir.join(name);
+    let book = OrderBook::open(state("orders.json"), &bundle.cluster).map_err(AgentError::State)?;
+    let shared = Arc::new(Shared {
+        range: config.port_range()?,
+        engine: Engine::new(config.docker.socket.clone(), Duration::from_secs(config.docker.timeout_secs)),
+        board: board::Board::default(),
+        ledger: Stored::open(state("ports.json")).map_err(AgentError::State)?,
+        memory: Stored::open(state("ready.json")).map_err(AgentError::State)?,
+        pulls: Semaphore::new(config.pull_limit),
+        probes: probe::client(),
+        systemd_cgroups: false.into(),
+        bundle,
+        config,
+    });
+    let client = ApiClient::new(servers, Some(credential), concat!("dinp-agent/", env!("CARGO_PKG_VERSION")));
+    let listeners = listen::listeners("http", &[shared.config.listen]).await?;
+
+    let streams = streams::Streams::new(shared.clone(), client.clone());
+    let (node, messages) = node::Node::new(shared.clone(), book, streams);
+    let moved = Arc::new(Notify::new());
+    let capacity = capacity::capacity(&shared.config);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(node.run());
+    tasks.spawn(watcher::watch(
+        shared.clone(),
+        messages.clone(),
+        lifecycle.condition("docker"),
+        lifecycle.heartbeat("watch docker", Duration::from_secs(120)),
+    ));
+    tasks.spawn(report::report(
+        shared.clone(),
+        client.clone(),
+        capacity,
+        moved.clone(),
+        lifecycle.condition("server"),
+        lifecycle.heartbeat("report", Duration::from_secs(60)),
+    ));
+    tasks.spawn(poll::poll(
+        client.clone(),
+        messages,
+        moved,
+        lifecycle.heartbeat("ask for orders", Duration::from_secs(120)),
+    ));
+    lifecycle.ready();
+    tracing::info!(node = %shared.bundle.node, memory_mb = capacity.memory_mb, cpu_millis = capacity.cpu_millis, "node {} is open", shared.bundle.node);
+
+    listen::serve(listeners, api::router(shared, &lifecycle), lifecycle.shutdown(), DRAIN).await;
+    tasks.shutdown().await;
+    say_goodbye(&client).await;
+    Ok(())
+}
+
+async fn say_goodbye(client: &ApiClient) {
+    let goodbye = if system_is_stopping().await { Goodbye::Shutdown } else { Goodbye::Restart };
+    match client.post::<_, ()>("/v1/agent/goodbye", &goodbye, GOODBYE).await {
+        Ok(()) => tracing::info!(?goodbye, "said goodbye; instances run on"),
+        Err(error) => tracing::warn!(%error, "no server takes the goodbye; instances run on"),
+    }
+}
+
+/// Whether systemd takes the whole machine down; false where there is no systemd.
+async fn system_is_stopping() -> bool {
+    let asked = dinp_common::daemon::command("systemctl").arg("is-system-running").output();
+    match tokio::time::timeout(GOODBYE, asked).await {
+        Ok(Ok(output)) => output.stdout.starts_with(b"stopping"),
+        _ => false,
+    }
+}

@@ -1,0 +1,76 @@
+//! What the parts of the agent share.
+
+use crate::board::Board;
+use crate::config::AgentConfig;
+use crate::container::Surroundings;
+use crate::disk::Stored;
+use crate::docker::Engine;
+use crate::ledger::Ledger;
+use dinp_common::api::agent::NodeBundle;
+use dinp_common::model::InstanceId;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::Semaphore;
+
+/// What is remembered of an instance that is ready, so that a new agent need not doubt it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remembered {
+    /// The start (in the engine's words) since which it has been ready.
+    pub started_at: String,
+    /// Times it had been started again by then.
+    pub restarts: u32,
+}
+
+/// What is remembered of all.
+pub type Memory = BTreeMap<InstanceId, Remembered>;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Shared {
+    /// Configuration.
+    pub config: AgentConfig,
+    /// Who this node is.
+    pub bundle: NodeBundle,
+    /// Ports of instances.
+    pub range: RangeInclusive<u16>,
+    /// The Docker Engine.
+    pub engine: Engine,
+    /// What there is to report.
+    pub board: Board,
+    /// Who has which port.
+    pub ledger: Stored<Ledger>,
+    /// What is remembered of instances that are ready.
+    pub memory: Stored<Memory>,
+    /// Limits the pulls at the same time.
+    pub pulls: Semaphore,
+    /// Client for probes.
+    pub probes: reqwest::Client,
+    /// Whether the engine's cgroup driver is systemd.
+    pub systemd_cgroups: AtomicBool,
+}
+
+impl Shared {
+    /// What all containers of this node have in common, now.
+    pub fn surroundings(&self) -> Surroundings {
+        let config = &self.config;
+        let journal = Path::new("/run/systemd/journal/socket").exists();
+        let log_driver = match config.container.log_driver.as_str() {
+            "journald" if !journal => &config.container.log_driver_fallback,
+            driver => driver,
+        };
+        Surroundings {
+            cluster: self.bundle.cluster.clone(),
+            address: self.bundle.address.clone(),
+            scribe_ip: config.scribe_ip.clone().unwrap_or_else(|| self.bundle.address.clone()),
+            scribe_port: config.scribe_port,
+            network: config.docker.network.clone(),
+            publish_address: config.publish_address,
+            systemd_cgroups: self.systemd_cgroups.load(Ordering::Relaxed),
+            log_driver: log_driver.to_owned(),
+            config: config.container.clone(),
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Endpoints:
+//!
+//! * `POST /v1/builds?app=&version=&runtime=&user=&owner=&package=` with the package as body -> 202 `BuildView`
+//! * `DELETE /v1/builds/{id}` cancels -> 204
+//! * `GET /v1/runtimes` -> `Page<RuntimeView>`
+//! * `GET /health`, `/ready`, `/metrics`: for operators, without a credential
+//!
+//! All but the last need a service credential of role dash.
+
+use crate::job::Job;
+use crate::package::{Format, Inventory, Package, PackageError};
+use crate::registry::RegistryError;
+use crate::runtime::{Runtime, RuntimeError};
+use crate::service::Service;
+use crate::spool::{self, SpoolError};
+use crate::version;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use axum::{Json, Router};
+use dinp_common::api::Page;
+use dinp_common::api::builder::{BuildQuery, BuildView, RuntimeView};
+use dinp_common::auth::Role;
+use dinp_common::error::ErrorChain;
+use dinp_common::lifecycle::Lifecycle;
+use dinp_common::metrics::ops_router;
+use dinp_common::model::ImageRef;
+use dinp_common::problem::{ApiQuery, Problem};
+use dinp_common::store::build::NewBuild;
+use dinp_common::store::{self, StoreError};
+use http::StatusCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The part of the registry that base images are in.
+const RESERVED_OWNER: &str = "dinp";
+
+/// All endpoints.
+pub fn router(service: Arc<Service>, lifecycle: &Lifecycle) -> Router {
+    Router::new()
+        .route("/v1/builds", post(upload))
+        .route("/v1/builds/{id}", delete(cancel))
+        .route("/v1/runtimes", get(runtimes))
+        .layer(middleware::from_fn_with_state(service.clone(), guard))
+        .with_state(service)
+        .merge(ops_router(lifecycle))
+}
+
+/// Only dash comes in, and the builder is not idle meanwhile.
+async fn guard(State(service): State<Arc<Service>>, request: Request, next: Next) -> Response {
+    let _busy = service.activity.begin();
+    match service.auth.require(request.headers(), &[Role::Dash]).await {
+        Ok(_) => next.run(request).await,
+        Err(problem) => {
+            spool::discard(request.into_body()).await;
+            problem.into_response()
+        }
+    }
+}
+
+async fn runtimes(State(service): State<Arc<Service>>) -> Result<Json<Page<RuntimeView>>, Problem> {
+    let (sound, broken) = service.runtimes.list().map_err(runtime_problem)?;
+    for error in broken {
+        tracing::error!(error = %ErrorChain(&error), "runtime cannot be used");
+    }
+    Ok(Json(Page { items: sound.iter().map(Runtime::view).collect(), next: None }))
+}
+
+async fn cancel(State(service): State<Arc<Service>>, Path(id): Path<u64>) -> Result<StatusCode, Problem> {
+    if service.cancel(id).await {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    let mut conn = service.connect().await.map_err(store_problem)?;
+    let build = store::build::get(&mut conn, id).await.map_err(store_problem)?;
+    let Some(build) = build else { return Err(Problem::not_found(format!("build {id} does not exist"))) };
+    if build.status.is_final() {
+        let detail = format!("build {id} has ended already: {}", build.status.as_str());
+        return Err(Problem::conflict("build-ended", detail));
+    }
+    let detail = format!("build {id} runs on builder {}", build.builder);
+    Err(Problem::conflict("build-elsewhere", detail).with("builder", build.builder))
+}
+
+async fn upload(
+    State(service): State<Arc<Service>>,
+    query: Result<ApiQuery<BuildQuery>, Problem>,
+    body: Body,
+) -> Result<(StatusCode, Json<BuildView>), Problem> {
+    let prepared = match query {
+        Ok(ApiQuery(query)) => prepare(&service, query).await,
+        Err(problem) => Err(problem),
+    };
+    let order = match prepared {
+        Ok(order) => order,
+        Err(problem) => {
+            spool::discard(body).await;
+            return Err(problem);
+        }
+    };
+    let build = accept(&service, order, body).await?;
+    Ok((StatusCode::ACCEPTED, Json(build)))
+}
+
+/// A request whose words are all valid.
+struct Order {
+    query: BuildQuery,
+    runtime: Runtime,
+}
+
+/// Checks what can be checked before the package is here.
+async fn prepare(service: &Service, query: BuildQuery) -> Result<Order, Problem> {
+    let runtime = service.runtimes.get(&query.runtime).map_err(runtime_problem)?;
+    if query.owner == RESERVED_OWNER {
+        let detail = format!("owner \"{RESERVED_OWNER}\" is not valid: base images are kept under that name");
+        return Err(Problem::unprocessable("invalid-query", detail).with("field", "owner"));
+    }
+    if let Some(version) = &query.version {
+        version::check(version).map_err(|error| invalid("version", error))?;
+        refuse_taken(service, &image(service, &query, version)?, version).await?;
+    } else {
+        image(service, &query, "v")?;
+    }
+    // Rather told now than after the upload.
+    service.connect().await.map_err(store_problem)?;
+    Ok(Order { query, runtime })
+}
+
+/// Takes the package in, checks it, and starts the build.
+async fn accept(service: &Arc<Service>, order: Order, body: Body) -> Result<BuildView, Problem> {
+    let Order { query, runtime } = order;
+    let limits = &service.config.package;
+    let stall = Duration::from_secs(limits.upload_stall_secs.into());
+    let max_bytes = u64::from(limits.max_mb) << 20;
+    let spooled = spool::receive(body, &service.spool(), max_bytes, stall).await.map_err(spool_problem)?;
+    metrics::counter!("dinp_builder_uploaded_bytes_total").increment(spooled.len());
+
+    let version = match &query.version {
+        Some(version) => version.clone(),
+        None => version::default(jiff::Timestamp::now(), spooled.sha256()),
+    };
+    let image = image(service, &query, &version)?;
+    let (name, sha256, bytes) = (query.package.clone(), spooled.sha256().to_owned(), spooled.len());
+    let limits = service.config.limits();
+    let inspected = tokio::task::spawn_blocking(move || {
+        let package = Package::open(spooled, limits)?;
+        let inventory = package.inspect()?;
+        Ok::<(Package, Inventory), PackageError>((package, inventory))
+    });
+    let (package, inventory) =
+        inspected.await.map_err(|error| Problem::internal(&error))?.map_err(|error| package_problem(&error))?;
+    fits(&runtime, package.format, &inventory)?;
+
+    let base = runtime.base.to_string();
+    let new = NewBuild {
+        app: query.app.as_str(),
+        version: &version,
+        runtime: runtime.name.as_str(),
+        created_by: &query.user,
+        builder: &service.name,
+        package_name: &name,
+        package_bytes: bytes,
+        package_sha256: &sha256,
+        base: &base,
+    };
+    let mut conn = service.connect().await.map_err(store_problem)?;
+    let Some(id) = store::build::begin(&mut conn, &new).await.map_err(store_problem)? else {
+        return Err(taken(&query, &version));
+    };
+    let build = store::build::get(&mut conn, id).await.map_err(store_problem)?;
+    tracing::info!(app = %query.app, build = id, version, user = query.user, "build begins");
+    service.start(Job { id, app: query.app, version, runtime, package, image });
+    build.ok_or_else(|| Problem::not_found(format!("build {id} does not exist")))
+}
+
+fn fits(runtime: &Runtime, format: Format, inventory: &Inventory) -> Result<(), Problem> {
+    runtime.check(format, inventory).map_err(|detail| Problem::unprocessable("package-refused", detail))
+}
+
+/// The name that the image will have.
+fn image(service: &Service, query: &BuildQuery, version: &str) -> Result<ImageRef, Problem> {
+    let owner = if query.owner.is_empty() { "apps" } else { &query.owner };
+    if owner.contains(['/', ':', '@']) {
+        let detail = format!("owner \"{owner}\" is not valid: it must be the name of a user or team");
+        return Err(Problem::unprocessable("invalid-query", detail).with("field", "owner"));
+    }
+    let text = format!("{}/{owner}/{}:{version}", service.registry.address(), query.app);
+    text.parse().map_err(|error| invalid("owner", error))
+}
+
+fn invalid(field: &'static str, error: dinp_common::model::InvalidValue) -> Problem {
+    Problem::unprocessable("invalid-query", error.to_string()).with("field", field)
+}
+
+async fn refuse_taken(service: &Service, image: &ImageRef, version: &str) -> Result<(), Problem> {
+    match service.registry.digest(image).await {
+        Ok(Some(_)) => {
+            let detail = format!("version \"{version}\" exists already: {image} is in the registry, and versions are never changed");
+            Err(Problem::conflict("version-exists", detail).with("image", image.to_string()))
+        }
+        Ok(None) => Ok(()),
+        // The build will ask again, and its record will say what is wrong.
+        Err(error @ (RegistryError::Away { .. } | RegistryError::Refused { .. })) => {
+            tracing::warn!(error = %ErrorChain(&error), "registry cannot be asked for a version");
+            Ok(())
+        }
+    }
+}
+
+fn taken(query: &BuildQuery, version: &str) -> Problem {
+    let detail = format!("version \"{version}\" of app {} exists already or is being built, and versions are never changed", query.app);
+    Problem::conflict("version-exists", detail)
+}
+
+fn store_problem(error: StoreError) -> Problem {
+    if error.is_unavailable() {
+        tracing::warn!(error = %ErrorChain(&error), "request refused, database is away");
+        return Problem::unavailable("database-unavailable", "the builder cannot reach its database: try again later");
+    }
+    Problem::internal(&error)
+}
+
+fn runtime_problem(error: RuntimeError) -> Problem {
+    match &error {
+        RuntimeError::Unknown { .. } => {
+            Problem::unprocessable("unknown-runtime", error.to_string()).with("field", "runtime")
+        }
+        _ => {
+            tracing::error!(error = %ErrorChain(&error), "runtime cannot be used");
+            let detail = format!("the runtime cannot be used, its operator has to repair it: {}", ErrorChain(&error));
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "broken-runtime", detail)
+        }
+    }
+}
+
+fn package_problem(error: &PackageError) -> Problem {
+    if error.is_of_the_package() {
+        metrics::counter!("dinp_builder_packages_refused_total").increment(1);
+        return Problem::unprocessable("package-refused", error.to_string());
+    }
+    Problem::internal(error)
+}
+
+fn spool_problem(error: SpoolError) -> Problem {
+    let detail = ErrorChain(&error).to_string();
+    match &error {
+        SpoolError::TooLarge(_) => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail),
+        SpoolError::Empty => Problem::unprocessable("package-refused", detail),
+        SpoolError::Stalled(_) => Problem::new(StatusCode::REQUEST_TIMEOUT, "upload-stalled", detail),
+        SpoolError::Receive(_) => Problem::bad_request("upload-broken", detail),
+        SpoolError::Write { source, .. } => {
+            tracing::error!(error = %ErrorChain(&error), "package cannot be spooled");
+            let full = source.kind() == std::io::ErrorKind::StorageFull;
+            let detail = if full { "the builder's disk is full" } else { "the builder cannot write to its disk" };
+            Problem::new(StatusCode::INSUFFICIENT_STORAGE, "spool-unavailable", detail)
+        }
+    }
+}

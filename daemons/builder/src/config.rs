@@ -1,0 +1,154 @@
+//! What `builder.toml` says.
+
+use crate::package::Limits;
+use dinp_common::config::{ClusterConfig, ConfigError, DaemonConfig, Loaded};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Settings of the builder alone.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BuilderConfig {
+    /// Addresses to listen on, unless a socket unit owns them.
+    pub listen: Vec<SocketAddr>,
+    /// Name of this builder in build records; by default the host's name.
+    pub name: Option<String>,
+    /// Seconds without request and build after which a socket-activated builder exits; 0 stands for never.
+    pub idle_exit_secs: u32,
+    /// Seconds that builds may go on when the builder is told to stop.
+    pub drain_secs: u32,
+    /// Where packages are spooled.
+    pub state_dir: PathBuf,
+    /// Directory of the runtimes; by default `builder.d` in the directory of this file.
+    pub runtimes_dir: Option<PathBuf>,
+    /// Socket of the local Docker Engine.
+    pub docker_socket: PathBuf,
+    /// Tag of the base images; by default the suite of this host's distribution.
+    pub base_tag: Option<String>,
+    /// Builds at the same time; further ones wait.
+    pub concurrent_builds: u32,
+    /// What packages may be.
+    pub package: PackageConfig,
+    /// What a build may use.
+    pub build: BuildConfig,
+}
+
+/// `[package]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PackageConfig {
+    /// Largest package, in MiB.
+    pub max_mb: u32,
+    /// Most that a package may unpack to, in MiB.
+    pub unpacked_max_mb: u32,
+    /// Most unpacked bytes for each packed byte, beyond 64 MiB.
+    pub max_ratio: u32,
+    /// Most entries.
+    pub max_entries: u32,
+    /// Seconds without a byte after which an upload is given up.
+    pub upload_stall_secs: u32,
+}
+
+/// `[build]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BuildConfig {
+    /// Memory of a build's containers, in MiB, without swap.
+    pub memory_mb: u32,
+    /// CPU limit of a build's containers, in thousandths of a core.
+    pub cpu_millis: u32,
+    /// Longest time for building and pushing, in seconds.
+    pub time_limit_secs: u32,
+    /// Cgroup that the containers of builds run below: a slice of systemd, or empty for the Engine's default.
+    pub slice: String,
+}
+
+impl Default for BuilderConfig {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 1986))],
+            name: None,
+            idle_exit_secs: 60,
+            drain_secs: 30,
+            state_dir: "/var/lib/dinp/builder".into(),
+            runtimes_dir: None,
+            docker_socket: "/run/docker.sock".into(),
+            base_tag: None,
+            concurrent_builds: 2,
+            package: PackageConfig::default(),
+            build: BuildConfig::default(),
+        }
+    }
+}
+
+impl Default for PackageConfig {
+    fn default() -> Self {
+        Self { max_mb: 1024, unpacked_max_mb: 4096, max_ratio: 100, max_entries: 100_000, upload_stall_secs: 60 }
+    }
+}
+
+impl Default for BuildConfig {
+    fn default() -> Self {
+        Self { memory_mb: 1024, cpu_millis: 2000, time_limit_secs: 900, slice: "dinp-build.slice".into() }
+    }
+}
+
+impl DaemonConfig for BuilderConfig {
+    fn validate(&self, cluster: &ClusterConfig) -> Result<(), ConfigError> {
+        let at_least_one = [
+            ("concurrent_builds", self.concurrent_builds),
+            ("package.max_mb", self.package.max_mb),
+            ("package.unpacked_max_mb", self.package.unpacked_max_mb),
+            ("package.max_ratio", self.package.max_ratio),
+            ("package.max_entries", self.package.max_entries),
+            ("package.upload_stall_secs", self.package.upload_stall_secs),
+            ("build.time_limit_secs", self.build.time_limit_secs),
+        ];
+        for (key, value) in at_least_one {
+            if value == 0 {
+                return Err(ConfigError::invalid(key, "must be at least 1"));
+            }
+        }
+        if self.build.memory_mb < 64 {
+            return Err(ConfigError::invalid("build.memory_mb", "must be at least 64"));
+        }
+        if self.build.cpu_millis < 10 {
+            return Err(ConfigError::invalid("build.cpu_millis", "must be at least 10"));
+        }
+        let slice_ok = |slice: &str| {
+            slice.strip_suffix(".slice").is_some_and(|name| {
+                !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            })
+        };
+        if !self.build.slice.is_empty() && !slice_ok(&self.build.slice) {
+            return Err(ConfigError::invalid("build.slice", "must be a slice such as dinp-build.slice, or empty"));
+        }
+        if !cluster.registry.insecure {
+            return Err(ConfigError::invalid("registry.insecure", "must be true: TLS is not supported yet"));
+        }
+        Ok(())
+    }
+}
+
+impl BuilderConfig {
+    /// Where the runtimes are.
+    pub fn runtimes_dir(loaded: &Loaded<Self>) -> PathBuf {
+        loaded.daemon.runtimes_dir.clone().unwrap_or_else(|| loaded.dir.join("builder.d"))
+    }
+
+    /// What packages may hold.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            entries: self.package.max_entries as usize,
+            unpacked_bytes: u64::from(self.package.unpacked_max_mb) << 20,
+            ratio: u64::from(self.package.max_ratio),
+        }
+    }
+
+    /// Longest time for building and pushing.
+    pub fn time_limit(&self) -> Duration {
+        Duration::from_secs(self.build.time_limit_secs.into())
+    }
+}

@@ -1,0 +1,219 @@
+//! One build, from the checked package to the image in the registry and the record that says so.
+
+use crate::context;
+use crate::engine::{BuildRequest, Engine, EngineError};
+use crate::log::BuildLog;
+use crate::package::Package;
+use crate::registry::RegistryError;
+use crate::runtime::Runtime;
+use crate::service::{Service, Stop};
+use crate::template::{TemplateError, Values};
+use dinp_common::api::builder::BuildStatus;
+use dinp_common::error::ErrorChain;
+use dinp_common::model::{AppName, ImageRef, InvalidValue};
+use dinp_common::store::{self, StoreError};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// Where packages are in images.
+const APP_DIR: &str = "/app";
+const DEADLINE: Duration = Duration::from_secs(5);
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What is to be built.
+#[derive(Debug)]
+pub struct Job {
+    /// Id of its record.
+    pub id: u64,
+    /// The app that it is for.
+    pub app: AppName,
+    /// What this version is called.
+    pub version: String,
+    /// How.
+    pub runtime: Runtime,
+    /// From what.
+    pub package: Package,
+    /// Name of the image in the registry.
+    pub image: ImageRef,
+}
+
+/// Why a build failed.
+#[derive(Debug, thiserror::Error)]
+enum JobError {
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error("the Dockerfile cannot be made")]
+    Template(#[from] TemplateError),
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    #[error("version {0} is in the registry already, and versions are never changed")]
+    Taken(String),
+    #[error("the registry has another image under this version than was pushed: {found} instead of {pushed}")]
+    Changed { found: String, pushed: String },
+    #[error("the registry's answer makes no sense")]
+    Digest(#[from] InvalidValue),
+    #[error("it took longer than {0} s, which is the limit of this builder")]
+    TooLong(u64),
+}
+
+/// How a build ended.
+enum Outcome {
+    Succeeded(ImageRef),
+    Failed(String),
+    Cancelled,
+}
+
+impl Job {
+    /// Builds, and writes the end into the record.
+    pub async fn run(self, service: Arc<Service>, mut stop: watch::Receiver<Option<Stop>>) {
+        let begun = Instant::now();
+        let (log, writer) = BuildLog::begin(service.pool.clone(), self.id, service.abandon.clone());
+        let limit = service.config.time_limit();
+        let work = async {
+            let _slot = service.slots.acquire().await;
+            match tokio::time::timeout(limit, self.build(&service, &log)).await {
+                Ok(built) => built,
+                Err(_) => Err(JobError::TooLong(limit.as_secs())),
+            }
+        };
+        let outcome = tokio::select! {
+            built = work => match built {
+                Ok(image) => Outcome::Succeeded(image),
+                Err(error) => Outcome::Failed(ErrorChain(&error).to_string()),
+            },
+            stopped = stop.wait_for(Option::is_some) => match stopped.as_deref() {
+                Ok(Some(Stop::Cancel)) => Outcome::Cancelled,
+                _ => Outcome::Failed("the builder was stopped".into()),
+            },
+        };
+        self.clean(&service).await;
+        let word = match &outcome {
+            Outcome::Succeeded(image) => {
+                log.line(&format!("done: {image}"));
+                "succeeded"
+            }
+            Outcome::Failed(reason) => {
+                log.line(&format!("failed: {reason}"));
+                "failed"
+            }
+            Outcome::Cancelled => {
+                log.line("cancelled");
+                "cancelled"
+            }
+        };
+        // The log is whole before the record says that it ended.
+        log.close(writer).await;
+        tokio::select! {
+            () = self.record(&service, &outcome) => {}
+            () = service.abandon.cancelled() => tracing::error!(build = self.id, "end of a build could not be recorded"),
+        }
+        let secs = begun.elapsed().as_secs_f64();
+        metrics::counter!("dinp_builder_builds_total", "outcome" => word).increment(1);
+        metrics::histogram!("dinp_builder_build_seconds").record(secs);
+        tracing::info!(app = %self.app, build = self.id, version = self.version, outcome = word, secs, "build ended");
+    }
+
+    async fn build(&self, service: &Service, log: &BuildLog) -> Result<ImageRef, JobError> {
+        let (registry, config) = (&service.registry, &service.config);
+        self.stage(service, "building").await;
+        let spooled = &self.package.spooled;
+        log.line(&format!(
+            "package of {} bytes ({}, sha256 {}), runtime {}, base {}",
+            spooled.len(),
+            self.package.format,
+            spooled.sha256(),
+            self.runtime.name,
+            self.runtime.base
+        ));
+        let dockerfile = self.dockerfile()?;
+        let engine = service.engine().await?;
+        let request = BuildRequest {
+            id: self.id,
+            limits: &config.build,
+            network: self.runtime.network,
+            registry: (registry.address(), registry.account()),
+        };
+        engine.build(&request, context::stream(self.package.clone(), dockerfile), log).await?;
+
+        self.stage(service, "pushing").await;
+        if registry.digest(&self.image).await?.is_some() {
+            return Err(JobError::Taken(self.version.clone()));
+        }
+        let pushed = engine.push(self.id, &self.image, registry.account(), log).await?;
+        let found = registry.digest(&self.image).await?.unwrap_or_else(|| "nothing".into());
+        if found != pushed {
+            return Err(JobError::Changed { found, pushed });
+        }
+        Ok(self.image.with_digest(&pushed)?)
+    }
+
+    fn dockerfile(&self) -> Result<String, TemplateError> {
+        let base = self.runtime.base.to_string();
+        let values = Values::from([
+            ("app", self.app.as_str()),
+            ("app_dir", APP_DIR),
+            ("base", base.as_str()),
+            ("runtime", self.runtime.name.as_str()),
+            ("version", self.version.as_str()),
+        ]);
+        let labels = [
+            ("org.opencontainers.image.base.name", base.clone()),
+            ("org.opencontainers.image.version", self.version.clone()),
+            ("dinp.app", self.app.to_string()),
+            ("dinp.runtime", self.runtime.name.to_string()),
+            ("dinp.package", self.package_label()),
+        ];
+        self.runtime.template.render(&values, &labels)
+    }
+
+    fn package_label(&self) -> String {
+        format!("sha256:{}", self.package.spooled.sha256())
+    }
+
+    async fn clean(&self, service: &Service) {
+        match service.engine().await {
+            Ok(engine) => engine.clean(self.id, &self.package_label()).await,
+            Err(error) => {
+                tracing::warn!(build = self.id, error = %ErrorChain(&error), "images of a build are left behind");
+            }
+        }
+    }
+
+    /// Shows what the build does now; that it cannot be shown does not stop it.
+    async fn stage(&self, service: &Service, stage: &'static str) {
+        let write = async {
+            let mut conn = store::connect(&service.pool, DEADLINE).await?;
+            store::build::set_stage(&mut conn, self.id, stage).await
+        };
+        if let Err(error) = write.await {
+            tracing::warn!(build = self.id, stage, error = %ErrorChain(&error), "stage of a build cannot be recorded");
+        }
+    }
+
+    async fn record(&self, service: &Service, outcome: &Outcome) {
+        let (status, reason, image) = match outcome {
+            Outcome::Succeeded(image) => (BuildStatus::Succeeded, "", Some(image.to_string())),
+            Outcome::Failed(reason) => (BuildStatus::Failed, reason.as_str(), None),
+            Outcome::Cancelled => (BuildStatus::Cancelled, "", None),
+        };
+        loop {
+            let write = async {
+                let mut conn = store::connect(&service.pool, DEADLINE).await?;
+                store::build::finish(&mut conn, self.id, status, reason, image.as_deref()).await?;
+                Ok::<(), StoreError>(())
+            };
+            let Err(error) = write.await else { return };
+            tracing::warn!(build = self.id, error = %ErrorChain(&error), "end of a build cannot be recorded yet");
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+}
+
+/// The connection to the Engine is made for each build: it may come and go.
+impl Service {
+    /// Connects to the local Engine.
+    pub async fn engine(&self) -> Result<Engine, EngineError> {
+        Engine::connect(&self.config.docker_socket, self.config.time_limit()).await
+    }
+}

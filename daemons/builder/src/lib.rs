@@ -1,0 +1,127 @@
+//! The builder: package + runtime -> Dockerfile -> image by the local Docker Engine -> registry.
+//!
+//! ```text
+//! POST /v1/builds -> spool (a file without a name) -> package: one strict walk, refused or sound
+//!   -> record in MySQL, 202 -> context: re-emitted canonically + Dockerfile -> Engine: build, push
+//!   -> record says how it ended
+//! ```
+
+mod activity;
+mod api;
+pub mod config;
+pub mod context;
+mod engine;
+mod job;
+mod log;
+pub mod package;
+mod registry;
+pub mod runtime;
+mod service;
+mod spool;
+pub mod template;
+mod version;
+
+use config::BuilderConfig;
+use dinp_common::config::Loaded;
+use dinp_common::credentials::CredentialError;
+use dinp_common::error::ErrorChain;
+use dinp_common::lifecycle::Lifecycle;
+use dinp_common::listen::{self, ListenError};
+use dinp_common::store;
+use registry::Registry;
+use runtime::Runtimes;
+use service::Service;
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Name of the socket in the socket unit.
+const SOCKET: &str = "http";
+/// Longest silence of the loop that looks at database and Engine; each of its calls has a deadline of its own.
+const WATCH_SILENCE: Duration = Duration::from_secs(60);
+
+/// Why a builder cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A credential is missing or malformed.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
+    /// There is nothing to listen on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The state directory cannot be used.
+    #[error("create {}", path.display())]
+    Spool {
+        /// Which directory.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The host has no usable name.
+    #[error("read the host's name; set `name` in builder.toml")]
+    Name(#[source] io::Error),
+}
+
+/// Runs a builder until it is told to stop, or is idle and socket-activated.
+pub async fn run(loaded: Loaded<BuilderConfig>, lifecycle: Lifecycle) -> Result<(), RunError> {
+    let activated = std::env::var_os("LISTEN_FDS").is_some();
+    let cluster = &loaded.cluster;
+    let config = loaded.daemon.clone();
+    let mysql = &cluster.mysql;
+    let password = mysql.password_for("builder")?;
+    let pool = store::pool(&mysql.host, mysql.port, &mysql.database, &mysql.user_for("builder"), &password);
+    let registry = Registry::new(&cluster.registry, cluster.registry.account("registry-push")?);
+    let runtimes = Runtimes::new(
+        BuilderConfig::runtimes_dir(&loaded),
+        cluster.registry.address.clone(),
+        config.base_tag.clone(),
+    );
+    let name = match &config.name {
+        Some(name) => name.clone(),
+        None => nix::unistd::gethostname().map_err(|error| RunError::Name(error.into()))?.to_string_lossy().into_owned(),
+    };
+    let service = Service::new(config, name, pool, registry, runtimes);
+    let spool = service.spool();
+    std::fs::create_dir_all(&spool).map_err(|source| RunError::Spool { path: spool, source })?;
+
+    let listeners = listen::listeners(SOCKET, &service.config.listen).await?;
+    tell_broken_runtimes(&service);
+    let (database, engine) = (lifecycle.condition("database"), lifecycle.condition("engine"));
+    let beat = lifecycle.heartbeat("watch", WATCH_SILENCE);
+    lifecycle.ready();
+
+    let watcher = tokio::spawn({
+        let service = service.clone();
+        async move { service.watch(&database, &engine, &beat).await }
+    });
+    if activated && service.config.idle_exit_secs > 0 {
+        let limit = Duration::from_secs(service.config.idle_exit_secs.into());
+        let (service, lifecycle) = (service.clone(), lifecycle.clone());
+        tokio::spawn(async move { service.activity.exit_when_idle(limit, &lifecycle).await });
+    }
+    let drain = Duration::from_secs(service.config.drain_secs.into());
+    let shutdown = lifecycle.shutdown();
+    let deadline = async {
+        shutdown.cancelled().await;
+        Instant::now() + drain
+    };
+    let app = api::router(service.clone(), &lifecycle);
+    let ((), deadline) = tokio::join!(listen::serve(listeners, app, shutdown.clone(), drain), deadline);
+    service.drain(deadline).await;
+    watcher.abort();
+    Ok(())
+}
+
+fn tell_broken_runtimes(service: &Service) {
+    match service.runtimes.list() {
+        Ok((sound, broken)) => {
+            let names: Vec<&str> = sound.iter().map(|runtime| runtime.name.as_str()).collect();
+            tracing::info!(runtimes = ?names, "runtimes read");
+            for error in broken {
+                tracing::error!(error = %ErrorChain(&error), "runtime cannot be used");
+            }
+        }
+        Err(error) => tracing::error!(error = %ErrorChain(&error), "no runtime can be used"),
+    }
+}

@@ -1,0 +1,129 @@
+//! The log of a build: written to MySQL in pieces while the build runs, so that every dash can show it.
+
+use crate::engine::Log;
+use dinp_common::error::ErrorChain;
+use dinp_common::store;
+use mysql_async::Pool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// How long text waits for more before it is written.
+const GATHER: Duration = Duration::from_millis(150);
+/// From one try to the next where the database is away.
+const RETRY: Duration = Duration::from_secs(1);
+const DEADLINE: Duration = Duration::from_secs(5);
+/// Most of one log; a build that says more is not followed further.
+const LONGEST: usize = 8 << 20;
+
+/// The log of one build. Clones write to the same.
+#[derive(Debug, Clone)]
+pub struct BuildLog {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pending: String,
+    total: usize,
+    closed: bool,
+}
+
+/// The task that writes a log to MySQL.
+#[derive(Debug)]
+pub struct Writer(JoinHandle<()>);
+
+impl BuildLog {
+    /// Begins the log of a build. `abandon` ends the writing where the database stays away.
+    pub fn begin(pool: Pool, build: u64, abandon: CancellationToken) -> (Self, Writer) {
+        let shared = Arc::<Shared>::default();
+        let writer = tokio::spawn(write_all(shared.clone(), pool, build, abandon));
+        (Self { shared }, Writer(writer))
+    }
+
+    /// Appends a line.
+    pub fn line(&self, text: &str) {
+        self.write(&format!("{text}\n"));
+    }
+
+    /// Ends the log and waits until all of it is written.
+    pub async fn close(self, writer: Writer) {
+        self.shared.state().closed = true;
+        self.shared.changed.notify_one();
+        if let Err(error) = writer.0.await {
+            tracing::error!(%error, "writer of a build's log failed");
+        }
+    }
+}
+
+impl Log for BuildLog {
+    fn write(&self, text: &str) {
+        let mut state = self.shared.state();
+        if state.total >= LONGEST {
+            return;
+        }
+        state.total += text.len();
+        state.pending.push_str(text);
+        if state.total >= LONGEST {
+            state.pending.push_str("\nthe log is longer than 8 MiB, the rest is left out\n");
+        }
+        self.shared.changed.notify_one();
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What there is to write, and whether more can come.
+    fn take(&self) -> (String, bool) {
+        let mut state = self.state();
+        (std::mem::take(&mut state.pending), state.closed)
+    }
+}
+
+async fn write_all(shared: Arc<Shared>, pool: Pool, build: u64, abandon: CancellationToken) {
+    let mut seq = 0;
+    loop {
+        let (text, closed) = shared.take();
+        if !text.is_empty() {
+            tokio::select! {
+                () = write_piece(&pool, build, seq, &text) => seq += 1,
+                () = abandon.cancelled() => return,
+            }
+        } else if closed {
+            return;
+        } else {
+            shared.changed.notified().await;
+            // The first line shows at once; those after it are gathered.
+            if seq > 0 && !shared.state().closed {
+                tokio::time::sleep(GATHER).await;
+            }
+        }
+    }
+}
+
+async fn write_piece(pool: &Pool, build: u64, seq: u32, text: &str) {
+    loop {
+        let write = async {
+            let mut conn = store::connect(pool, DEADLINE).await?;
+            store::build::append_log(&mut conn, build, seq, text).await
+        };
+        match write.await {
+            Ok(()) => return,
+            Err(error) => {
+                tracing::warn!(build, error = %ErrorChain(&error), "log of a build cannot be written");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! What users upload: an archive, or one executable.
+//!
+//! [`Package::walk`] is the only way to its content, for the check and for the build alike. It parses once,
+//! strictly, and refuses whatever two programs could understand differently; nothing is ever written to a path
+//! that a user chose.
+
+mod elf;
+mod error;
+mod path;
+mod source;
+mod tarball;
+mod tree;
+mod zipfile;
+
+pub use error::PackageError;
+pub use source::Spooled;
+pub use tree::{Entry, EntryKind};
+
+use flate2::bufread::MultiGzDecoder;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::io::{BufReader, Read};
+use tree::Tree;
+
+/// What a package is, by its first bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Format {
+    /// A tar archive, compressed by gzip.
+    #[serde(rename = "tar.gz")]
+    TarGz,
+    /// A tar archive.
+    #[serde(rename = "tar")]
+    Tar,
+    /// A zip archive.
+    #[serde(rename = "zip")]
+    Zip,
+    /// One static executable.
+    #[serde(rename = "executable")]
+    Executable,
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TarGz => "tar.gz",
+            Self::Tar => "tar",
+            Self::Zip => "zip",
+            Self::Executable => "executable",
+        })
+    }
+}
+
+impl Format {
+    fn of(head: &[u8]) -> Option<Self> {
+        let is_tar = head.len() >= 512 && tarball::is_header(&head[..512]);
+        match head {
+            [0x1f, 0x8b, ..] => Some(Self::TarGz),
+            [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => Some(Self::Zip),
+            [0x7f, b'E', b'L', b'F', ..] => Some(Self::Executable),
+            _ if is_tar => Some(Self::Tar),
+            _ => None,
+        }
+    }
+}
+
+/// What a package may hold.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Most entries.
+    pub entries: usize,
+    /// Most bytes, unpacked.
+    pub unpacked_bytes: u64,
+    /// Most bytes unpacked for each packed byte; packages that unpack to little are let off.
+    pub ratio: u64,
+}
+
+/// Unpacked sizes up to this one are never a decompression bomb.
+const RATIO_FREE_BYTES: u64 = 64 << 20;
+
+impl Limits {
+    fn unpacked(&self, packed: u64) -> u64 {
+        self.unpacked_bytes.min(RATIO_FREE_BYTES.max(packed.saturating_mul(self.ratio)))
+    }
+}
+
+/// Takes an entry with its content; reads of the content fail where the package is damaged.
+pub type Visit<'a> = dyn FnMut(&Entry, &mut dyn Read) -> std::io::Result<()> + 'a;
+
+/// A package in the spool.
+#[derive(Debug, Clone)]
+pub struct Package {
+    /// Its bytes.
+    pub spooled: Spooled,
+    /// What it is.
+    pub format: Format,
+    limits: Limits,
+}
+
+/// What a sound package holds.
+#[derive(Debug, Default)]
+pub struct Inventory {
+    entries: Vec<Entry>,
+}
+
+impl Inventory {
+    /// The entry at a path.
+    pub fn get(&self, path: &str) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.path == path)
+    }
+
+    /// Number of entries.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The directory that all entries lie in, where there is just one at the top: packed one level too high.
+    pub fn only_directory(&self) -> Option<&str> {
+        let top = |entry: &Entry| entry.path.split('/').next().unwrap_or_default().to_owned();
+        let first = top(self.entries.first()?);
+        let lies_within = |entry: &Entry| {
+            entry.path.strip_prefix(&first).is_some_and(|rest| {
+                rest.starts_with('/') || (rest.is_empty() && matches!(entry.kind, EntryKind::Directory))
+            })
+        };
+        if !self.entries.iter().all(lies_within) {
+            return None;
+        }
+        self.entries.first()?.path.get(..first.len())
+    }
+}
+
+impl Package {
+    /// Sees what a spooled file is.
+    pub fn open(spooled: Spooled, limits: Limits) -> Result<Self, PackageError> {
+        let format = Format::of(&spooled.head(512)?).ok_or(PackageError::NotAnArchive)?;
+        Ok(Self { spooled, format, limits })
+    }
+
+    /// Reads it whole and tells what it holds, or the first rule that it breaks.
+    pub fn inspect(&self) -> Result<Inventory, PackageError> {
+        let mut inventory = Inventory::default();
+        self.walk(&mut |entry, content| {
+            inventory.entries.push(entry.clone());
+            std::io::copy(content, &mut std::io::sink()).map(drop)
+        })?;
+        if inventory.is_empty() {
+            return Err(PackageError::Empty);
+        }
+        Ok(inventory)
+    }
+
+    /// Hands each entry to `visit`, in the order of the package.
+    pub fn walk(&self, visit: &mut Visit<'_>) -> Result<(), PackageError> {
+        let mut tree = Tree::new(self.limits.entries);
+        let most = self.limits.unpacked(self.spooled.len());
+        let file = || BufReader::with_capacity(64 << 10, self.spooled.view());
+        match self.format {
+            Format::TarGz => {
+                tarball::walk(source::Metered::new(MultiGzDecoder::new(file()), most), self.format, &mut tree, visit)?;
+            }
+            Format::Tar => tarball::walk(source::Metered::new(file(), most), self.format, &mut tree, visit)?,
+            Format::Zip => zipfile::walk(&self.spooled, most, &mut tree, visit)?,
+            Format::Executable => {
+                elf::check(&self.spooled)?;
+                let kind = EntryKind::File { size: self.spooled.len(), executable: true };
+                let entry = tree.admit(b"app", kind, 0)?;
+                visit(&entry, &mut file()).map_err(|error| error::reading(self.format, error))?;
+            }
+        }
+        tree.check_links()
+    }
+}

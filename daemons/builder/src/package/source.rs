@@ -1,0 +1,105 @@
+//! Bytes of a package: the spooled file, and readers with limits.
+
+use super::error::{self, PackageError};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+/// A package as it arrived: a file without a name, gone when the last of its users is.
+#[derive(Debug, Clone)]
+pub struct Spooled {
+    file: Arc<File>,
+    len: u64,
+    sha256: String,
+}
+
+impl Spooled {
+    /// A file that is complete; `sha256` is in hexadecimal.
+    pub fn new(file: File, len: u64, sha256: String) -> Self {
+        Self { file: Arc::new(file), len, sha256 }
+    }
+
+    /// Its size.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// SHA-256 of its bytes in hexadecimal.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    /// A reader of the whole; readers do not disturb each other.
+    pub(super) fn view(&self) -> View {
+        self.section(0, self.len)
+    }
+
+    /// A reader of a part, which ends at the file's end at the latest.
+    pub(super) fn section(&self, from: u64, len: u64) -> View {
+        let end = from.saturating_add(len).min(self.len);
+        View { file: self.file.clone(), at: from.min(end), end }
+    }
+
+    /// The first bytes, at most so many.
+    pub(super) fn head(&self, most: u64) -> Result<Vec<u8>, PackageError> {
+        self.bytes(0, most)
+    }
+
+    /// The bytes of a part, fewer where the file ends.
+    pub(super) fn bytes(&self, from: u64, len: u64) -> Result<Vec<u8>, PackageError> {
+        let mut bytes = Vec::new();
+        self.section(from, len).read_to_end(&mut bytes).map_err(PackageError::Spool)?;
+        Ok(bytes)
+    }
+}
+
+/// Reads a part of a spooled file.
+#[derive(Debug)]
+pub(super) struct View {
+    file: Arc<File>,
+    at: u64,
+    end: u64,
+}
+
+impl Read for View {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
+        let most = buffer.len().min(left);
+        let read = self.file.read_at(&mut buffer[..most], self.at);
+        let read = read.map_err(|error| error::wrap(PackageError::Spool(error)))?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+/// Refuses to read on once more was unpacked than is allowed.
+#[derive(Debug)]
+pub(super) struct Metered<R> {
+    inner: R,
+    left: u64,
+    most: u64,
+}
+
+impl<R> Metered<R> {
+    pub(super) fn new(inner: R, most: u64) -> Self {
+        Self { inner, left: most, most }
+    }
+}
+
+impl<R: Read> Read for Metered<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.left = self.left.checked_sub(read as u64).ok_or_else(|| error::wrap(too_large(self.most)))?;
+        Ok(read)
+    }
+}
+
+pub(super) fn too_large(most: u64) -> PackageError {
+    PackageError::Limit(format!("it unpacks to more than {} MiB, which is more than its size allows", most >> 20))
+}

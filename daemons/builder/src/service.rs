@@ -1,0 +1,191 @@
+//! What the endpoints and the builds of one builder share: its connections, and the builds under way.
+
+use crate::activity::Activity;
+use crate::config::BuilderConfig;
+use crate::engine::EngineError;
+use crate::job::Job;
+use crate::registry::Registry;
+use crate::runtime::Runtimes;
+use dinp_common::auth::ServiceAuth;
+use dinp_common::error::ErrorChain;
+use dinp_common::lifecycle::{Condition, Heartbeat};
+use dinp_common::store::{self, StoreError};
+use mysql_async::{Conn, Pool};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{OnceCell, Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+const DEADLINE: Duration = Duration::from_secs(3);
+/// How often what a builder needs is looked at.
+const LOOK: Duration = Duration::from_secs(5);
+/// How long builds that were stopped may take to say so.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
+/// Why a build is to end early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// A person wants it.
+    Cancel,
+    /// The builder stops.
+    Shutdown,
+}
+
+/// A build under way.
+#[derive(Debug)]
+struct Running {
+    stop: watch::Sender<Option<Stop>>,
+    ended: CancellationToken,
+}
+
+/// One builder.
+pub struct Service {
+    /// Its settings.
+    pub config: BuilderConfig,
+    /// Its name in records.
+    pub name: String,
+    /// The database.
+    pub pool: Pool,
+    /// Verifies callers.
+    pub auth: ServiceAuth,
+    /// Where images go.
+    pub registry: Registry,
+    /// What it can build.
+    pub runtimes: Runtimes,
+    /// Builds that may run now.
+    pub slots: Semaphore,
+    /// What holds off the idle exit.
+    pub activity: Activity,
+    /// Cancelled when the process ends: nothing is retried any more.
+    pub abandon: CancellationToken,
+    running: Mutex<HashMap<u64, Running>>,
+    tasks: TaskTracker,
+    recovered: OnceCell<()>,
+}
+
+impl Service {
+    /// A builder that has done nothing yet.
+    pub fn new(config: BuilderConfig, name: String, pool: Pool, registry: Registry, runtimes: Runtimes) -> Arc<Self> {
+        Arc::new(Self {
+            auth: ServiceAuth::new(pool.clone()),
+            slots: Semaphore::new(config.concurrent_builds as usize),
+            config,
+            name,
+            pool,
+            registry,
+            runtimes,
+            activity: Activity::default(),
+            abandon: CancellationToken::new(),
+            running: Mutex::default(),
+            tasks: TaskTracker::new(),
+            recovered: OnceCell::new(),
+        })
+    }
+
+    /// Where packages are spooled.
+    pub fn spool(&self) -> PathBuf {
+        self.config.state_dir.join("spool")
+    }
+
+    /// A connection to the database, once what an earlier process left is told as failed.
+    pub async fn connect(&self) -> Result<Conn, StoreError> {
+        let mut conn = store::connect(&self.pool, DEADLINE).await?;
+        self.recovered.get_or_try_init(|| self.recover(&mut conn)).await?;
+        Ok(conn)
+    }
+
+    async fn recover(&self, conn: &mut Conn) -> Result<(), StoreError> {
+        let left = store::build::fail_running_of(conn, &self.name, "the builder was restarted").await?;
+        for build in left {
+            tracing::warn!(build, "build was cut off by a restart");
+        }
+        Ok(())
+    }
+
+    /// Starts a build.
+    pub fn start(self: &Arc<Self>, job: Job) {
+        let (stop, stopped) = watch::channel(None);
+        let ended = CancellationToken::new();
+        let id = job.id;
+        self.running().insert(id, Running { stop, ended: ended.clone() });
+        metrics::gauge!("dinp_builder_builds_running").increment(1.0);
+        let service = self.clone();
+        self.tasks.spawn(async move {
+            let busy = service.activity.begin();
+            // A task of its own, so that a panic still ends the record's entry here.
+            if let Err(error) = tokio::spawn(job.run(service.clone(), stopped)).await {
+                tracing::error!(build = id, %error, "build panicked");
+            }
+            service.running().remove(&id);
+            metrics::gauge!("dinp_builder_builds_running").decrement(1.0);
+            ended.cancel();
+            drop(busy);
+        });
+    }
+
+    /// Ends a build early; false where none of that id is under way here.
+    pub async fn cancel(&self, id: u64) -> bool {
+        let ended = {
+            let running = self.running();
+            let Some(build) = running.get(&id) else { return false };
+            build.stop.send_replace(Some(Stop::Cancel));
+            build.ended.clone()
+        };
+        // Who asks again right away should see it ended.
+        if tokio::time::timeout(LAST_WORDS, ended.cancelled()).await.is_err() {
+            tracing::warn!(build = id, "cancelled build takes its time to end");
+        }
+        true
+    }
+
+    /// Lets builds go on until the deadline, then stops them.
+    pub async fn drain(&self, deadline: Instant) {
+        self.tasks.close();
+        if tokio::time::timeout_at(deadline.into(), self.tasks.wait()).await.is_ok() {
+            return;
+        }
+        for (id, build) in self.running().iter() {
+            tracing::warn!(build = id, "drain deadline passed, stopping build {id}");
+            build.stop.send_replace(Some(Stop::Shutdown));
+        }
+        if tokio::time::timeout(LAST_WORDS, self.tasks.wait()).await.is_err() {
+            self.abandon.cancel();
+            self.tasks.wait().await;
+        }
+    }
+
+    /// Shows whether the database and the Engine are there, for as long as the daemon lives.
+    pub async fn watch(&self, database: &Condition, engine: &Condition, beat: &Heartbeat) {
+        let mut cleaned = false;
+        loop {
+            beat.beat();
+            match self.connect().await {
+                Ok(_) => database.ok(),
+                Err(error) => database.missing(&ErrorChain(&error).to_string()),
+            }
+            match self.look_at_engine(&mut cleaned).await {
+                Ok(()) => engine.ok(),
+                Err(error) => engine.missing(&ErrorChain(&error).to_string()),
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn look_at_engine(&self, cleaned: &mut bool) -> Result<(), EngineError> {
+        let engine = self.engine().await?;
+        engine.ping().await?;
+        // What an earlier process left goes once, and only while no build of this one could be hurt.
+        if !*cleaned && self.running().is_empty() {
+            engine.clean_all().await;
+            *cleaned = true;
+        }
+        Ok(())
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashMap<u64, Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,87 @@
+//! Taking a package in: from the request's body into a file without a name, so that nothing is left of it
+//! however the builder ends.
+
+use crate::package::Spooled;
+use axum::body::Body;
+use dinp_common::auth::hex;
+use futures_util::StreamExt;
+use sha2::{Digest, Sha256};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+
+/// Why a package did not arrive.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// It is too large.
+    #[error("the package is larger than {0} MiB, which is the limit of this builder")]
+    TooLarge(u64),
+    /// It has no byte.
+    #[error("the package is empty: the request has no body")]
+    Empty,
+    /// Nothing came for too long.
+    #[error("the upload stalled: no byte within {0} s")]
+    Stalled(u64),
+    /// The caller went away.
+    #[error("receive the package")]
+    Receive(#[source] axum::Error),
+    /// The disk refuses it.
+    #[error("write the package to the spool in {}", directory.display())]
+    Write {
+        /// Where.
+        directory: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Receives a whole body.
+pub async fn receive(body: Body, directory: &Path, max_bytes: u64, stall: Duration) -> Result<Spooled, SpoolError> {
+    let failed = |source| SpoolError::Write { directory: directory.to_owned(), source };
+    let file = tempfile::tempfile_in(directory).map_err(failed)?;
+    let mut writer = tokio::io::BufWriter::with_capacity(256 << 10, tokio::fs::File::from_std(file));
+    let mut hash = Sha256::new();
+    let mut len = 0_u64;
+    let mut stream = body.into_data_stream();
+    loop {
+        let next = tokio::time::timeout(stall, stream.next()).await;
+        let Some(chunk) = next.map_err(|_| SpoolError::Stalled(stall.as_secs()))? else { break };
+        let chunk = chunk.map_err(SpoolError::Receive)?;
+        len += chunk.len() as u64;
+        if len > max_bytes {
+            return Err(SpoolError::TooLarge(max_bytes >> 20));
+        }
+        hash.update(&chunk);
+        writer.write_all(&chunk).await.map_err(failed)?;
+    }
+    if len == 0 {
+        return Err(SpoolError::Empty);
+    }
+    writer.flush().await.map_err(failed)?;
+    let file = writer.into_inner().into_std().await;
+    Ok(Spooled::new(file, len, hex(&hash.finalize())))
+}
+
+/// Most that is read of a body that nobody wants.
+const DISCARD_BYTES: u64 = 64 << 20;
+/// Longest time for that.
+const DISCARD_TIME: Duration = Duration::from_secs(10);
+
+/// Reads on for a while after a refusal: a client that is still sending would lose the answer to a reset.
+pub async fn discard(body: Body) {
+    let read = async {
+        let mut left = DISCARD_BYTES;
+        let mut stream = body.into_data_stream();
+        while let Some(Ok(chunk)) = stream.next().await {
+            left = left.saturating_sub(chunk.len() as u64);
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    if tokio::time::timeout(DISCARD_TIME, read).await.is_err() {
+        tracing::debug!("refused upload goes on, connection is closed");
+    }
+}

@@ -1,0 +1,37 @@
+//! What versions of apps are called.
+
+use dinp_common::model::InvalidValue;
+use jiff::Timestamp;
+
+/// Checks a name that a person chose.
+pub fn check(version: &str) -> Result<(), InvalidValue> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    let valid = (1..=64).contains(&version.len()) && version.bytes().all(allowed) && !version.starts_with(['.', '-']);
+    if valid {
+        return Ok(());
+    }
+    let rule = "it must be 1 to 64 letters, digits, \".\", \"_\" and \"-\", and not start with \".\" or \"-\"";
+    Err(InvalidValue::new("version", version, rule))
+}
+
+/// The name of a version that nobody named: when, and of which package.
+pub fn default(now: Timestamp, sha256: &str) -> String {
+    format!("{}-{}", now.strftime("%Y%m%d-%H%M%S"), sha256.get(..8).unwrap_or(sha256))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_versions() {
+        let now: Timestamp = "2026-11-22T17:55:00Z".parse().unwrap();
+        let made = default(now, "0123456789abcdef");
+        assert_eq!(made, "20261122-175500-01234567");
+        let long = "v".repeat(65);
+        assert!(check(&made).is_ok() && check("v1.2_x-3").is_ok());
+        for bad in ["", ".v", "-v", "v 1", "v;id", "$(id)", "v/1", "v:1", "ä", "v\n", &long] {
+            assert!(check(bad).is_err(), "{bad:?}");
+        }
+    }
+}

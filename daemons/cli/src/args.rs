@@ -1,0 +1,119 @@
+//! The grammar of the command line. Each command's own part stands beside what it does.
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands::{
+    app, build, completions, context, deploy, logs, node, operator, ps, sign, status, team, user,
+};
+use crate::output::Format;
+
+const EXAMPLES: &str = "\
+Examples:
+  dinp login --server http://dash.example:1985      sign in, once per machine
+  dinp deploy ./app.tar.gz --app hello --runtime python
+                                                    package -> image -> served, in one line
+  dinp app ls                                       the apps that you can see
+  dinp app scale hello 4                            four instances, spread over the nodes
+  dinp logs hello -f                                output of all instances, as it comes
+  dinp app rollback hello                           the release before this one
+  dinp ps hello --output json                       documents of the API, for programs
+
+Environment:
+  DINP_SERVER     address of the dashboard, as --server
+  DINP_TOKEN      access token, instead of the one that `dinp login` keeps
+  DINP_CONTEXT    name of the context, as --context
+  NO_COLOR        no colours
+
+Exit codes:
+  0   done                      65  a value was refused, here or by the server
+  1   failed                    69  DINP cannot be reached or cannot answer now
+  4   build or deployment       77  not signed in, or not allowed
+      did not succeed           130 interrupted
+  64  wrong command line";
+
+/// Runs web applications on your own machines: package in, served requests out.
+#[derive(Debug, Parser)]
+#[command(name = "dinp", version, after_help = EXAMPLES, arg_required_else_help = true, max_term_width = 110)]
+pub struct Cli {
+    /// What all commands take.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What all commands take.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Address of the dashboard [default: that of the context]
+    #[arg(long, short = 's', global = true, value_name = "URL", env = "DINP_SERVER", hide_env = true)]
+    pub server: Option<String>,
+    /// Which of the signed-in clusters to use [default: the one of the last login]
+    #[arg(long, global = true, value_name = "NAME", env = "DINP_CONTEXT", hide_env = true)]
+    pub context: Option<String>,
+    /// Tables for people, or the documents of the API
+    #[arg(long, short = 'o', global = true, value_name = "FORMAT", default_value = "table")]
+    pub output: Format,
+    /// No progress and no notes
+    #[arg(long, short = 'q', global = true)]
+    pub quiet: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Sign in to a cluster
+    Login(sign::Login),
+    /// Sign out, here and at the server
+    Logout,
+    /// Who is signed in, and what that person may do
+    Whoami,
+    /// Clusters that were signed in to
+    #[command(subcommand)]
+    Context(context::ContextCommand),
+    /// Build a package and deploy it, or deploy an image; creates the app if it is missing
+    Deploy(deploy::Deploy),
+    /// Create, change and remove apps
+    #[command(subcommand)]
+    App(app::AppCommand),
+    /// Make an image of a package without deploying it
+    Build(build::Build),
+    /// Instances of an app, or of all apps
+    Ps(ps::Ps),
+    /// Output of an app's instances
+    Logs(logs::Logs),
+    /// What happened to an app
+    Events(ps::Events),
+    /// How the cluster is
+    Status,
+    /// Nodes (operators)
+    #[command(subcommand)]
+    Node(node::NodeCommand),
+    /// Routers (operators)
+    #[command(subcommand)]
+    Router(operator::RouterCommand),
+    /// Instances whose app DINP does not know (operators)
+    #[command(subcommand)]
+    Orphan(operator::OrphanCommand),
+    /// People (administrators)
+    #[command(subcommand)]
+    User(user::UserCommand),
+    /// Teams (administrators)
+    #[command(subcommand)]
+    Team(team::TeamCommand),
+    /// Completion for a shell
+    Completions(completions::Completions),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,239 @@
+//! What went wrong, in one sentence, what to do next, and the exit code.
+
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+
+use dinp_common::client::ClientError;
+use dinp_common::model::InvalidValue;
+use url::Url;
+
+/// Anything that no other code is for.
+pub const FAILURE: u8 = 1;
+/// The build or the deployment that was waited for did not succeed.
+pub const NOT_DEPLOYED: u8 = 4;
+/// The command line is wrong.
+pub const USAGE: u8 = 64;
+/// A value was refused, by this program or by the server.
+pub const REFUSED: u8 = 65;
+/// DINP cannot be reached, or cannot answer now.
+pub const UNAVAILABLE: u8 = 69;
+/// Not signed in, or not allowed.
+pub const NOT_ALLOWED: u8 = 77;
+/// Ended by Ctrl-C.
+pub const INTERRUPTED: u8 = 130;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The command line is wrong in a way that the grammar cannot say.
+    #[error("{message}")]
+    Usage {
+        /// What is wrong.
+        message: String,
+        /// What to do.
+        hint: String,
+    },
+    /// A value that breaks its rule.
+    #[error(transparent)]
+    Invalid(#[from] InvalidValue),
+    /// Something that was named does not fit.
+    #[error("{message}")]
+    Refused {
+        /// What and why.
+        message: String,
+        /// What to do.
+        hint: String,
+    },
+    /// Nobody is signed in.
+    #[error("{message}")]
+    SignedOut {
+        /// Where, or why.
+        message: String,
+        /// What to do.
+        hint: String,
+    },
+    /// The server refused, or could not be reached.
+    #[error("{}", told(source, server))]
+    Server {
+        /// Whom we called.
+        server: Url,
+        /// What happened.
+        #[source]
+        source: ClientError,
+    },
+    /// A build or a deployment ended otherwise than wanted.
+    #[error("{message}")]
+    NotDeployed {
+        /// Which, and why.
+        message: String,
+        /// What to do.
+        hint: String,
+    },
+    /// A wait took longer than allowed.
+    #[error("{message}")]
+    Unavailable {
+        /// What does not answer.
+        message: String,
+        /// What to do.
+        hint: String,
+    },
+    /// A file or another thing of this machine.
+    #[error("cannot {act}")]
+    Io {
+        /// What was tried, with its object.
+        act: String,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// Standard output is gone or full.
+    #[error("cannot write to standard output")]
+    Stdout(#[source] io::Error),
+    /// Something else, as a sentence.
+    #[error("{0}")]
+    Other(String),
+    /// The person pressed Ctrl-C.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl CliError {
+    /// An act on this machine that failed.
+    pub fn io(act: impl Into<String>, source: io::Error) -> Self {
+        Self::Io { act: act.into(), source }
+    }
+
+    /// An act on a file that failed.
+    pub fn file(act: &str, path: &Path, source: io::Error) -> Self {
+        Self::io(format!("{act} {}", path.display()), source)
+    }
+
+    /// A wrong command line.
+    pub fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Usage { message: message.into(), hint: hint.into() }
+    }
+
+    /// A value that cannot be.
+    pub fn refused(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Refused { message: message.into(), hint: hint.into() }
+    }
+
+    /// The HTTP status, if the server answered.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Server { source, .. } => source.status(),
+            _ => None,
+        }
+    }
+
+    /// Whether trying again later may help.
+    pub fn is_transient(&self) -> bool {
+        self.code() == UNAVAILABLE
+    }
+
+    /// The exit code.
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Usage { .. } => USAGE,
+            Self::Invalid(_) | Self::Refused { .. } => REFUSED,
+            Self::SignedOut { .. } => NOT_ALLOWED,
+            Self::NotDeployed { .. } => NOT_DEPLOYED,
+            Self::Unavailable { .. } => UNAVAILABLE,
+            Self::Server { source: ClientError::Transport { .. }, .. } => UNAVAILABLE,
+            Self::Server { source, .. } => match source.status() {
+                Some(401 | 403) => NOT_ALLOWED,
+                Some(408 | 429 | 502..=504) => UNAVAILABLE,
+                Some(400..500) => REFUSED,
+                _ => FAILURE,
+            },
+            Self::Io { .. } | Self::Stdout(_) | Self::Other(_) => FAILURE,
+            Self::Interrupted => INTERRUPTED,
+        }
+    }
+
+    /// The exit code as the process ends with it.
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.code())
+    }
+
+    /// What to do next, where there is something to say.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Usage { hint, .. }
+            | Self::Refused { hint, .. }
+            | Self::SignedOut { hint, .. }
+            | Self::NotDeployed { hint, .. }
+            | Self::Unavailable { hint, .. } => Some(hint.clone()).filter(|hint| !hint.is_empty()),
+            Self::Server { source: ClientError::Transport { .. }, .. } => Some(
+                "check the address (`dinp context ls`) and that dinp-dash runs there (`systemctl status dinp-dash`)".into(),
+            ),
+            Self::Server { source: ClientError::Decode { .. }, .. } => {
+                Some("is this the address of a DINP dashboard, and its version near to that of `dinp --version`?".into())
+            }
+            Self::Server { source, .. } => self.hint_of_problem(source),
+            _ => None,
+        }
+    }
+
+    fn hint_of_problem(&self, source: &ClientError) -> Option<String> {
+        let problem = source.problem()?;
+        if let Some(hint) = problem.text("hint") {
+            return Some(hint.to_owned());
+        }
+        let hint = match problem.status {
+            401 => "sign in with `dinp login`",
+            403 => "`dinp whoami` shows your roles; ask an owner of the team, or an administrator",
+            429 => "wait a little and try again",
+            502..=504 => "try again in a few seconds; `dinp status` shows how the cluster is",
+            500 => "the journal of dinp-dash has the cause (`journalctl -u dinp-dash`)",
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+}
+
+fn told(source: &ClientError, server: &Url) -> String {
+    match source {
+        ClientError::Problem(problem) => problem.to_string(),
+        ClientError::Transport { .. } => format!("no answer from {}", trimmed(server)),
+        ClientError::Decode { .. } => format!("{} answered with something else than a document of DINP", trimmed(server)),
+        ClientError::Url { .. } => source.to_string(),
+    }
+}
+
+/// A server's URL as people write it.
+pub fn trimmed(url: &Url) -> &str {
+    url.as_str().trim_end_matches('/')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dinp_common::problem::Problem;
+    use http::StatusCode;
+
+    fn answered(status: u16) -> CliError {
+        let status = StatusCode::from_u16(status).unwrap();
+        let problem = Problem::new(status, "some-kind", "a sentence");
+        let server = Url::parse("http://dash.example:1985").unwrap();
+        CliError::Server { server, source: ClientError::Problem(problem) }
+    }
+
+    #[test]
+    fn exit_codes_follow_the_status() {
+        let table = [
+            (400, REFUSED), (401, NOT_ALLOWED), (403, NOT_ALLOWED), (404, REFUSED), (409, REFUSED), (413, REFUSED),
+            (422, REFUSED), (429, UNAVAILABLE), (500, FAILURE), (502, UNAVAILABLE), (503, UNAVAILABLE), (504, UNAVAILABLE),
+        ];
+        for (status, code) in table {
+            assert_eq!(answered(status).code(), code, "{status}");
+        }
+    }
+
+    #[test]
+    fn the_sentence_is_the_servers() {
+        assert_eq!(answered(409).to_string(), "a sentence");
+        assert_eq!(answered(401).hint().as_deref(), Some("sign in with `dinp login`"));
+    }
+}

@@ -1,0 +1,100 @@
+//! The package that a person hands over: a file, and what can be told from it.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use dinp_common::model::RuntimeName;
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::fs::File;
+use tokio_util::io::ReaderStream;
+
+use crate::error::CliError;
+use crate::output::Output;
+
+const ELF: &[u8] = b"\x7fELF";
+
+/// A file to upload.
+#[derive(Clone, Debug)]
+pub struct Package {
+    path: PathBuf,
+    /// Its size.
+    pub bytes: u64,
+    is_executable: bool,
+}
+
+impl Package {
+    /// Looks at a file before anything is asked of the server.
+    pub fn open(path: &Path) -> Result<Self, CliError> {
+        let shown = path.display();
+        let failed = |error| match path.exists() {
+            false => CliError::refused(format!("package {shown} does not exist"), "name a .tar.gz, .zip, .war or one executable file"),
+            true => CliError::file("read package", path, error),
+        };
+        let meta = std::fs::metadata(path).map_err(failed)?;
+        if meta.is_dir() {
+            let name = path.file_name().map_or("app".into(), |name| name.to_string_lossy());
+            return Err(CliError::refused(
+                format!("package {shown} is a directory"),
+                format!("pack it first: tar -C {shown} -czf {name}.tar.gz ."),
+            ));
+        }
+        if meta.len() == 0 {
+            return Err(CliError::refused(format!("package {shown} is empty"), ""));
+        }
+        let mut start = Vec::new();
+        std::fs::File::open(path)
+            .and_then(|file| file.take(ELF.len() as u64).read_to_end(&mut start))
+            .map_err(failed)?;
+        Ok(Self { path: path.to_owned(), bytes: meta.len(), is_executable: start == ELF })
+    }
+
+    /// Its file name, for people.
+    pub fn name(&self) -> String {
+        self.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+    }
+
+    /// The runtime, where the file itself leaves no doubt.
+    pub fn runtime(&self) -> Option<RuntimeName> {
+        if self.is_executable { "binary".parse().ok() } else { None }
+    }
+
+    /// The file as a body, with its progress on the terminal.
+    pub async fn body(&self, out: &Output) -> Result<(reqwest::Body, ProgressBar), CliError> {
+        let file = File::open(&self.path).await.map_err(|error| CliError::file("read package", &self.path, error))?;
+        let bar = ProgressBar::with_draw_target(Some(self.bytes), out.draw_target());
+        let style = ProgressStyle::with_template("uploading {msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+        bar.set_message(self.name());
+        let stream = ReaderStream::with_capacity(bar.wrap_async_read(file), 64 * 1024);
+        Ok((reqwest::Body::wrap_stream(stream), bar))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dinp_common::testing::TestDir;
+
+    #[test]
+    fn what_is_no_package_is_refused_with_a_way_out() {
+        let dir = TestDir::new("package");
+        let missing = Package::open(&dir.path().join("nothing.tar.gz")).unwrap_err();
+        assert!(missing.to_string().ends_with("nothing.tar.gz does not exist"), "{missing}");
+        let directory = Package::open(dir.path()).unwrap_err();
+        assert!(directory.to_string().ends_with("is a directory"), "{directory}");
+        assert!(directory.hint().unwrap().starts_with("pack it first: tar -C "));
+        let empty = dir.path().join("empty");
+        std::fs::write(&empty, "").unwrap();
+        assert!(Package::open(&empty).unwrap_err().to_string().ends_with("is empty"));
+    }
+
+    #[test]
+    fn an_executable_tells_its_runtime_and_an_archive_does_not() {
+        let dir = TestDir::new("package");
+        let file = dir.path().join("server");
+        std::fs::write(&file, b"\x7fELF....").unwrap();
+        assert_eq!(Package::open(&file).unwrap().runtime().unwrap().as_str(), "binary");
+        std::fs::write(&file, b"\x1f\x8b....").unwrap();
+        assert_eq!(Package::open(&file).unwrap().runtime(), None);
+    }
+}

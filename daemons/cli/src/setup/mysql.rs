@@ -1,0 +1,411 @@
+//! Steps that are about MariaDB or MySQL on this machine: its settings, accounts, schema and the rows that a cluster
+//! begins with.
+//!
+//! Accounts are made by the server's own root account over its socket, with the client program that comes with it: how
+//! root proves itself there differs between MariaDB and MySQL. All else is done as `dinp_migrate`.
+
+use super::error::SetupError;
+use super::files::{self, needed_credential, random_hex, service_credential, write_credential};
+use super::grants;
+use super::step::{State, Step, Steps, Task};
+use super::system::{self, run};
+use super::units::Unit;
+use super::{files::File, system::Access};
+use dinp_common::auth::{Credential, CredentialKind, Role};
+use dinp_common::credentials::Secret;
+use dinp_common::seal::OpeningKey;
+use dinp_common::store::{self, StoreError};
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Pool};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Name of the database.
+pub const DATABASE: &str = "dinp";
+/// The account that owns the schema.
+const MIGRATE: &str = "dinp_migrate";
+/// Its credential.
+const MIGRATE_CREDENTIAL: &str = "mysql-migrate";
+
+/// The accounts of daemons, without `dinp_`.
+pub fn daemons() -> impl Iterator<Item = &'static str> {
+    store::grants::ACCOUNTS.iter().filter_map(|(account, _)| account.strip_prefix("dinp_"))
+}
+
+/// Settings of the database server, and its restart where they have changed.
+pub fn server_steps(address: IpAddr) -> Steps {
+    let (unit, directory) = flavour();
+    let settings = directory.join("90-dinp.cnf");
+    let drop_in = PathBuf::from(format!("/etc/systemd/system/{unit}.d/dinp.conf"));
+    let reads = [settings.clone(), drop_in.clone()];
+    vec![
+        File::step(&settings, settings_text(address), Access::PUBLIC),
+        File::step(&drop_in, DROP_IN, Access::PUBLIC),
+        Unit::step(unit, reads),
+    ]
+}
+
+/// The unit and the directory of drop-ins that is read last.
+fn flavour() -> (&'static str, &'static Path) {
+    let mariadb = Path::new("/etc/mysql/mariadb.conf.d");
+    if mariadb.is_dir() {
+        return ("mariadb.service", mariadb);
+    }
+    ("mysql.service", Path::new("/etc/mysql/mysql.conf.d"))
+}
+
+fn settings_text(address: IpAddr) -> String {
+    format!(
+        "# Written by `dinp setup`.\n\
+         [mysqld]\n\
+         bind-address = {address}\n\
+         # Without a name server each new connection would wait for one.\n\
+         skip-name-resolve\n\
+         max_connections = 500\n\
+         character-set-server = utf8mb4\n\
+         # What was committed survives a power cut.\n\
+         innodb_flush_log_at_trx_commit = 1\n\
+         sync_binlog = 1\n"
+    )
+}
+
+const DROP_IN: &str = "\
+# Written by `dinp setup`: the address that it listens on must be there first, and it comes back by itself.
+[Unit]
+Wants=network-online.target
+After=network-online.target
+StartLimitIntervalSec=0
+
+[Service]
+Restart=on-failure
+RestartSec=2
+";
+
+/// Database, accounts, schema, first rows.
+pub fn data_steps(address: IpAddr) -> Steps {
+    let mut steps: Steps = vec![Box::new(Accounts { address }), Box::new(Schema { address })];
+    steps.push(Box::new(Grants));
+    steps.push(Box::new(ClusterId { address }));
+    steps.push(Box::new(SealingKey { address }));
+    steps
+}
+
+/// Runs SQL as root of the database server and returns rows, tab separated.
+async fn as_root(sql: &str) -> Result<String, SetupError> {
+    let program = ["mariadb", "mysql"].into_iter().find(|name| system::find_program(name).is_some());
+    let program = program.ok_or_else(|| {
+        SetupError::Refused("neither mariadb nor mysql is installed: apt-get install mariadb-client".into())
+    })?;
+    let arguments = ["--no-defaults", "--protocol=socket", "--user=root", "--batch", "--skip-column-names"];
+    run(program, &arguments, Some(&Secret::new(sql))).await
+}
+
+/// Text as it stands between quotes in SQL.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+/// A pool as the account that owns the schema.
+pub fn migrate_pool(host: &str, port: u16) -> Result<Pool, SetupError> {
+    let password = needed_credential(MIGRATE_CREDENTIAL)?;
+    Ok(store::pool(host, port, DATABASE, MIGRATE, &password))
+}
+
+async fn connect(address: IpAddr) -> Result<Conn, SetupError> {
+    let pool = migrate_pool(&address.to_string(), 3306)?;
+    Ok(store::connect(&pool, Duration::from_secs(5)).await?)
+}
+
+/// Database and accounts, with the passwords of the credentials on this machine.
+struct Accounts {
+    address: IpAddr,
+}
+
+impl Accounts {
+    fn all() -> impl Iterator<Item = (String, String)> {
+        let daemons = daemons().map(|daemon| (format!("dinp_{daemon}"), format!("mysql-{daemon}")));
+        std::iter::once((MIGRATE.to_owned(), MIGRATE_CREDENTIAL.to_owned())).chain(daemons)
+    }
+
+    async fn signs_in(&self, account: &str, password: &Secret) -> bool {
+        // Without a database: an account that has no grants yet may use none.
+        let pool = store::pool(&self.address.to_string(), 3306, "", account, password);
+        store::connect(&pool, Duration::from_secs(5)).await.is_ok()
+    }
+}
+
+impl Step for Accounts {
+    fn name(&self) -> String {
+        "MySQL database and accounts".into()
+    }
+
+    fn check(&self) -> Task<'_, State> {
+        Box::pin(async {
+            let found = as_root(&format!("SHOW DATABASES LIKE {}", quoted(DATABASE))).await?;
+            if found.trim().is_empty() {
+                return Ok(State::due("new"));
+            }
+            for (account, id) in Self::all() {
+                let Some(password) = files::credential(&id)? else {
+                    return Ok(State::due(format!("new password of {account}")));
+                };
+                if !self.signs_in(&account, &password).await {
+                    return Ok(State::due(format!("account {account}")));
+                }
+            }
+            Ok(State::Ok)
+        })
+    }
+
+    fn apply(&self) -> Task<'_, ()> {
+        Box::pin(async {
+            let mut sql =
+                format!("CREATE DATABASE IF NOT EXISTS `{DATABASE}` CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;\n");
+            for (account, id) in Self::all() {
+                let password = quoted(needed_credential(&id)?.expose());
+                sql += &format!("CREATE USER IF NOT EXISTS '{account}'@'%' IDENTIFIED BY {password};\n");
+                sql += &format!("ALTER USER '{account}'@'%' IDENTIFIED BY {password};\n");
+            }
+            sql += &format!("GRANT ALL PRIVILEGES ON `{DATABASE}`.* TO '{MIGRATE}'@'%';\n");
+            as_root(&sql).await.map(drop)
+        })
+    }
+}
+
+/// Tables, brought up to this version.
+struct Schema {
+    address: IpAddr,
+}
+
+impl Step for Schema {
+    fn name(&self) -> String {
+        "MySQL schema".into()
+    }
+
+    fn check(&self) -> Task<'_, State> {
+        Box::pin(async {
+            let pending = store::pending_migrations(&mut connect(self.address).await?).await?;
+            Ok(if pending.is_empty() { State::Ok } else { State::due(pending.join(", ")) })
+        })
+    }
+
+    fn apply(&self) -> Task<'_, ()> {
+        Box::pin(async {
+            store::migrate(&migrate_pool(&self.address.to_string(), 3306)?).await?;
+            Ok(())
+        })
+    }
+}
+
+/// What each daemon's account may do: what it must, and nothing more.
+struct Grants;
+
+impl Grants {
+    /// Statements that bring the grants of all accounts to what they must be.
+    async fn due() -> Result<Vec<String>, SetupError> {
+        let mut due = Vec::new();
+        for (account, wanted) in store::grants::ACCOUNTS {
+            let shown = as_root(&format!("SHOW GRANTS FOR '{account}'@'%'")).await?;
+            let has = grants::parse(&shown, DATABASE);
+            let wants = grants::parse(&store::grants::statements(DATABASE, account, "%", wanted).join("\n"), DATABASE);
+            due.extend(grants::changes(&has, &wants, DATABASE, account));
+        }
+        Ok(due)
+    }
+}
+
+impl Step for Grants {
+    fn name(&self) -> String {
+        "MySQL grants".into()
+    }
+
+    fn check(&self) -> Task<'_, State> {
+        Box::pin(async {
+            let due = Self::due().await?;
+            Ok(if due.is_empty() { State::Ok } else { State::due(format!("{} statements", due.len())) })
+        })
+    }
+
+    fn apply(&self) -> Task<'_, ()> {
+        Box::pin(async { as_root(&(Self::due().await?.join(";\n") + ";\n")).await.map(drop) })
+    }
+}
+
+/// Identity of the cluster, drawn once.
+struct ClusterId {
+    address: IpAddr,
+}
+
+/// The cluster's identity in the database.
+pub async fn cluster_id(conn: &mut Conn) -> Result<Option<String>, SetupError> {
+    conn.query_first("SELECT cluster_id FROM cluster WHERE id = 1")
+        .await
+        .map_err(SetupError::query("read the cluster id"))
+}
+
+impl Step for ClusterId {
+    fn name(&self) -> String {
+        "cluster id".into()
+    }
+
+    fn check(&self) -> Task<'_, State> {
+        Box::pin(async {
+            let id = cluster_id(&mut connect(self.address).await?).await?;
+            Ok(if id.is_some() { State::Ok } else { State::due("new") })
+        })
+    }
+
+    fn apply(&self) -> Task<'_, ()> {
+        Box::pin(async {
+            let mut conn = connect(self.address).await?;
+            conn.exec_drop("INSERT INTO cluster (id, cluster_id) VALUES (1, ?)", (random_hex(16),))
+                .await
+                .map_err(SetupError::query("write the cluster id"))
+        })
+    }
+}
+
+/// The key that environment values are sealed to: the private half is the server's credential.
+struct SealingKey {
+    address: IpAddr,
+}
+
+impl SealingKey {
+    async fn newest(conn: &mut Conn) -> Result<Option<(u32, Vec<u8>)>, SetupError> {
+        conn.query_first("SELECT id, public_key FROM sealing_key ORDER BY id DESC LIMIT 1")
+            .await
+            .map_err(SetupError::query("read the sealing key"))
+    }
+
+    fn key() -> Result<Option<OpeningKey>, SetupError> {
+        let Some(text) = files::credential("env-key")? else { return Ok(None) };
+        let key = OpeningKey::from_hex(text.expose());
+        key.map(Some).map_err(|error| SetupError::Refused(format!("credential env-key: {error}")))
+    }
+}
+
+impl Step for SealingKey {
+    fn name(&self) -> String {
+        "sealing key".into()
+    }
+
+    fn check(&self) -> Task<'_, State> {
+        Box::pin(async {
+            let newest = Self::newest(&mut connect(self.address).await?).await?;
+            match (Self::key()?, newest) {
+                (Some(key), Some((_, public))) if public == key.public_key() => Ok(State::Ok),
+                // A new key would make all values that were sealed before unreadable, silently.
+                (_, Some(_)) => Err(SetupError::Refused(
+                    "the key in /etc/dinp/credentials/env-key is not the one that values in MySQL are sealed to: \
+                     restore that file from the backup of the control machine"
+                        .into(),
+                )),
+                (_, None) => Ok(State::due("new")),
+            }
+        })
+    }
+
+    fn apply(&self) -> Task<'_, ()> {
+        Box::pin(async {
+            let key = match Self::key()? {
+                Some(key) => key,
+                None => {
+                    let key = OpeningKey::generate();
+                    write_credential("env-key", key.to_hex().expose())?;
+                    key
+                }
+            };
+            let mut conn = connect(self.address).await?;
+            conn.exec_drop("INSERT INTO sealing_key (id, public_key) VALUES (1, ?)", (&key.public_key()[..],))
+                .await
+                .map_err(SetupError::query("write the sealing key"))
+        })
+    }
+}
+
+/// A daemon's own credential: the secret on this machine, its hash in MySQL.
+pub struct Service {
+    /// Where MySQL is.
+    pub address: IpAddr,
+    /// Credential on this machine.
+    pub id: String,
+    /// Name of the service.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+}
+
+impl Step for Service {
+    fn name(&self) -> String {
+        format!("credential {}", self.id)
+    }
+
+    fn check(&self) -> Task<'_, State> {
+        Box::pin(async {
+            let Some(credential) = service_credential(&self.id, &self.name)? else { return Ok(State::due("new")) };
+            let known = service_row(&mut connect(self.address).await?, &self.name).await?;
+            let wanted = (self.role.as_str().to_owned(), credential.secret_hash().to_vec());
+            Ok(if known == Some(wanted) { State::Ok } else { State::due("its hash in MySQL") })
+        })
+    }
+
+    fn apply(&self) -> Task<'_, ()> {
+        Box::pin(async {
+            let credential = match service_credential(&self.id, &self.name)? {
+                Some(credential) => credential,
+                None => Credential::generate(CredentialKind::Service, self.name.as_str()),
+            };
+            put_service(&mut connect(self.address).await?, &credential, self.role).await?;
+            write_credential(&self.id, &credential.to_string())
+        })
+    }
+}
+
+async fn service_row(conn: &mut Conn, name: &str) -> Result<Option<(String, Vec<u8>)>, SetupError> {
+    conn.exec_first("SELECT role, secret_hash FROM service_credential WHERE name = ?", (name,))
+        .await
+        .map_err(SetupError::query("read a service credential"))
+}
+
+/// Makes a service credential known, or renews it. A name keeps its role.
+pub async fn put_service(conn: &mut Conn, credential: &Credential, role: Role) -> Result<(), SetupError> {
+    if let Some((other, _)) = service_row(conn, &credential.name).await?
+        && other != role.as_str()
+    {
+        let sentence = format!("the name {} belongs to a service with role {other}: choose another", credential.name);
+        return Err(SetupError::Refused(sentence));
+    }
+    conn.exec_drop(
+        "INSERT INTO service_credential (name, role, secret_hash) VALUES (?, ?, ?) \
+         ON DUPLICATE KEY UPDATE secret_hash = VALUES(secret_hash)",
+        (&credential.name, role.as_str(), &credential.secret_hash()[..]),
+    )
+    .await
+    .map_err(SetupError::query("write a service credential"))
+}
+
+/// Whether there is an administrator.
+pub async fn has_administrator(address: IpAddr) -> Result<bool, SetupError> {
+    let found: Option<u64> = connect(address)
+        .await?
+        .query_first("SELECT COUNT(*) FROM user WHERE role = 'admin'")
+        .await
+        .map_err(SetupError::query("look for an administrator"))?;
+    Ok(found.unwrap_or(0) > 0)
+}
+
+/// A row that must be there.
+pub fn needed<T>(row: Option<T>, object: &str) -> Result<T, SetupError> {
+    row.ok_or_else(|| StoreError::Corrupt { object: object.to_owned(), problem: "no row".into() }.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_are_doubled() {
+        assert_eq!(quoted(r"a'b\c"), r"'a''b\\c'");
+    }
+}

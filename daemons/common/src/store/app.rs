@@ -1,0 +1,198 @@
+//! Table `app`: written by dash, but for `release_id`, which is the server's.
+
+use super::columns::{Columns, millis};
+use super::{Change, StoreError};
+use crate::api::UnixMillis;
+use crate::api::people::AppState;
+use crate::model::AppName;
+use mysql_async::prelude::Queryable;
+use mysql_async::{Params, Row, Value};
+
+/// An app.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppRow {
+    /// Its name.
+    pub name: AppName,
+    /// Who created it.
+    pub owner: String,
+    /// The team that it belongs to; none: it is its creator's own.
+    pub team: Option<String>,
+    /// Whether it is meant to run.
+    pub state: AppState,
+    /// Instances wanted.
+    pub instances: u32,
+    /// The release in force.
+    pub release_id: Option<u64>,
+    /// Newest version of its environment.
+    pub env_version: u32,
+    /// When it was created.
+    pub created_at: UnixMillis,
+    /// Whether it was deleted.
+    pub deleted: bool,
+}
+
+/// Which apps somebody may see.
+#[derive(Debug, Clone, Copy)]
+pub enum Visible<'a> {
+    /// All.
+    All,
+    /// The own ones and those of these teams.
+    Of {
+        /// Name of the person.
+        user: &'a str,
+        /// The teams.
+        teams: &'a [String],
+    },
+}
+
+impl Visible<'_> {
+    /// A condition on table `app a`, and its values.
+    pub(super) fn condition(&self) -> (String, Vec<Value>) {
+        match self {
+            Self::All => ("TRUE".to_owned(), Vec::new()),
+            Self::Of { user, teams } => {
+                let mut values = vec![Value::from(*user)];
+                let mut sql = "(a.team IS NULL AND a.owner = ?)".to_owned();
+                if !teams.is_empty() {
+                    sql = format!("({sql} OR a.team IN ({}))", marks(teams.len()));
+                    values.extend(teams.iter().map(Value::from));
+                }
+                (sql, values)
+            }
+        }
+    }
+}
+
+/// So many question marks.
+pub(super) fn marks(count: usize) -> String {
+    vec!["?"; count].join(", ")
+}
+
+const SELECT: &str = concat!(
+    "SELECT a.name, a.owner, a.team, a.state, a.instances, a.release_id, a.env_version, ",
+    millis!("a.created_at"),
+    " AS created_at, a.deleted_at IS NOT NULL AS deleted FROM app a"
+);
+
+fn read(row: &Row) -> Result<AppRow, StoreError> {
+    let columns = Columns::new(row, "app", "name");
+    Ok(AppRow {
+        name: columns.parse("name")?,
+        owner: columns.get("owner")?,
+        team: columns.get("team")?,
+        state: columns.word("state")?,
+        instances: columns.get("instances")?,
+        release_id: columns.get("release_id")?,
+        env_version: columns.get("env_version")?,
+        created_at: columns.get("created_at")?,
+        deleted: columns.get("deleted")?,
+    })
+}
+
+/// The app of this name, a deleted one too.
+pub async fn find<Q: Queryable>(conn: &mut Q, name: &AppName) -> Result<Option<AppRow>, StoreError> {
+    let row: Option<Row> = conn
+        .exec_first(format!("{SELECT} WHERE a.name = ?"), (name.as_str(),))
+        .await
+        .map_err(StoreError::doing("read an app"))?;
+    row.as_ref().map(read).transpose()
+}
+
+/// Apps that are not deleted, in order of name, after a name.
+pub async fn list<Q: Queryable>(
+    conn: &mut Q,
+    visible: Visible<'_>,
+    after: &str,
+    limit: u32,
+) -> Result<Vec<AppRow>, StoreError> {
+    let (condition, mut values) = visible.condition();
+    values.extend([Value::from(after), Value::from(limit)]);
+    let rows: Vec<Row> = conn
+        .exec(
+            format!("{SELECT} WHERE a.deleted_at IS NULL AND {condition} AND a.name > ? ORDER BY a.name LIMIT ?"),
+            Params::Positional(values),
+        )
+        .await
+        .map_err(StoreError::doing("read apps"))?;
+    rows.iter().map(read).collect()
+}
+
+/// An app that a person owns, if there is one; teams' apps do not count.
+pub async fn owned_by<Q: Queryable>(conn: &mut Q, user: &str) -> Result<Option<AppName>, StoreError> {
+    first_name(conn, "SELECT name FROM app WHERE deleted_at IS NULL AND team IS NULL AND owner = ? LIMIT 1", user).await
+}
+
+/// An app that belongs to a team, if there is one.
+pub async fn of_team<Q: Queryable>(conn: &mut Q, team: &str) -> Result<Option<AppName>, StoreError> {
+    first_name(conn, "SELECT name FROM app WHERE deleted_at IS NULL AND team = ? LIMIT 1", team).await
+}
+
+async fn first_name<Q: Queryable>(conn: &mut Q, sql: &str, value: &str) -> Result<Option<AppName>, StoreError> {
+    let row: Option<Row> = conn.exec_first(sql, (value,)).await.map_err(StoreError::doing("read apps"))?;
+    row.as_ref().map(|row| Columns::new(row, "app", "name").parse("name")).transpose()
+}
+
+/// What a new app begins with.
+#[derive(Debug, Clone, Copy)]
+pub struct NewApp<'a> {
+    /// Its name.
+    pub name: &'a AppName,
+    /// Who creates it.
+    pub owner: &'a str,
+    /// The team that it belongs to.
+    pub team: Option<&'a str>,
+    /// Instances wanted.
+    pub instances: u32,
+}
+
+/// Adds an app, or takes the row of a deleted one for it: then its environment begins anew, after the old versions.
+pub async fn create(change: &mut Change, new: &NewApp<'_>) -> Result<(), StoreError> {
+    let rev = change.rev;
+    change
+        .tx
+        .exec_drop(
+            "INSERT INTO app (name, owner, team, instances, rev) VALUES (?, ?, ?, ?, ?) \
+             ON DUPLICATE KEY UPDATE owner = VALUES(owner), team = VALUES(team), state = 'started', \
+             instances = VALUES(instances), env_version = env_version + 1, created_at = UTC_TIMESTAMP(3), \
+             updated_at = UTC_TIMESTAMP(3), deleted_at = NULL, rev = VALUES(rev)",
+            (new.name.as_str(), new.owner, new.team, new.instances, rev),
+        )
+        .await
+        .map_err(StoreError::doing("write an app"))
+}
+
+async fn update(change: &mut Change, name: &AppName, set: &str, value: Value) -> Result<(), StoreError> {
+    let rev = change.rev;
+    let sql = format!("UPDATE app SET {set}, updated_at = UTC_TIMESTAMP(3), rev = ? WHERE name = ? AND deleted_at IS NULL");
+    let values = Params::Positional(vec![value, Value::from(rev), Value::from(name.as_str())]);
+    change.tx.exec_drop(sql, values).await.map_err(StoreError::doing("write an app"))
+}
+
+/// Sets how many instances are wanted.
+pub async fn set_instances(change: &mut Change, name: &AppName, instances: u32) -> Result<(), StoreError> {
+    update(change, name, "instances = ?", Value::from(instances)).await
+}
+
+/// Sets whether the app is meant to run.
+pub async fn set_state(change: &mut Change, name: &AppName, state: AppState) -> Result<(), StoreError> {
+    update(change, name, "state = ?", Value::from(state.as_str())).await
+}
+
+/// Sets the newest version of its environment.
+pub async fn set_env_version(change: &mut Change, name: &AppName, version: u32) -> Result<(), StoreError> {
+    update(change, name, "env_version = ?", Value::from(version)).await
+}
+
+/// Marks an app as deleted; its row stays.
+pub async fn delete(change: &mut Change, name: &AppName) -> Result<(), StoreError> {
+    let rev = change.rev;
+    change
+        .tx
+        .exec_drop(
+            "UPDATE app SET deleted_at = UTC_TIMESTAMP(3), updated_at = UTC_TIMESTAMP(3), rev = ? \
+             WHERE name = ? AND deleted_at IS NULL",
+            (rev, name.as_str()),
+        )
+        .await
+        .map_err(StoreError::doing("delete an app"))
+}

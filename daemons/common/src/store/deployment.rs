@@ -1,0 +1,189 @@
+//! Deployments: dash writes the request, the server the rest.
+
+use super::app::marks;
+use super::columns::{Columns, millis};
+use super::{Change, StoreError};
+use crate::api::people::{DeploymentState, DeploymentView};
+use crate::model::AppName;
+use mysql_async::prelude::Queryable;
+use mysql_async::{Params, Row, Value};
+
+/// What the server writes about a deployment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// The deployment.
+    pub id: u64,
+    /// Its app.
+    pub app: AppName,
+    /// Its state.
+    pub state: DeploymentState,
+    /// Why, for people.
+    pub reason: String,
+    /// The release that was in force when it began, where it is to be set.
+    pub previous: Option<u64>,
+    /// The release that is in force from now on, where it changes.
+    pub release_in_force: Option<u64>,
+}
+
+/// Writes how a deployment goes on, and the app's release in force where that changes. A final state is never left.
+pub async fn advance(change: &mut Change, progress: &Progress) -> Result<(), StoreError> {
+    let rev = change.rev;
+    let reason: String = progress.reason.chars().take(1000).collect();
+    let is_final = progress.state.is_final();
+    change
+        .tx
+        .exec_drop(
+            "UPDATE deployment SET state = ?, reason = ?, previous_release_id = COALESCE(?, previous_release_id), \
+             started_at = COALESCE(started_at, UTC_TIMESTAMP(3)), \
+             finished_at = IF(?, UTC_TIMESTAMP(3), finished_at), rev = ? \
+             WHERE id = ? AND state NOT IN ('succeeded', 'rolled_back', 'cancelled', 'superseded')",
+            (progress.state.as_str(), reason, progress.previous, is_final, rev, progress.id),
+        )
+        .await
+        .map_err(StoreError::doing("write a deployment"))?;
+    let Some(release) = progress.release_in_force else { return Ok(()) };
+    change
+        .tx
+        .exec_drop("UPDATE app SET release_id = ?, rev = ? WHERE name = ?", (release, rev, progress.app.as_str()))
+        .await
+        .map_err(StoreError::doing("write the release in force"))
+}
+
+/// A deleted app has nothing left that runs: no release is in force any more, and its name can be used again.
+pub async fn retire_app(change: &mut Change, app: &AppName) -> Result<(), StoreError> {
+    let rev = change.rev;
+    change
+        .tx
+        .exec_drop(
+            "UPDATE app SET release_id = NULL, rev = ? WHERE name = ? AND deleted_at IS NOT NULL",
+            (rev, app.as_str()),
+        )
+        .await
+        .map_err(StoreError::doing("retire an app"))
+}
+
+/// Asks for a release to be brought into force; returns the deployment's id.
+pub async fn insert(change: &mut Change, app: &AppName, release_id: u64, created_by: &str) -> Result<u64, StoreError> {
+    let rev = change.rev;
+    change
+        .tx
+        .exec_drop(
+            "INSERT INTO deployment (app, release_id, created_by, rev) VALUES (?, ?, ?, ?)",
+            (app.as_str(), release_id, created_by, rev),
+        )
+        .await
+        .map_err(StoreError::doing("write a deployment"))?;
+    change.tx.last_insert_id().ok_or_else(|| StoreError::Corrupt {
+        object: "table deployment".into(),
+        problem: "no id for a row that was just written".into(),
+    })
+}
+
+/// Asks the server to end a deployment; false if it has ended.
+pub async fn request_cancel(change: &mut Change, id: u64) -> Result<bool, StoreError> {
+    let rev = change.rev;
+    change
+        .tx
+        .exec_drop(
+            "UPDATE deployment SET request = 'cancel', rev = ? \
+             WHERE id = ? AND state NOT IN ('succeeded', 'rolled_back', 'cancelled', 'superseded')",
+            (rev, id),
+        )
+        .await
+        .map_err(StoreError::doing("cancel a deployment"))?;
+    Ok(change.tx.affected_rows() > 0)
+}
+
+const SELECT: &str = concat!(
+    "SELECT d.id, CAST(d.id AS CHAR) AS id_text, d.app, d.release_id, r.number AS release_number, d.state, d.reason, \
+     d.created_by, ",
+    millis!("d.created_at"),
+    " AS created_at, ",
+    millis!("d.finished_at"),
+    " AS finished_at FROM deployment d JOIN `release` r ON r.id = d.release_id \
+     JOIN app a ON a.name = d.app AND d.created_at >= a.created_at"
+);
+
+fn read(row: &Row) -> Result<DeploymentView, StoreError> {
+    let columns = Columns::new(row, "deployment", "id_text");
+    Ok(DeploymentView {
+        id: columns.get("id")?,
+        app: columns.parse("app")?,
+        release_id: columns.get("release_id")?,
+        release_number: columns.get("release_number")?,
+        state: columns.word("state")?,
+        reason: columns.get("reason")?,
+        created_by: columns.get("created_by")?,
+        created_at: columns.get("created_at")?,
+        finished_at: columns.get("finished_at")?,
+    })
+}
+
+/// A deployment by its id.
+pub async fn find<Q: Queryable>(conn: &mut Q, id: u64) -> Result<Option<DeploymentView>, StoreError> {
+    let row: Option<Row> = conn
+        .exec_first(format!("{SELECT} WHERE d.id = ?"), (id,))
+        .await
+        .map_err(StoreError::doing("read a deployment"))?;
+    row.as_ref().map(read).transpose()
+}
+
+/// The deployments of an app, newest first, before an id.
+pub async fn list<Q: Queryable>(
+    conn: &mut Q,
+    app: &AppName,
+    before: Option<u64>,
+    limit: u32,
+) -> Result<Vec<DeploymentView>, StoreError> {
+    let rows: Vec<Row> = conn
+        .exec(
+            format!("{SELECT} WHERE d.app = ? AND d.id < ? ORDER BY d.id DESC LIMIT ?"),
+            (app.as_str(), before.unwrap_or(u64::MAX), limit),
+        )
+        .await
+        .map_err(StoreError::doing("read deployments"))?;
+    rows.iter().map(read).collect()
+}
+
+/// The newest deployment of each of these apps.
+pub async fn newest<Q: Queryable>(conn: &mut Q, apps: &[&AppName]) -> Result<Vec<DeploymentView>, StoreError> {
+    if apps.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = format!(
+        "{SELECT} JOIN (SELECT MAX(id) AS id FROM deployment WHERE app IN ({}) GROUP BY app) n ON n.id = d.id",
+        marks(apps.len())
+    );
+    let values = Params::Positional(apps.iter().map(|app| Value::from(app.as_str())).collect());
+    let rows: Vec<Row> = conn.exec(sql, values).await.map_err(StoreError::doing("read deployments"))?;
+    rows.iter().map(read).collect()
+}
+
+/// Whether the server still has a deployment of this app to end, of a deleted app of the name too.
+pub async fn any_unfinished<Q: Queryable>(conn: &mut Q, app: &AppName) -> Result<bool, StoreError> {
+    let row: Option<Row> = conn
+        .exec_first(
+            "SELECT id FROM deployment WHERE app = ? \
+             AND state NOT IN ('succeeded', 'rolled_back', 'cancelled', 'superseded') LIMIT 1",
+            (app.as_str(),),
+        )
+        .await
+        .map_err(StoreError::doing("read deployments"))?;
+    Ok(row.is_some())
+}
+
+/// The release that was in force before this one: that of the last deployment that succeeded before it did.
+pub async fn release_before<Q: Queryable>(conn: &mut Q, app: &AppName, release_id: u64) -> Result<Option<u64>, StoreError> {
+    let row: Option<Row> = conn
+        .exec_first(
+            "SELECT d.release_id, CAST(d.id AS CHAR) AS id_text FROM deployment d \
+             JOIN app a ON a.name = d.app AND d.created_at >= a.created_at \
+             WHERE d.app = ? AND d.state = 'succeeded' AND d.release_id <> ? AND d.id < \
+             (SELECT COALESCE(MAX(id), 0) FROM deployment WHERE app = ? AND state = 'succeeded' AND release_id = ?) \
+             ORDER BY d.id DESC LIMIT 1",
+            (app.as_str(), release_id, app.as_str(), release_id),
+        )
+        .await
+        .map_err(StoreError::doing("read deployments"))?;
+    row.as_ref().map(|row| Columns::new(row, "deployment", "id_text").get("release_id")).transpose()
+}

@@ -1,0 +1,79 @@
+//! Table `domain`: names that apps answer to besides `<app>.<domain>`; each belongs to one app at a time.
+
+use super::columns::{Columns, millis};
+use super::{Change, StoreError};
+use crate::api::people::DomainView;
+use crate::model::{AppName, DomainName};
+use mysql_async::Row;
+use mysql_async::prelude::Queryable;
+
+/// The domains of an app, in order of name.
+pub async fn list<Q: Queryable>(conn: &mut Q, app: &AppName) -> Result<Vec<DomainView>, StoreError> {
+    let sql = concat!(
+        "SELECT name, created_by, ",
+        millis!("created_at"),
+        " AS created_at FROM domain WHERE app = ? AND deleted_at IS NULL ORDER BY name"
+    );
+    let rows: Vec<Row> = conn.exec(sql, (app.as_str(),)).await.map_err(StoreError::doing("read domains"))?;
+    rows.iter()
+        .map(|row| {
+            let columns = Columns::new(row, "domain", "name");
+            Ok(DomainView {
+                name: columns.parse("name")?,
+                created_by: columns.get("created_by")?,
+                created_at: columns.get("created_at")?,
+            })
+        })
+        .collect()
+}
+
+/// The app that holds a domain.
+pub async fn holder<Q: Queryable>(conn: &mut Q, name: &DomainName) -> Result<Option<AppName>, StoreError> {
+    let row: Option<Row> = conn
+        .exec_first("SELECT name, app FROM domain WHERE name = ? AND deleted_at IS NULL", (name.as_str(),))
+        .await
+        .map_err(StoreError::doing("read a domain"))?;
+    row.as_ref().map(|row| Columns::new(row, "domain", "name").parse("app")).transpose()
+}
+
+/// Gives a domain that nobody holds to an app.
+pub async fn put(change: &mut Change, name: &DomainName, app: &AppName, created_by: &str) -> Result<(), StoreError> {
+    let rev = change.rev;
+    change
+        .tx
+        .exec_drop(
+            "INSERT INTO domain (name, app, created_by, rev) VALUES (?, ?, ?, ?) ON DUPLICATE KEY UPDATE \
+             app = VALUES(app), created_by = VALUES(created_by), created_at = UTC_TIMESTAMP(3), deleted_at = NULL, \
+             rev = VALUES(rev)",
+            (name.as_str(), app.as_str(), created_by, rev),
+        )
+        .await
+        .map_err(StoreError::doing("write a domain"))
+}
+
+/// Takes a domain from its app; false if the app does not hold it.
+pub async fn remove(change: &mut Change, name: &DomainName, app: &AppName) -> Result<bool, StoreError> {
+    let rev = change.rev;
+    change
+        .tx
+        .exec_drop(
+            "UPDATE domain SET deleted_at = UTC_TIMESTAMP(3), rev = ? WHERE name = ? AND app = ? AND deleted_at IS NULL",
+            (rev, name.as_str(), app.as_str()),
+        )
+        .await
+        .map_err(StoreError::doing("remove a domain"))?;
+    Ok(change.tx.affected_rows() > 0)
+}
+
+/// Takes all its domains from an app.
+pub async fn remove_all(change: &mut Change, app: &AppName) -> Result<(), StoreError> {
+    let rev = change.rev;
+    change
+        .tx
+        .exec_drop(
+            "UPDATE domain SET deleted_at = UTC_TIMESTAMP(3), rev = ? WHERE app = ? AND deleted_at IS NULL",
+            (rev, app.as_str()),
+        )
+        .await
+        .map_err(StoreError::doing("remove domains"))
+}

@@ -1,0 +1,80 @@
+//! Tables `env` and `sealing_key`: values are sealed before they come here, and nobody but the server can open them.
+
+use super::columns::Columns;
+use super::{Change, StoreError};
+use crate::model::{AppName, EnvName};
+use mysql_async::prelude::Queryable;
+use mysql_async::{Params, Row, Value};
+
+/// The public key that new values are sealed to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SealingKey {
+    /// Its id, stored with each value.
+    pub id: u32,
+    /// The key.
+    pub public_key: [u8; 32],
+}
+
+/// The newest sealing key.
+pub async fn sealing_key<Q: Queryable>(conn: &mut Q) -> Result<Option<SealingKey>, StoreError> {
+    let row: Option<Row> = conn
+        .query_first("SELECT id, CAST(id AS CHAR) AS id_text, public_key FROM sealing_key ORDER BY id DESC LIMIT 1")
+        .await
+        .map_err(StoreError::doing("read the sealing key"))?;
+    let Some(row) = row else { return Ok(None) };
+    let columns = Columns::new(&row, "sealing_key", "id_text");
+    let key: Vec<u8> = columns.get("public_key")?;
+    let public_key = key.try_into().map_err(|_| columns.corrupt("public_key", &"it is not 32 bytes"))?;
+    Ok(Some(SealingKey { id: columns.get("id")?, public_key }))
+}
+
+/// Names of the variables in one version of an app's environment.
+pub async fn names<Q: Queryable>(conn: &mut Q, app: &AppName, version: u32) -> Result<Vec<EnvName>, StoreError> {
+    let rows: Vec<Row> = conn
+        .exec("SELECT name FROM env WHERE app = ? AND version = ? ORDER BY name", (app.as_str(), version))
+        .await
+        .map_err(StoreError::doing("read an environment"))?;
+    rows.iter().map(|row| Columns::new(row, "env", "name").parse("name")).collect()
+}
+
+/// Copies a version but for some variables to another version; who set a variable when is copied too.
+pub async fn copy(change: &mut Change, app: &AppName, from: u32, to: u32, but: &[&EnvName]) -> Result<(), StoreError> {
+    let rev = change.rev;
+    let except = if but.is_empty() { String::new() } else { format!(" AND name NOT IN ({})", super::app::marks(but.len())) };
+    let mut values =
+        vec![Value::from(to), Value::from(rev), Value::from(app.as_str()), Value::from(from)];
+    values.extend(but.iter().map(|name| Value::from(name.as_str())));
+    change
+        .tx
+        .exec_drop(
+            format!(
+                "INSERT INTO env (app, version, name, sealed, key_id, created_by, created_at, rev) \
+                 SELECT app, ?, name, sealed, key_id, created_by, created_at, ? FROM env \
+                 WHERE app = ? AND version = ?{except}"
+            ),
+            Params::Positional(values),
+        )
+        .await
+        .map_err(StoreError::doing("copy an environment"))
+}
+
+/// Writes one sealed variable.
+pub async fn insert(
+    change: &mut Change,
+    app: &AppName,
+    version: u32,
+    name: &EnvName,
+    sealed: &[u8],
+    key_id: u32,
+    created_by: &str,
+) -> Result<(), StoreError> {
+    let rev = change.rev;
+    change
+        .tx
+        .exec_drop(
+            "INSERT INTO env (app, version, name, sealed, key_id, created_by, rev) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (app.as_str(), version, name.as_str(), sealed, key_id, created_by, rev),
+        )
+        .await
+        .map_err(StoreError::doing("write an environment variable"))
+}

@@ -1,0 +1,105 @@
+//! One request from a client's connection to an instance and back.
+
+mod balance;
+mod body;
+mod classes;
+mod forward;
+mod headers;
+mod host;
+mod pages;
+mod pool;
+mod tunnel;
+mod wire;
+
+pub(crate) use body::ResponseBody;
+pub(crate) use pool::Pool;
+pub(crate) use tunnel::Tunnel;
+
+use crate::gate::Control;
+use crate::worker::Worker;
+use body::{Lease, RequestBody};
+use forward::{Answer, Request as Outgoing};
+use http::header::HOST;
+use http::uri::{PathAndQuery, Uri};
+use http::{Request, Response, StatusCode};
+use hyper::body::{Body, Incoming};
+use pages::Refusal;
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::rc::Rc;
+
+/// One client's connection.
+pub(crate) struct Session {
+    worker: Rc<Worker>,
+    control: Control,
+    client: IpAddr,
+    trusted: bool,
+    requests: Cell<u64>,
+    tunnel: RefCell<Option<Tunnel>>,
+}
+
+impl Session {
+    pub(crate) fn new(worker: Rc<Worker>, control: Control, client: IpAddr) -> Self {
+        let client = client.to_canonical();
+        let trusted = worker.limits.trusted.iter().any(|network| network.contains(client));
+        Self { worker, control, client, trusted, requests: Cell::new(0), tunnel: RefCell::new(None) }
+    }
+
+    /// The tunnel that the connection has become.
+    pub(crate) fn take_tunnel(&self) -> Option<Tunnel> {
+        self.tunnel.borrow_mut().take()
+    }
+
+    /// Answers one request.
+    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<ResponseBody> {
+        let number = self.requests.get() + 1;
+        self.requests.set(number);
+        let (busy, fault) = self.control.begin(number);
+        if let Some(fault) = fault {
+            return self.refuse(Refusal::Fault(fault)).page(busy);
+        }
+        let upgrade = self.control.wants_upgrade();
+        let (parts, body) = request.into_parts();
+        let body = Some(body).filter(|body| !body.is_end_stream());
+        let mut headers = parts.headers;
+        let id = headers::request_id(&headers, rand::random);
+        let host = headers.get(HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let host = host::key(host).into_owned();
+        headers::to_app(&mut headers, self.client, self.trusted, body.is_some(), upgrade, &id);
+        let replayable = classes::is_replayable(&parts.method, body.is_some());
+        let outgoing =
+            Outgoing { method: parts.method, uri: origin_form(&parts.uri), headers, body, replayable };
+        let answer = forward::forward(&self.worker, &host, outgoing, &self.control).await;
+        if let Err(refusal) = answer {
+            self.control.no_upgrade();
+            let mut page = self.refuse(refusal).page(busy);
+            page.headers_mut().insert(headers::X_REQUEST_ID, id);
+            return page;
+        }
+        let Ok(Answer { response, mut lease }) = answer else { unreachable!("the other case has returned") };
+        let upgraded = upgrade && response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let (mut parts, body) = response.into_parts();
+        headers::to_client(&mut parts.headers, upgraded, &id);
+        parts.version = http::Version::HTTP_11;
+        if upgraded {
+            *self.tunnel.borrow_mut() = Tunnel::new(&mut lease);
+        } else {
+            self.control.no_upgrade();
+        }
+        Response::from_parts(parts, ResponseBody::app(body, lease, self.worker.limits.body, busy))
+    }
+
+    fn refuse(&self, refusal: Refusal) -> Refusal {
+        self.worker.totals.refused(refusal.code());
+        refusal
+    }
+}
+
+/// The target without scheme and authority: the app is its origin.
+fn origin_form(uri: &Uri) -> Uri {
+    if uri.scheme().is_none() {
+        return uri.clone();
+    }
+    let path = uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+    Uri::from(path)
+}

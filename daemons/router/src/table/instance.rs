@@ -1,0 +1,162 @@
+//! What the router knows of one instance beyond its record: requests in flight, failures.
+
+use dinp_common::model::{AppName, InstanceId};
+use http::StatusCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// First time that an endpoint is set aside for; doubled with each failure in a row.
+const ASIDE_FIRST: Duration = Duration::from_millis(100);
+/// Longest time that an endpoint is set aside for.
+const ASIDE_MOST: Duration = Duration::from_secs(10);
+
+/// One instance, shared by all workers and by all tables that name it.
+#[derive(Debug)]
+pub struct Instance {
+    /// Its identity.
+    pub id: InstanceId,
+    in_flight: AtomicU32,
+    failures: AtomicU32,
+    /// Until when it is set aside, in milliseconds since [`origin`]; 0 for not at all.
+    aside_until: AtomicU64,
+}
+
+/// Zero of the clock that [`Instance::aside_until`] counts on.
+fn origin() -> Instant {
+    static ORIGIN: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    *ORIGIN.get_or_init(Instant::now)
+}
+
+fn millis(now: Instant) -> u64 {
+    // The first millisecond counts as 1, because 0 means "not set aside".
+    u64::try_from(now.saturating_duration_since(origin()).as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+}
+
+impl Instance {
+    /// An instance that nothing is known of yet.
+    pub fn new(id: InstanceId) -> Arc<Self> {
+        origin();
+        let zero = AtomicU32::new(0);
+        Arc::new(Self { id, in_flight: zero, failures: AtomicU32::new(0), aside_until: AtomicU64::new(0) })
+    }
+
+    /// Requests in flight to it.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Acquire)
+    }
+
+    /// Notes that no connection could be made: it is set aside for a moment, longer each time in a row.
+    pub fn refused(&self, now: Instant) {
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed).min(16);
+        let pause = ASIDE_FIRST.saturating_mul(1 << failures).min(ASIDE_MOST);
+        self.aside_until.store(millis(now + pause), Ordering::Relaxed);
+    }
+
+    /// Notes that a connection was made.
+    pub fn connected(&self) {
+        if self.failures.load(Ordering::Relaxed) != 0 {
+            self.failures.store(0, Ordering::Relaxed);
+            self.aside_until.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it is set aside now.
+    pub fn is_aside(&self, now: Instant) -> bool {
+        let until = self.aside_until.load(Ordering::Relaxed);
+        until != 0 && millis(now) < until
+    }
+}
+
+/// One request (or tunnel) in flight to an instance, from the choice of the endpoint until it is dropped.
+#[derive(Debug)]
+pub struct InFlight(Arc<Instance>);
+
+impl InFlight {
+    /// Counts one.
+    pub fn new(instance: &Arc<Instance>) -> Self {
+        instance.in_flight.fetch_add(1, Ordering::AcqRel);
+        Self(instance.clone())
+    }
+
+    /// Counts another one to the same instance.
+    #[must_use]
+    pub fn another(&self) -> Self {
+        Self::new(&self.0)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Answers of one release of one app, since the router's start.
+#[derive(Debug)]
+pub struct ReleaseStats {
+    /// The app.
+    pub app: AppName,
+    /// Id of the release.
+    pub release: u64,
+    answers: [AtomicU64; 5],
+    failed: AtomicU64,
+}
+
+impl ReleaseStats {
+    pub(crate) fn new(app: AppName, release: u64) -> Arc<Self> {
+        Arc::new(Self { app, release, answers: Default::default(), failed: AtomicU64::new(0) })
+    }
+
+    /// Counts an answer.
+    pub fn answered(&self, status: StatusCode) {
+        let class = usize::from(status.as_u16() / 100).clamp(1, 5) - 1;
+        self.answers[class].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts an attempt without an answer.
+    pub fn failed(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The answers by first digit, and the failed attempts.
+    pub fn read(&self) -> ([u64; 5], u64) {
+        let answers = std::array::from_fn(|class| self.answers[class].load(Ordering::Relaxed));
+        (answers, self.failed.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn set_aside_longer_each_time_and_not_for_ever() {
+        let instance = Instance::new(InstanceId::from_bits(1));
+        let start = Instant::now();
+        assert!(!instance.is_aside(start));
+        let mut last = Duration::ZERO;
+        for _ in 0..12 {
+            instance.refused(start);
+            let mut pause = Duration::ZERO;
+            while instance.is_aside(start + pause) {
+                pause += Duration::from_millis(50);
+            }
+            assert!(pause >= last && pause <= ASIDE_MOST + Duration::from_millis(50), "{pause:?}");
+            last = pause;
+        }
+        assert!(last >= ASIDE_MOST);
+        instance.connected();
+        assert!(!instance.is_aside(start));
+    }
+
+    #[test]
+    fn in_flight_counts_what_lives() {
+        let instance = Instance::new(InstanceId::from_bits(1));
+        let (one, two) = (InFlight::new(&instance), InFlight::new(&instance));
+        assert_eq!(instance.in_flight(), 2);
+        drop(one);
+        drop(two);
+        assert_eq!(instance.in_flight(), 0);
+    }
+}

@@ -1,0 +1,210 @@
+//! One thread that carries requests: its own runtime, its own table, its own connections to instances.
+
+use crate::config::Limits;
+use crate::gate::Gate;
+use crate::proxy::{Pool, Session};
+use crate::table::{Hosts, Update};
+use crate::totals::Totals;
+use dinp_common::lifecycle::{Heartbeat, Lifecycle};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::LocalSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How often idle connections are looked through.
+const SWEEP: Duration = Duration::from_secs(1);
+/// How long to wait when no descriptor is left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a worker may go without a sign of life.
+const MAX_SILENCE: Duration = Duration::from_secs(15);
+
+/// A change of the table, and where to say that it is in force.
+pub(crate) type Order = (Arc<Update>, oneshot::Sender<()>);
+
+/// What a worker's connections share.
+pub(crate) struct Worker {
+    pub(crate) limits: Rc<Limits>,
+    pub(crate) hosts: RefCell<Hosts>,
+    pub(crate) has_table: Cell<bool>,
+    pub(crate) pool: Rc<Pool>,
+    pub(crate) totals: Arc<Totals>,
+    stop: CancellationToken,
+    cut: CancellationToken,
+}
+
+/// A running worker.
+pub(crate) struct Handle {
+    orders: mpsc::UnboundedSender<Order>,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+/// What a worker is started with.
+pub(crate) struct Start {
+    pub(crate) listeners: Vec<std::net::TcpListener>,
+    pub(crate) limits: Limits,
+    pub(crate) totals: Arc<Totals>,
+    /// Accept nothing more, and end when what is under way is done.
+    pub(crate) stop: CancellationToken,
+}
+
+impl Handle {
+    pub(crate) fn start(number: usize, start: Start, lifecycle: &Lifecycle) -> io::Result<Self> {
+        let (orders, inbox) = mpsc::unbounded_channel();
+        let heartbeat = lifecycle.heartbeat("worker", MAX_SILENCE);
+        let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            LocalSet::new().block_on(&runtime, run(start, inbox, heartbeat))
+        })?;
+        Ok(Self { orders, thread })
+    }
+
+    /// Hands a change over; the answer comes when it is in force.
+    pub(crate) fn order(&self, update: Arc<Update>) -> oneshot::Receiver<()> {
+        let (done, wait) = oneshot::channel();
+        // A worker that is gone drops `done`, which the caller sees.
+        drop(self.orders.send((update, done)));
+        wait
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// How it ended; only after [`is_finished`](Self::is_finished).
+    pub(crate) fn join(self) -> io::Result<()> {
+        self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the worker panicked")))
+    }
+}
+
+async fn run(start: Start, mut inbox: mpsc::UnboundedReceiver<Order>, heartbeat: Heartbeat) -> io::Result<()> {
+    let limits = Rc::new(start.limits);
+    let worker = Rc::new(Worker {
+        hosts: RefCell::default(),
+        has_table: Cell::new(false),
+        pool: Rc::new(Pool::new(limits.clone())),
+        limits,
+        totals: start.totals,
+        stop: start.stop.clone(),
+        cut: CancellationToken::new(),
+    });
+    let connections = TaskTracker::new();
+    for listener in start.listeners {
+        let listener = TcpListener::from_std(listener)?;
+        connections.spawn_local(accept(listener, worker.clone(), connections.clone()));
+    }
+    let drained = async {
+        start.stop.cancelled().await;
+        connections.close();
+        if tokio::time::timeout(worker.limits.drain, connections.wait()).await.is_err() {
+            let left = connections.len();
+            tracing::warn!(connections = left, "drain deadline passed, cutting off {left} connections");
+            worker.cut.cancel();
+            connections.wait().await;
+        }
+    };
+    let mut drained = pin!(drained);
+    let mut sweep = tokio::time::interval(SWEEP);
+    loop {
+        tokio::select! {
+            Some((update, done)) = inbox.recv() => {
+                update.apply(&mut worker.hosts.borrow_mut());
+                worker.has_table.set(true);
+                for instance in &update.gone {
+                    worker.pool.close(instance);
+                }
+                // Nobody may be waiting.
+                drop(done.send(()));
+            }
+            _ = sweep.tick() => {
+                heartbeat.beat();
+                worker.pool.sweep(Instant::now());
+            }
+            () = &mut drained => return Ok(()),
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, worker: Rc<Worker>, connections: TaskTracker) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = worker.stop.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                connections.spawn_local(serve(stream, peer, worker.clone()));
+                // The other workers listen on the same socket: let them have the next one.
+                tokio::task::yield_now().await;
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
+            Err(error) => {
+                tracing::error!(%error, "connections cannot be accepted: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// One client's connection, from accept to close.
+async fn serve(stream: TcpStream, peer: SocketAddr, worker: Rc<Worker>) {
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let _open = worker.totals.connection();
+    let (gate, control) = Gate::new(stream, worker.limits.clone());
+    let session = Rc::new(Session::new(worker.clone(), control.clone(), peer.ip()));
+    {
+        let service = service_fn(|request| {
+            let session = session.clone();
+            async move { Ok::<_, Infallible>(session.answer(request).await) }
+        });
+        let mut connection = pin!(http1::Builder::new().serve_connection(TokioIo::new(gate), service));
+        let mut stopping = false;
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%peer, error = &error as &dyn std::error::Error, "a client's connection ended");
+                    }
+                    break;
+                }
+                () = worker.stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = worker.cut.cancelled() => return,
+            }
+        }
+    }
+    let tunnel = session.take_tunnel();
+    drop(session);
+    let Some(tunnel) = tunnel else {
+        tokio::select! {
+            () = control.close() => {}
+            () = worker.cut.cancelled() => {}
+        }
+        return;
+    };
+    let Some((client, sent)) = control.into_tunnel() else { return };
+    tokio::select! {
+        ended = tunnel.run(client, sent, worker.limits.tunnel) => {
+            if let Err(error) = ended {
+                tracing::debug!(%peer, %error, "a tunnel ended");
+            }
+        }
+        () = worker.cut.cancelled() => {}
+    }
+}

@@ -1,0 +1,231 @@
+//! What dash calls. See [`dinp_common::api::control`].
+//!
+//! * `GET /v1/status`, `GET /v1/instances`, `GET|POST /v1/nodes`, `DELETE /v1/nodes/{name}`, `GET /v1/orphans`,
+//!   `DELETE /v1/orphans/{instance}`, `GET /v1/routers`, `DELETE /v1/routers/{name}`, `GET /v1/apps/{app}/logs`,
+//!   `POST /v1/hint`: service credential of role dash
+
+use super::Api;
+use crate::driver::Input;
+use crate::leader::Leadership;
+use crate::logs;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use dinp_common::api::Page;
+use dinp_common::api::agent::{NodeBundle, StreamKind};
+use dinp_common::api::control::{ClusterStatus, InstanceView, LogQuery, NodeAdd, NodeView, RouterView};
+use dinp_common::auth::{Credential, CredentialKind, Role};
+use dinp_common::error::ErrorChain;
+use dinp_common::model::{AppName, InstanceId, InvalidValue, NodeName};
+use dinp_common::problem::{ApiJson, ApiQuery, Problem};
+use dinp_common::store::{Change, StoreError, node};
+use http::{HeaderMap, StatusCode, header};
+use serde::Deserialize;
+
+pub fn router() -> Router<Api> {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/instances", get(instances))
+        .route("/v1/nodes", get(nodes).post(add_node))
+        .route("/v1/nodes/{name}", delete(remove_node))
+        .route("/v1/orphans", get(orphans))
+        .route("/v1/orphans/{instance}", delete(remove_orphan))
+        .route("/v1/routers", get(routers))
+        .route("/v1/routers/{name}", delete(forget_router))
+        .route("/v1/apps/{app}/logs", get(app_logs))
+        .route("/v1/hint", post(hint))
+}
+
+impl Api {
+    async fn dash(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        self.services.require(headers, &[Role::Dash]).await?;
+        self.leading().map(drop)
+    }
+}
+
+fn page<T>(items: Vec<T>) -> ApiJson<Page<T>> {
+    ApiJson(Page { items, next: None })
+}
+
+async fn status(State(api): State<Api>, headers: HeaderMap) -> Result<ApiJson<ClusterStatus>, Problem> {
+    api.dash(&headers).await?;
+    let leader = api.servers.first().map(ToString::to_string).unwrap_or_default();
+    let holdover = matches!(*api.leadership.borrow(), Leadership::Holdover { .. });
+    let status = api.driver.view(move |view| {
+        let status = view.core.status();
+        ClusterStatus {
+            cluster: view.cluster.to_owned(),
+            leader,
+            epoch: status.epoch,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            holdover,
+            frozen: status.frozen,
+            revision: status.revision,
+            synced_at: view.synced_at,
+            routes: status.routes,
+            nodes_ready: status.nodes_ready,
+            nodes_missing: status.nodes_missing,
+            instances_ready: status.instances_ready,
+            instances_wanted: status.instances_wanted,
+            problems: status.problems,
+        }
+    });
+    Ok(ApiJson(status.await?))
+}
+
+#[derive(Deserialize)]
+struct InstanceQuery {
+    app: Option<AppName>,
+}
+
+async fn instances(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    ApiQuery(query): ApiQuery<InstanceQuery>,
+) -> Result<ApiJson<Page<InstanceView>>, Problem> {
+    api.dash(&headers).await?;
+    Ok(page(api.driver.view(move |view| view.core.instances(query.app.as_ref())).await?))
+}
+
+async fn nodes(State(api): State<Api>, headers: HeaderMap) -> Result<ApiJson<Page<NodeView>>, Problem> {
+    api.dash(&headers).await?;
+    Ok(page(api.driver.view(|view| view.core.nodes()).await?))
+}
+
+async fn add_node(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    ApiJson(add): ApiJson<NodeAdd>,
+) -> Result<Response, Problem> {
+    api.dash(&headers).await?;
+    check_address(&add.address).map_err(|error| Problem::unprocessable("invalid-address", error.to_string()))?;
+    let cluster = api.driver.view(|view| view.cluster.to_owned()).await?;
+    let credential = Credential::generate(CredentialKind::Node, add.name.as_str());
+    let work = async {
+        let mut change = Change::begin(&api.pool).await?;
+        if node::exists(&mut change, &add.name).await? {
+            return Ok(false);
+        }
+        node::put(&mut change, &add.name, &add.address, &add.zone, &credential.secret_hash()).await?;
+        change.commit().await.map(|_| true)
+    };
+    if !work.await.map_err(|error| store_problem(&error))? {
+        let detail = format!("node \"{}\" exists already: remove it first, or choose another name", add.name);
+        return Err(Problem::conflict("node-exists", detail));
+    }
+    api.hint.notify_one();
+    let bundle = NodeBundle {
+        cluster,
+        node: add.name,
+        address: add.address,
+        servers: api.servers.iter().map(ToString::to_string).collect(),
+        ca: String::new(),
+        secret: credential.to_string(),
+        insecure_registry: api.insecure_registry.clone(),
+    };
+    Ok((StatusCode::CREATED, axum::Json(bundle)).into_response())
+}
+
+/// The address goes into every route as it is, so it must be a plain IP address or host name.
+fn check_address(address: &str) -> Result<(), InvalidValue> {
+    let is_ip = address.parse::<std::net::IpAddr>().is_ok();
+    let is_host = !address.is_empty()
+        && address.len() <= 253
+        && address.split('.').all(|label| label.to_ascii_lowercase().parse::<NodeName>().is_ok());
+    if is_ip || is_host {
+        return Ok(());
+    }
+    Err(InvalidValue::new("node address", address, "it must be an IP address or a host name, without a port"))
+}
+
+async fn remove_node(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    Path(name): Path<NodeName>,
+) -> Result<StatusCode, Problem> {
+    api.dash(&headers).await?;
+    let wanted = name.clone();
+    let view = api.driver.view(move |view| view.core.nodes().into_iter().find(|node| node.name == wanted)).await?;
+    if let Some(view) = view.filter(|node| node.instances > 0) {
+        let detail = format!("node \"{name}\" still has {} instances: they must be gone first", view.instances);
+        return Err(Problem::conflict("node-in-use", detail));
+    }
+    let work = async {
+        let mut change = Change::begin(&api.pool).await?;
+        let removed = node::remove(&mut change, &name).await?;
+        change.commit().await.map(|_| removed)
+    };
+    if !work.await.map_err(|error| store_problem(&error))? {
+        return Err(Problem::not_found(format!("there is no node \"{name}\"")));
+    }
+    api.hint.notify_one();
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn orphans(State(api): State<Api>, headers: HeaderMap) -> Result<ApiJson<Page<InstanceView>>, Problem> {
+    api.dash(&headers).await?;
+    Ok(page(api.driver.view(|view| view.core.orphans()).await?))
+}
+
+async fn remove_orphan(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    Path(instance): Path<InstanceId>,
+) -> Result<StatusCode, Problem> {
+    api.dash(&headers).await?;
+    api.driver.ask(|reply| Input::RemoveOrphan(instance, reply)).await??;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn routers(State(api): State<Api>, headers: HeaderMap) -> Result<ApiJson<Page<RouterView>>, Problem> {
+    api.dash(&headers).await?;
+    Ok(page(api.driver.view(|view| view.core.routers()).await?))
+}
+
+async fn forget_router(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Problem> {
+    api.dash(&headers).await?;
+    let wanted = name.clone();
+    let known = api.driver.view(move |view| view.core.routers().iter().any(|router| router.name == wanted)).await?;
+    if !known {
+        return Err(Problem::not_found(format!("there is no router \"{name}\"")));
+    }
+    super::router::forget(&api, name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn app_logs(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    Path(app): Path<AppName>,
+    ApiQuery(query): ApiQuery<LogQuery>,
+) -> Result<Response, Problem> {
+    api.dash(&headers).await?;
+    let instances = api.driver.view(move |view| view.core.instances(Some(&app))).await?;
+    let wanted = instances.into_iter().filter(|view| query.instance.as_ref().is_none_or(|id| *id == view.instance));
+    let tail = query.tail.unwrap_or(100).min(10_000);
+    let streams = wanted.map(|view| {
+        let kind = StreamKind::Logs { instance: view.instance, tail, follow: query.follow };
+        api.streams.open(view.node, kind)
+    });
+    let lines = logs::merge(streams.collect(), query.follow, api.shutdown.clone());
+    let content_type = [(header::CONTENT_TYPE, "application/x-ndjson")];
+    Ok((content_type, Body::from_stream(lines)).into_response())
+}
+
+async fn hint(State(api): State<Api>, headers: HeaderMap) -> Result<StatusCode, Problem> {
+    api.dash(&headers).await?;
+    api.hint.notify_one();
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// What the database refuses is not the caller's fault: it is told to try again.
+pub fn store_problem(error: &StoreError) -> Problem {
+    tracing::warn!(error = %ErrorChain(error), "the database could not be used for a request");
+    Problem::unavailable("database-unavailable", "the database cannot be used now; nothing was changed, try again")
+}

@@ -1,0 +1,90 @@
+//! The server's endpoints, by who calls them: [`agent`], [`router`], [`hm`], [`control`] (dash). `/health`, `/ready` and
+//! `/metrics` are everybody's.
+//!
+//! All but those need a credential, and all but those are answered by the leader alone: another server answers
+//! 503 `not-leader` with the leader's URL.
+
+mod agent;
+mod control;
+mod hm;
+mod router;
+
+use crate::driver::Handle;
+use crate::leader::Leadership;
+use crate::orders::OrdersHub;
+use crate::streams::Streams;
+use crate::sync::NodeSecrets;
+use axum::Router;
+use dinp_common::auth::{self, CredentialKind, ServiceAuth, hash_matches};
+use dinp_common::lifecycle::Lifecycle;
+use dinp_common::model::NodeName;
+use dinp_common::problem::Problem;
+use http::HeaderMap;
+use mysql_async::Pool;
+use std::sync::{Arc, PoisonError};
+use tokio::sync::{Notify, watch};
+use url::Url;
+
+/// What endpoints need.
+#[derive(Clone)]
+pub struct Api {
+    /// The way to the driver.
+    pub driver: Handle,
+    /// What this server is.
+    pub leadership: watch::Receiver<Leadership>,
+    /// Orders in force.
+    pub hub: OrdersHub,
+    /// Open streams.
+    pub streams: Streams,
+    /// Hashes of the nodes' secrets.
+    pub secrets: NodeSecrets,
+    /// Checks service credentials.
+    pub services: ServiceAuth,
+    /// The database, for what operators change.
+    pub pool: Pool,
+    /// Wakes the poll of desired state.
+    pub hint: Arc<Notify>,
+    /// URLs of all servers, for node bundles.
+    pub servers: Vec<Url>,
+    /// Registry that nodes reach over plain HTTP; empty if it has TLS.
+    pub insecure_registry: String,
+    /// Domain of the apps.
+    pub domain: String,
+    /// Ends long polls and streams.
+    pub shutdown: tokio_util::sync::CancellationToken,
+}
+
+impl Api {
+    /// Fails unless this server leads.
+    fn leading(&self) -> Result<u64, Problem> {
+        let leadership = self.leadership.borrow();
+        leadership.epoch().ok_or_else(|| match &*leadership {
+            Leadership::Standby { leader } => Problem::not_leader(leader.as_deref()),
+            Leadership::Leading { .. } | Leadership::Holdover { .. } => Problem::not_leader(None),
+        })
+    }
+
+    /// The node whose credential the request carries.
+    fn node(&self, headers: &HeaderMap) -> Result<NodeName, Problem> {
+        let credential = auth::bearer(headers)?;
+        let refused = || Problem::unauthorized("the node's credential is not known here");
+        if credential.kind != CredentialKind::Node {
+            return Err(refused());
+        }
+        let name: NodeName = credential.name.parse().map_err(|_| refused())?;
+        let secrets = self.secrets.read().unwrap_or_else(PoisonError::into_inner);
+        let known = secrets.get(&name).ok_or_else(refused)?;
+        if hash_matches(known, &credential.secret_hash()) { Ok(name) } else { Err(refused()) }
+    }
+}
+
+/// All endpoints.
+pub fn router(api: Api, lifecycle: &Lifecycle) -> Router {
+    Router::new()
+        .merge(agent::router())
+        .merge(router::router())
+        .merge(hm::router())
+        .merge(control::router())
+        .with_state(api)
+        .merge(dinp_common::metrics::ops_router(lifecycle))
+}

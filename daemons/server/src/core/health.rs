@@ -1,0 +1,101 @@
+//! Instances that do not do well, and what DINP may do about it on its own.
+//!
+//! The health monitor alone, or the agent alone, takes an instance out of the table (never so many that more than
+//! half of an app would be missing). Both together condemn it: a replacement comes first, then it is stopped. The same
+//! happens once to an instance that crashes again and again, and to those of a node without a usable Docker Engine.
+//! How many are condemned at a time is limited per app and per cluster.
+
+use super::fleet::{Condition, Doom, Instance, Node};
+use super::{Core, Desired, Tick};
+use dinp_common::api::agent::InstanceState;
+use dinp_common::api::hm::HmReport;
+use dinp_common::model::{InstanceId, NodeName};
+use std::collections::BTreeSet;
+
+const MINUTE_MS: u64 = 60_000;
+
+/// What one health monitor says.
+#[derive(Debug, Clone)]
+pub(super) struct Monitor {
+    pub heard: Tick,
+    pub unfit: BTreeSet<InstanceId>,
+}
+
+impl Core {
+    /// Takes in what a health monitor finds unfit.
+    pub fn hm_report(&mut self, report: &HmReport, now: Tick) {
+        let unfit = report.unfit.iter().map(|unfit| unfit.instance.clone()).collect();
+        self.monitors.insert(report.monitor.clone(), Monitor { heard: now, unfit });
+    }
+
+    /// Whether most of the monitors that are heard find it unfit.
+    fn is_unfit_to_monitors(&self, id: &InstanceId, now: Tick) -> bool {
+        let heard = self.monitors.values().filter(|monitor| now.saturating_sub(monitor.heard) < self.settings.verdict_ms);
+        let (mut all, mut against) = (0, 0);
+        for monitor in heard {
+            all += 1;
+            against += usize::from(monitor.unfit.contains(id));
+        }
+        against * 2 > all
+    }
+
+    /// Whether anybody finds it unfit.
+    pub(super) fn is_doubted(&self, instance: &Instance, now: Tick) -> bool {
+        instance.state() == InstanceState::Unfit || self.is_unfit_to_monitors(&instance.id, now)
+    }
+
+    /// Condemns what is to be replaced, within the budget, and takes back what has recovered.
+    pub(super) fn update_dooms(&mut self, desired: &Desired, now: Tick) {
+        self.monitors.retain(|_, monitor| now.saturating_sub(monitor.heard) < self.settings.verdict_ms);
+        self.kills.retain(|at| now.saturating_sub(*at) < MINUTE_MS);
+        let mut changes = Vec::new();
+        for app in desired.apps.values().filter(|app| !app.deleted && app.started) {
+            let condemned = self.fleet.of_app(&app.name).filter(|instance| instance.doom.is_some()).count();
+            let budget = (self.count(app) as usize * self.settings.kill_percent as usize / 100).max(1);
+            let mut left = budget.saturating_sub(condemned);
+            for instance in self.fleet.of_app(&app.name).filter(|instance| !instance.is_ending()) {
+                let found = self.find_doom(instance, now);
+                match (&instance.doom, found) {
+                    (None, Some(doom)) if left > 0 => {
+                        left -= 1;
+                        changes.push((instance.id.clone(), Some(doom)));
+                    }
+                    (Some(Doom::Crashing), None) if !instance.restarts.is_empty() => {}
+                    (Some(_), None) => changes.push((instance.id.clone(), None)),
+                    _ => {}
+                }
+            }
+        }
+        for (id, doom) in changes {
+            if doom.is_some() {
+                if self.kills.len() >= self.settings.kills_per_minute as usize || !self.may_destroy() {
+                    continue;
+                }
+                self.kills.push_back(now);
+            }
+            let Some(instance) = self.fleet.instances.get_mut(&id) else { continue };
+            instance.doom.clone_from(&doom);
+            let (app, node) = (instance.app.clone(), instance.node.clone());
+            let (kind, detail) = doom.map_or(("recovered", ""), |doom| ("condemned", doom.reason()));
+            self.event(Some(&app), Some(&id), Some(&node), kind, detail.to_owned());
+            self.changes += 1;
+        }
+    }
+
+    fn find_doom(&self, instance: &Instance, now: Tick) -> Option<Doom> {
+        let node = self.fleet.nodes.get(&instance.node).filter(|node| node.is_heard())?;
+        if node.docker_down_since.is_some_and(|since| now.saturating_sub(since) >= self.settings.docker_down_ms) {
+            return Some(Doom::DockerDown);
+        }
+        let ready_for = instance.ready_since.map_or(0, |since| now.saturating_sub(since));
+        let window = self.settings.crash_window_ms;
+        let restarts = instance.restarts.iter().filter(|at| now.saturating_sub(**at) < window).count();
+        let is_crashing = restarts >= self.settings.crash_restarts as usize && ready_for < self.settings.crash_forgive_ms;
+        let is_room = |(name, node): (&NodeName, &Node)| *name != instance.node && node.condition == Condition::Ready;
+        if is_crashing && !instance.relocated && self.fleet.nodes.iter().any(is_room) {
+            return Some(Doom::Crashing);
+        }
+        let is_unfit = instance.state() == InstanceState::Unfit && self.is_unfit_to_monitors(&instance.id, now);
+        is_unfit.then_some(Doom::Unfit)
+    }
+}

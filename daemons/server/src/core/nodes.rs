@@ -1,0 +1,158 @@
+//! How nodes are: ready, suspect, lost; when a new leader may begin; when too much looks dead at once.
+
+use super::fleet::{Condition, Node};
+use super::{Core, Desired, Tick};
+use dinp_common::model::NodeName;
+use std::collections::BTreeSet;
+
+/// Gap between two decisions from which on the leader itself was not listening.
+const DEAF_MS: u64 = 3_000;
+/// Time within which many nodes must not vanish.
+const VANISH_MS: u64 = 60_000;
+/// Share of nodes, in percent, that may vanish within that time; at least two may.
+const VANISH_PERCENT: usize = 30;
+
+/// Why nothing destructive is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Freeze {
+    pub reason: String,
+    /// Nobody is heard: there is no ground to place anything on either.
+    pub all_silent: bool,
+    /// Until then at least.
+    pub until: Tick,
+}
+
+impl Core {
+    /// Brings the conditions of all nodes up to now.
+    pub(super) fn update_nodes(&mut self, desired: &Desired, now: Tick) {
+        self.forgive_own_silence(now);
+        for name in desired.nodes.keys() {
+            self.fleet.nodes.entry(name.clone()).or_insert_with(|| Node::new(now));
+        }
+        let fleet = &mut self.fleet;
+        let by_node = &fleet.by_node;
+        fleet.nodes.retain(|name, node| {
+            desired.nodes.contains_key(name) || by_node.contains_key(name) || node.condition != Condition::Lost
+        });
+        let names: Vec<NodeName> = self.fleet.nodes.keys().cloned().collect();
+        for name in names {
+            let Some(node) = self.fleet.nodes.get_mut(&name) else { continue };
+            let before = node.condition;
+            node.condition = condition(node, &self.settings, now);
+            let after = node.condition;
+            if after == before {
+                continue;
+            }
+            node.lost_at = (after == Condition::Lost).then_some(now);
+            let kind = match after {
+                Condition::Ready if before > Condition::Unknown => "node_returned",
+                Condition::Ready => "node_ready",
+                Condition::Suspect => "node_suspect",
+                Condition::Lost => "node_lost",
+                Condition::Restarting | Condition::Unknown => continue,
+            };
+            self.event(None, None, Some(&name), kind, String::new());
+        }
+        self.update_freeze(desired, now);
+        self.update_settled(desired);
+    }
+
+    /// A leader that was stopped for a while has heard nothing because it did not listen.
+    fn forgive_own_silence(&mut self, now: Tick) {
+        let gap = now.saturating_sub(self.decided_at.unwrap_or(now));
+        self.decided_at = Some(now);
+        if gap < DEAF_MS {
+            return;
+        }
+        for node in self.fleet.nodes.values_mut() {
+            node.last_heard = node.last_heard.map(|at| (at + gap).min(now));
+            node.known_since = (node.known_since + gap).min(now);
+        }
+        self.routers.forgive(gap, now);
+    }
+
+    fn update_freeze(&mut self, desired: &Desired, now: Tick) {
+        let total = desired.nodes.len();
+        let announced = |node: &&Node| node.shutdown;
+        let nodes = || desired.nodes.keys().filter_map(|name| self.fleet.nodes.get(name));
+        let missing: Vec<&Node> =
+            nodes().filter(|node| matches!(node.condition, Condition::Suspect | Condition::Lost) && !node.shutdown).collect();
+        let all_silent = !missing.is_empty() && missing.len() + nodes().filter(announced).count() == total;
+        let allowed = (total * VANISH_PERCENT / 100).max(2);
+        let mut since: Vec<Tick> = missing.iter().map(|node| node.last_heard.unwrap_or(node.known_since)).collect();
+        since.sort_unstable();
+        let too_many = since.windows(allowed + 1).any(|window| window[allowed] - window[0] <= VANISH_MS);
+        let reason = if all_silent {
+            Some(format!("no node is heard ({} of {total} are silent)", missing.len()))
+        } else if too_many {
+            Some(format!("{} of {total} nodes are silent, most of them within a minute", missing.len()))
+        } else {
+            None
+        };
+        let before = self.freeze.take();
+        self.freeze = match (reason, before) {
+            (Some(reason), before) => {
+                if before.is_none() {
+                    self.event(None, None, None, "freeze", reason.clone());
+                }
+                Some(Freeze { reason, all_silent, until: now + self.settings.lost_ms })
+            }
+            (None, Some(before)) if now < before.until => Some(before),
+            (None, Some(_)) => {
+                self.event(None, None, None, "freeze_over", String::new());
+                None
+            }
+            (None, None) => None,
+        };
+    }
+
+    /// A new leader begins when each known node has acknowledged its epoch, or is lost.
+    fn update_settled(&mut self, desired: &Desired) {
+        if self.settled {
+            return;
+        }
+        self.unsettled = desired
+            .nodes
+            .keys()
+            .filter(|name| {
+                let Some(node) = self.fleet.nodes.get(*name) else { return true };
+                node.condition != Condition::Lost && !self.has_acknowledged(node)
+            })
+            .cloned()
+            .collect::<BTreeSet<_>>();
+        if self.unsettled.is_empty() {
+            self.settled = true;
+            self.event(None, None, None, "settled", format!("{} nodes known", desired.nodes.len()));
+        }
+    }
+
+    fn has_acknowledged(&self, node: &Node) -> bool {
+        node.synced && node.seen.epoch == self.epoch && node.seen.holder == self.holder
+    }
+
+    /// Whether instances may be placed.
+    pub(super) fn may_place(&self) -> bool {
+        self.settled && !self.freeze.as_ref().is_some_and(|freeze| freeze.all_silent)
+    }
+
+    /// Whether instances may be withdrawn and stopped.
+    pub(super) fn may_destroy(&self) -> bool {
+        self.settled && self.freeze.is_none() && !self.holdover
+    }
+}
+
+fn condition(node: &Node, settings: &super::Settings, now: Tick) -> Condition {
+    if node.shutdown {
+        return Condition::Lost;
+    }
+    let Some(heard) = node.last_heard else {
+        let unheard = now.saturating_sub(node.known_since) >= settings.unheard_ms;
+        return if unheard { Condition::Lost } else { Condition::Unknown };
+    };
+    match now.saturating_sub(heard) {
+        silence if silence < settings.suspect_ms => Condition::Ready,
+        _ if node.patience_until.is_some_and(|until| now < until) => Condition::Restarting,
+        silence if silence < settings.lost_ms => Condition::Suspect,
+        _ => Condition::Lost,
+    }
+}

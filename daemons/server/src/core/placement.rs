@@ -1,0 +1,125 @@
+//! Choosing nodes. What is chosen is booked at once, so that the next choice of the same round sees it.
+
+use super::fleet::{Condition, Instance};
+use super::{Core, Desired, ReleaseSpec, Tick};
+use dinp_common::api::agent::Capacity;
+use dinp_common::model::{AppName, InstanceId, NodeName, Resources};
+use std::cmp::Reverse;
+use std::fmt;
+
+/// Why no node takes an instance.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Refusal {
+    no_memory: usize,
+    no_cpu: usize,
+    cordoned: usize,
+    missing: usize,
+    docker_down: usize,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [
+            (self.no_memory, "short of memory"),
+            (self.no_cpu, "short of CPU"),
+            (self.cordoned, "cordoned"),
+            (self.missing, "not heard"),
+            (self.docker_down, "without a usable Docker Engine"),
+        ];
+        let words: Vec<String> =
+            parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+        match words.is_empty() {
+            true => f.write_str("there is no node"),
+            false => write!(f, "no node has room: {}", words.join(", ")),
+        }
+    }
+}
+
+/// The order in which nodes are taken: no instance that is to be left behind there, fewest of the release, fewest of
+/// the app, most free memory, name.
+type Score<'a> = (bool, usize, usize, Reverse<u32>, &'a NodeName);
+
+impl Core {
+    /// What may be booked on a node.
+    pub(super) fn bookable(&self, capacity: Capacity) -> Capacity {
+        let reserve = self.settings.host_reserve_memory_mb.min(capacity.memory_mb / 10);
+        Capacity { memory_mb: capacity.memory_mb - reserve, cpu_millis: capacity.cpu_millis }
+    }
+
+    fn choose<'a>(&self, desired: &'a Desired, app: &AppName, spec: &ReleaseSpec) -> Result<&'a NodeName, Refusal> {
+        let mut refusal = Refusal::default();
+        let mut best: Option<Score<'a>> = None;
+        for (name, wanted) in &desired.nodes {
+            let Some(node) = self.fleet.nodes.get(name).filter(|node| node.condition == Condition::Ready) else {
+                refusal.missing += 1;
+                continue;
+            };
+            if !self.orders.contains_key(name) {
+                refusal.missing += 1;
+                continue;
+            }
+            if wanted.cordoned {
+                refusal.cordoned += 1;
+                continue;
+            }
+            if node.docker_error.is_some() {
+                refusal.docker_down += 1;
+                continue;
+            }
+            let (has, booked) = (self.bookable(node.capacity), self.fleet.booked(name));
+            let Resources { memory_mb, cpu_millis, .. } = spec.resources;
+            if booked.memory_mb.saturating_add(memory_mb) > has.memory_mb {
+                refusal.no_memory += 1;
+                continue;
+            }
+            if booked.cpu_millis.saturating_add(cpu_millis) > has.cpu_millis {
+                refusal.no_cpu += 1;
+                continue;
+            }
+            let here = || self.fleet.of_node(name).filter(|instance| instance.app == *app);
+            let of_release = here().filter(|instance| instance.is_wanted() && instance.release == spec.id).count();
+            let of_app = here().filter(|instance| instance.is_wanted()).count();
+            let is_left = here().any(|instance| instance.doom.is_some());
+            let free = has.memory_mb - booked.memory_mb;
+            let score: Score<'a> = (is_left, of_release, of_app, Reverse(free), name);
+            if best.as_ref().is_none_or(|best| score < *best) {
+                best = Some(score);
+            }
+        }
+        best.map(|(.., name)| name).ok_or(refusal)
+    }
+
+    /// Places one more instance of a release, or says why not.
+    pub(super) fn place(
+        &mut self,
+        desired: &Desired,
+        app: &AppName,
+        spec: &ReleaseSpec,
+        now: Tick,
+    ) -> Result<InstanceId, Refusal> {
+        let node = self.choose(desired, app, spec)?.clone();
+        let id = self.draw_id();
+        let is_crashing = |other: &Instance| other.doom == Some(super::fleet::Doom::Crashing) && other.release == spec.id;
+        let mut instance = Instance::new(id.clone(), app.clone(), spec.id, node.clone(), now);
+        instance.relocated = self.fleet.of_app(app).any(is_crashing);
+        instance.ordered_in = Some(self.orders.get(&node).map_or(0, |orders| orders.generation) + 1);
+        instance.book(spec.resources);
+        self.fleet.insert(instance);
+        self.changes += 1;
+        self.event(Some(app), Some(&id), Some(&node), "start", format!("release {}", spec.id));
+        Ok(id)
+    }
+
+    fn draw_id(&mut self) -> InstanceId {
+        loop {
+            self.rng = self.rng.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut bits = self.rng;
+            bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            let id = InstanceId::from_bits(bits ^ (bits >> 31));
+            if !self.fleet.instances.contains_key(&id) && !self.fleet.gone.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+}

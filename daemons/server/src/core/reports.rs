@@ -1,0 +1,230 @@
+//! Taking in what agents say.
+//!
+//! A report counts in the order of its number within the agent's run; what is late or doubled changes nothing, and a
+//! gap asks for a full report. A report can name only what may be on that node: an instance that is known on another
+//! node is refused.
+
+use super::fleet::{Instance, Node};
+use super::{Core, Tick};
+use dinp_common::api::UnixMillis;
+use dinp_common::api::agent::{Goodbye, InstanceReport, InstanceState, Report, ReportReply};
+use dinp_common::model::{InstanceId, NodeName, Resources};
+use std::collections::BTreeSet;
+
+/// Runs of an agent that are remembered to tell what is late.
+const OLD_RUNS: usize = 8;
+
+/// What a report is good for.
+enum Worth {
+    /// Its content is the newest.
+    Take,
+    /// The agent lives, but something before this one is missing.
+    Resync,
+    /// It is late or doubled.
+    Nothing,
+}
+
+fn weigh(node: &Node, report: &Report) -> Worth {
+    if node.run_id == report.run_id {
+        return match report.seq {
+            seq if seq <= node.seq => Worth::Nothing,
+            _ if report.full => Worth::Take,
+            seq if node.synced && seq == node.seq + 1 => Worth::Take,
+            _ => Worth::Resync,
+        };
+    }
+    let late = node.old_runs.iter().any(|(run, seq)| *run == report.run_id && report.seq <= *seq);
+    match report.full {
+        _ if late => Worth::Nothing,
+        true => Worth::Take,
+        false => Worth::Resync,
+    }
+}
+
+impl Core {
+    /// Takes in what an agent reports.
+    pub fn report(&mut self, name: &NodeName, report: &Report, now: Tick, wall: UnixMillis) -> ReportReply {
+        self.wall_offset = wall - UnixMillis::try_from(now).unwrap_or(UnixMillis::MAX);
+        let mut reply = ReportReply { resync: false, epoch: self.epoch };
+        if report.cluster != self.cluster {
+            return reply;
+        }
+        let node = self.fleet.nodes.entry(name.clone()).or_insert_with(|| Node::new(now));
+        match weigh(node, report) {
+            Worth::Nothing => return reply,
+            Worth::Resync => {
+                node.last_heard = Some(now);
+                node.last_report = Some(wall);
+                reply.resync = true;
+                return reply;
+            }
+            Worth::Take => {}
+        }
+        take_facts(node, report, now, wall);
+        let higher = report.seen.epoch > self.epoch;
+        let other = report.seen.epoch == self.epoch && report.seen.holder != self.holder && !report.seen.holder.is_empty();
+        if higher || other {
+            self.refused_by = self.refused_by.max(Some(report.seen.epoch));
+        }
+        let named: BTreeSet<&InstanceId> = report.instances.iter().map(|instance| &instance.instance).collect();
+        for instance in &report.instances {
+            self.take_instance(name, instance, now);
+        }
+        for id in report.removed.iter().filter(|id| !named.contains(id)) {
+            if self.fleet.instances.get(id).is_some_and(|instance| instance.node == *name) {
+                self.take_gone(id);
+            }
+        }
+        self.take_missing(name, report, &named, now);
+        self.note_held_ports(name);
+        reply
+    }
+
+    /// Takes in that an agent stops.
+    pub fn goodbye(&mut self, name: &NodeName, goodbye: Goodbye, now: Tick) {
+        let node = self.fleet.nodes.entry(name.clone()).or_insert_with(|| Node::new(now));
+        match goodbye {
+            Goodbye::Restart => node.patience_until = Some(now + self.settings.restart_patience_ms),
+            Goodbye::Shutdown => node.shutdown = true,
+        }
+    }
+
+    fn take_instance(&mut self, name: &NodeName, report: &InstanceReport, now: Tick) {
+        let id = &report.instance;
+        if self.fleet.instances.get(id).is_some_and(|known| known.node != *name && known.inherited.is_some()) {
+            self.fleet.remove(id);
+        }
+        match self.fleet.instances.get(id) {
+            Some(known) if known.node != *name => {
+                let detail = format!("it is known on node {}", known.node);
+                self.event(Some(&report.app), Some(id), Some(name), "report_refused", detail);
+                return;
+            }
+            Some(_) => {}
+            None => {
+                let mut instance = Instance::new(id.clone(), report.app.clone(), report.release, name.clone(), now);
+                instance.maybe_routed = true;
+                instance.left = self.table.version_without(id);
+                self.fleet.insert(instance);
+            }
+        }
+        let window = self.settings.crash_window_ms;
+        let Some(instance) = self.fleet.instances.get_mut(id) else { return };
+        let before = instance.report.as_ref().map(|report| (report.state, report.since, report.restarts));
+        instance.inherited = None;
+        instance.missing_since = None;
+        instance.book(Resources {
+            memory_mb: report.memory_mb,
+            cpu_millis: report.cpu_millis,
+            cpu_limit_millis: None,
+        });
+        let started_again = before.map_or(0, |(_, _, restarts)| report.restarts.saturating_sub(restarts));
+        for _ in 0..started_again.min(100) {
+            instance.restarts.push_back(now);
+        }
+        while instance.restarts.front().is_some_and(|at| at + window < now) {
+            instance.restarts.pop_front();
+        }
+        let is_back_off = report.state == InstanceState::BackOff;
+        let fell = is_back_off && before.is_none_or(|(state, since, _)| state != report.state || since != report.since);
+        if fell && !instance.was_ready {
+            instance.failures += 1;
+        }
+        if !instance.was_ready && instance.ordered_in.is_some() {
+            instance.failures = instance.failures.max(report.restarts);
+        }
+        match report.state {
+            InstanceState::Ready if instance.ready_since.is_none() || started_again > 0 => {
+                instance.ready_since = Some(now);
+            }
+            InstanceState::Ready => {}
+            _ => instance.ready_since = None,
+        }
+        instance.was_ready |= matches!(report.state, InstanceState::Ready | InstanceState::Unfit);
+        // What the node had before this leader heard of it is no news.
+        let is_news = before.is_some() || instance.ordered_in.is_some();
+        let state_before = before.map(|(state, ..)| state);
+        instance.report = Some(InstanceReport {
+            app: instance.app.clone(),
+            release: instance.release,
+            ..report.clone()
+        });
+        if is_news && (state_before != Some(report.state) || started_again > 0) {
+            self.tell_transition(name, report, started_again > 0 || fell);
+        }
+    }
+
+    fn tell_transition(&mut self, name: &NodeName, report: &InstanceReport, ended: bool) {
+        let detail = match report.exit_code {
+            Some(code) if ended && report.reason.is_empty() => format!("exit code {code}"),
+            Some(code) if ended => format!("exit code {code}: {}", report.reason),
+            _ => report.reason.clone(),
+        };
+        let kind = match report.state {
+            _ if ended && report.reason.to_ascii_lowercase().contains("out of memory") => "out_of_memory",
+            _ if ended => "exit",
+            InstanceState::Ready => "ready",
+            InstanceState::Unfit => "unfit",
+            _ => return,
+        };
+        self.event(Some(&report.app), Some(&report.instance), Some(name), kind, detail);
+    }
+
+    fn take_gone(&mut self, id: &InstanceId) {
+        let Some(instance) = self.fleet.remove(id) else { return };
+        let kind = if instance.is_ending() { "stopped" } else { "vanished" };
+        self.event(Some(&instance.app), Some(id), Some(&instance.node), kind, String::new());
+    }
+
+    /// What this leader or a report has placed on the node, and this report does not show.
+    fn take_missing(&mut self, name: &NodeName, report: &Report, named: &BTreeSet<&InstanceId>, now: Tick) {
+        let is_ours = report.seen.epoch == self.epoch && report.seen.holder == self.holder;
+        let mut gone = Vec::new();
+        let ids: Vec<InstanceId> = self.fleet.of_node(name).map(|instance| instance.id.clone()).collect();
+        for id in ids.into_iter().filter(|id| !named.contains(id)) {
+            let Some(instance) = self.fleet.instances.get_mut(&id) else { continue };
+            let is_accepted = is_ours && instance.ordered_in.is_some_and(|at| at <= report.seen.generation);
+            if instance.report.is_some() || instance.inherited.is_some() {
+                if report.full {
+                    gone.push(id);
+                }
+            } else if is_accepted {
+                // An agent lists what it has accepted; one that does not is given a moment.
+                let since = *instance.missing_since.get_or_insert(now);
+                if now.saturating_sub(since) >= self.settings.suspect_ms {
+                    gone.push(id);
+                }
+            }
+        }
+        for id in gone {
+            self.take_gone(&id);
+        }
+    }
+}
+
+fn take_facts(node: &mut Node, report: &Report, now: Tick, wall: UnixMillis) {
+    if node.run_id != report.run_id {
+        if !node.run_id.is_empty() {
+            node.old_runs.push_back((std::mem::take(&mut node.run_id), node.seq));
+        }
+        if node.old_runs.len() > OLD_RUNS {
+            node.old_runs.pop_front();
+        }
+        node.run_id.clone_from(&report.run_id);
+    }
+    node.seq = report.seq;
+    node.synced = true;
+    node.last_heard = Some(now);
+    node.last_report = Some(wall);
+    node.seen.clone_from(&report.seen);
+    node.capacity = report.capacity;
+    node.agent_version.clone_from(&report.agent_version);
+    node.docker_error.clone_from(&report.docker_error);
+    match node.docker_error {
+        Some(_) => node.docker_down_since = node.docker_down_since.or(Some(now)),
+        None => node.docker_down_since = None,
+    }
+    node.patience_until = None;
+    node.shutdown = false;
+    node.held.clone_from(&report.held_ports);
+}

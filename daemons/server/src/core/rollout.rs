@@ -1,0 +1,271 @@
+//! Deployments: how far each one is, and when it fails.
+//!
+//! ```text
+//!   pending -> rolling -> verifying -> succeeded
+//!      |          |           |
+//!      |          +-----+-----+   failed starts, no progress, or a person cancels
+//!      |                v
+//!      |          rolling_back -> rolled_back, or cancelled if a person wanted it
+//!      +-> cancelled
+//!   any of them -> superseded, when a newer deployment is there
+//! ```
+//!
+//! A deployment only says which release is the goal; `plan` does the rest.
+
+use super::plan::Standing;
+use super::{Core, DeploymentUpdate, Desired, DesiredApp, DesiredDeployment, Tick};
+use dinp_common::api::agent::InstanceState;
+use dinp_common::api::people::DeploymentState;
+use dinp_common::model::AppName;
+use std::collections::BTreeMap;
+
+/// Time after which an update is told again that no desired state has shown.
+const REPEAT_MS: u64 = 1_000;
+
+/// One deployment at work.
+#[derive(Debug, Clone)]
+pub(super) struct Rollout {
+    pub id: u64,
+    pub release: u64,
+    pub previous: Option<u64>,
+    pub state: DeploymentState,
+    pub reason: String,
+    pub cancel: bool,
+    /// Best standing so far in this state: serving, and leftovers away.
+    progress: (usize, usize),
+    progress_at: Tick,
+    verify_since: Option<Tick>,
+    told: Option<(DeploymentState, String, Tick)>,
+}
+
+impl Rollout {
+    fn begin(wanted: &DesiredDeployment, in_force: Option<u64>, now: Tick) -> Self {
+        Self {
+            id: wanted.id,
+            release: wanted.release,
+            previous: if wanted.state == DeploymentState::Pending { in_force } else { wanted.previous.or(in_force) },
+            state: wanted.state,
+            reason: String::new(),
+            cancel: wanted.cancel,
+            progress: (0, 0),
+            progress_at: now,
+            verify_since: None,
+            told: (wanted.state != DeploymentState::Pending).then_some((wanted.state, String::new(), now)),
+        }
+    }
+
+    fn update(&self, app: &AppName) -> DeploymentUpdate {
+        DeploymentUpdate {
+            id: self.id,
+            app: app.clone(),
+            state: self.state,
+            reason: self.reason.clone(),
+            previous: self.previous,
+            release_in_force: (self.state == DeploymentState::Succeeded).then_some(self.release),
+        }
+    }
+
+    /// When time alone takes it further.
+    pub(super) fn wake(&self, settings: &super::Settings) -> Option<Tick> {
+        self.verify_since.map(|since| since + settings.verify_ms)
+    }
+
+    fn turn(&mut self, state: DeploymentState, reason: String, now: Tick) {
+        self.state = state;
+        self.reason = reason;
+        self.progress = (0, 0);
+        self.progress_at = now;
+        self.verify_since = None;
+    }
+}
+
+/// What is written of deployments that ended here: until desired state shows it.
+pub(super) type Ended = BTreeMap<u64, (DeploymentUpdate, Option<Tick>)>;
+
+impl Core {
+    /// The release that is in force: the one that the last deployment brought counts before the database shows it.
+    pub(super) fn in_force(&self, app: &DesiredApp) -> Option<u64> {
+        match self.rollouts.get(&app.name) {
+            Some(rollout) if rollout.state == DeploymentState::Succeeded => Some(rollout.release),
+            _ => app.release,
+        }
+    }
+
+    /// The release that the app is being brought to.
+    pub(super) fn goal(&self, app: &DesiredApp) -> Option<u64> {
+        let Some(rollout) = self.rollouts.get(&app.name) else { return app.release };
+        match rollout.state {
+            DeploymentState::Rolling | DeploymentState::Verifying | DeploymentState::Succeeded => Some(rollout.release),
+            _ => rollout.previous,
+        }
+    }
+
+    /// Brings what is at work in line with what people asked for.
+    pub(super) fn sync_rollouts(&mut self, desired: &Desired, now: Tick) {
+        self.rollouts.retain(|name, _| desired.apps.contains_key(name));
+        for app in desired.apps.values() {
+            let wanted = app.deployment.as_ref();
+            match (self.rollouts.get_mut(&app.name), wanted) {
+                (Some(rollout), Some(wanted)) if rollout.id == wanted.id => rollout.cancel |= wanted.cancel,
+                (Some(_), None) => {
+                    self.rollouts.remove(&app.name);
+                }
+                (None, None) => {}
+                (_, Some(wanted)) => {
+                    let begun = Rollout::begin(wanted, self.in_force(app), now);
+                    if let Some(before) = self.rollouts.insert(app.name.clone(), begun) {
+                        self.end_older(app, &before);
+                    }
+                }
+            }
+            for id in &app.older_deployments {
+                self.ended.entry(*id).or_insert_with(|| {
+                    let update = DeploymentUpdate {
+                        id: *id,
+                        app: app.name.clone(),
+                        state: DeploymentState::Superseded,
+                        reason: "a newer deployment took its place".to_owned(),
+                        previous: None,
+                        release_in_force: None,
+                    };
+                    (update, None)
+                });
+            }
+        }
+        let is_open = |app: &AppName, id: &u64| {
+            desired.apps.get(app).is_some_and(|app| app.older_deployments.contains(id))
+        };
+        self.ended.retain(|id, (update, told)| told.is_none() || is_open(&update.app, id));
+    }
+
+    fn end_older(&mut self, app: &DesiredApp, before: &Rollout) {
+        let mut update = before.update(&app.name);
+        if !before.state.is_final() {
+            update.state = DeploymentState::Superseded;
+            update.reason = "a newer deployment took its place".to_owned();
+        }
+        // What it had brought into force stays written even though a newer one is there.
+        self.ended.insert(before.id, (update, None));
+    }
+
+    /// Takes the app's deployment a step further, if its standing allows.
+    pub(super) fn advance(&mut self, app: &DesiredApp, standing: &Standing, now: Tick) {
+        let Some(mut rollout) = self.rollouts.get(&app.name).cloned() else { return };
+        let before = rollout.state;
+        self.step(&mut rollout, app, standing, now);
+        if rollout.state != before {
+            self.changes += 1;
+            let detail = format!("deployment {}: {} {}", rollout.id, rollout.state.as_str(), rollout.reason);
+            self.event(Some(&app.name), None, None, "deployment", detail.trim_end().to_owned());
+        }
+        self.rollouts.insert(app.name.clone(), rollout);
+    }
+
+    fn step(&self, rollout: &mut Rollout, app: &DesiredApp, standing: &Standing, now: Tick) {
+        use DeploymentState::{Cancelled, Pending, RolledBack, Rolling, RollingBack, Succeeded, Verifying};
+        if !self.settled || self.holdover || rollout.state.is_final() {
+            rollout.progress_at = now;
+            return;
+        }
+        let count = self.count(app) as usize;
+        match rollout.state {
+            Pending if rollout.cancel => rollout.turn(Cancelled, "a person cancelled it".to_owned(), now),
+            Pending if app.deleted => rollout.turn(Cancelled, "the app was deleted".to_owned(), now),
+            Pending if !app.releases.contains_key(&rollout.release) => {
+                rollout.reason = format!("release {} is not known", rollout.release);
+            }
+            Pending => rollout.turn(Rolling, String::new(), now),
+            Rolling | Verifying if rollout.cancel => {
+                rollout.turn(RollingBack, "a person cancelled it".to_owned(), now);
+            }
+            Rolling | Verifying if app.deleted => {
+                rollout.turn(RollingBack, "the app was deleted".to_owned(), now);
+            }
+            Rolling | Verifying => {
+                if let Some(reason) = self.failure(rollout, app, standing, now) {
+                    rollout.turn(RollingBack, reason, now);
+                    return;
+                }
+                let is_whole = standing.serving >= count && standing.leftovers == 0;
+                rollout.verify_since = is_whole.then(|| rollout.verify_since.unwrap_or(now));
+                match rollout.verify_since {
+                    Some(since) if now.saturating_sub(since) >= self.settings.verify_ms => {
+                        rollout.turn(Succeeded, String::new(), now);
+                    }
+                    Some(_) => rollout.state = Verifying,
+                    None => rollout.state = Rolling,
+                }
+            }
+            RollingBack => {
+                let is_back = rollout.previous.is_none() || standing.serving >= count;
+                if is_back && standing.leftovers == 0 {
+                    let end = if rollout.cancel { Cancelled } else { RolledBack };
+                    rollout.turn(end, rollout.reason.clone(), now);
+                }
+            }
+            Succeeded | RolledBack | Cancelled | DeploymentState::Superseded => {}
+        }
+    }
+
+    /// Why the deployment has failed, if it has. Notes progress, and what it waits for.
+    fn failure(&self, rollout: &mut Rollout, app: &DesiredApp, standing: &Standing, now: Tick) -> Option<String> {
+        let failed = self.fleet.of_app(&app.name).find(|one| {
+            one.release == rollout.release
+                && one.failures >= self.settings.start_failures
+                && one.state() != InstanceState::Ready
+        });
+        if let Some(one) = failed {
+            let why = one.report.as_ref().map_or("", |report| report.reason.as_str());
+            let text = format!("instance {} on {} failed {} times to start: {why}", one.id.short(), one.node, one.failures);
+            return Some(text.trim_end_matches([':', ' ']).to_owned());
+        }
+        let away = usize::MAX - standing.leftovers;
+        let better = (standing.serving.max(rollout.progress.0), away.max(rollout.progress.1));
+        let lagging = self.published().map_or(Vec::new(), |(version, _)| self.lagging(version, now));
+        if better != rollout.progress || self.freeze.is_some() || !lagging.is_empty() {
+            rollout.progress = better;
+            rollout.progress_at = now;
+        }
+        rollout.reason = match (&standing.refused, lagging.is_empty()) {
+            (Some(refused), _) => refused.clone(),
+            (None, false) if now.saturating_sub(self.published_at) >= self.settings.router_read_ms => {
+                format!("waiting for the router {} to take the table over", lagging.join(", "))
+            }
+            _ => String::new(),
+        };
+        let late = now.saturating_sub(rollout.progress_at) >= self.settings.progress_deadline_ms;
+        late.then(|| {
+            let secs = self.settings.progress_deadline_ms / 1_000;
+            let text = format!("no progress in {secs} s, {} of {} new instances serve: {}",
+                standing.serving, self.count(app), rollout.reason);
+            text.trim_end_matches([':', ' ']).to_owned()
+        })
+    }
+
+    /// What is to be written now: what is new, and what desired state does not show yet.
+    pub(super) fn tell_deployments(&mut self, desired: &Desired, now: Tick) -> Vec<DeploymentUpdate> {
+        let mut updates = Vec::new();
+        for (update, told) in self.ended.values_mut() {
+            if told.is_none_or(|at| now.saturating_sub(at) >= REPEAT_MS) {
+                *told = Some(now);
+                updates.push(update.clone());
+            }
+        }
+        for (name, rollout) in &mut self.rollouts {
+            let shown = desired.apps.get(name).and_then(|app| app.deployment.as_ref()).map(|shown| shown.state);
+            let is_new = match &rollout.told {
+                None => rollout.state != DeploymentState::Pending || !rollout.reason.is_empty(),
+                Some((state, reason, at)) => {
+                    let differs = *state != rollout.state || *reason != rollout.reason;
+                    let unseen = shown != Some(rollout.state) && now.saturating_sub(*at) >= REPEAT_MS;
+                    differs || unseen
+                }
+            };
+            if is_new {
+                rollout.told = Some((rollout.state, rollout.reason.clone(), now));
+                updates.push(rollout.update(name));
+            }
+        }
+        updates
+    }
+}

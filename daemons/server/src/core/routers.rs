@@ -1,0 +1,127 @@
+//! What routers have confirmed.
+//!
+//! A router is live from its first report until it says goodbye or is forgotten. One that has answered neither report
+//! nor read for a while is left out of confirmations, and is back in with its first answer. Ports wait for every
+//! router that is not forgotten, the silent ones too: those may come back with an old table.
+
+use super::{Core, Tick};
+use dinp_common::api::router::RouterReport;
+use dinp_common::model::{InstanceId, Version};
+use std::collections::BTreeMap;
+
+/// One router.
+#[derive(Debug, Clone)]
+pub(super) struct Router {
+    pub status_url: String,
+    pub version: String,
+    pub applied: Version,
+    pub in_flight: BTreeMap<InstanceId, u64>,
+    pub known_since: Tick,
+    pub last_heard: Option<Tick>,
+    pub said_goodbye: bool,
+}
+
+impl Router {
+    fn silence(&self, now: Tick) -> u64 {
+        now.saturating_sub(self.last_heard.unwrap_or(self.known_since))
+    }
+
+    pub(super) fn is_live(&self, now: Tick, timeout_ms: u64) -> bool {
+        !self.said_goodbye && self.silence(now) < timeout_ms
+    }
+
+    /// A table of another epoch says nothing about ours.
+    fn has_applied(&self, version: Version) -> bool {
+        self.applied.epoch == version.epoch && self.applied >= version
+    }
+}
+
+/// All routers that are not forgotten.
+#[derive(Debug, Default)]
+pub(super) struct Routers {
+    pub all: BTreeMap<String, Router>,
+}
+
+impl Routers {
+    pub(super) fn know(&mut self, name: String, status_url: String, now: Tick) {
+        let router = Router {
+            status_url,
+            version: String::new(),
+            applied: Version::ZERO,
+            in_flight: BTreeMap::new(),
+            known_since: now,
+            last_heard: None,
+            said_goodbye: false,
+        };
+        self.all.entry(name).or_insert(router);
+    }
+
+    pub(super) fn forgive(&mut self, gap: u64, now: Tick) {
+        for router in self.all.values_mut() {
+            router.last_heard = router.last_heard.map(|at| (at + gap).min(now));
+            router.known_since = (router.known_since + gap).min(now);
+        }
+    }
+
+    fn live(&self, now: Tick, timeout_ms: u64) -> impl Iterator<Item = (&String, &Router)> {
+        self.all.iter().filter(move |(_, router)| router.is_live(now, timeout_ms))
+    }
+}
+
+impl Core {
+    /// Takes in what a router says, or what the shell has read from its status listener.
+    pub fn router_report(&mut self, report: &RouterReport, now: Tick) {
+        self.routers.know(report.router.clone(), report.status_url.clone(), now);
+        let Some(router) = self.routers.all.get_mut(&report.router) else { return };
+        router.status_url.clone_from(&report.status_url);
+        router.version.clone_from(&report.version);
+        router.applied = report.applied;
+        router.in_flight.clone_from(&report.in_flight);
+        router.last_heard = Some(now);
+        router.said_goodbye = false;
+        if report.applied.epoch > self.epoch {
+            self.refused_by = self.refused_by.max(Some(report.applied.epoch));
+        }
+    }
+
+    /// Takes in that a router stops on purpose.
+    pub fn router_goodbye(&mut self, router: &str) {
+        if let Some(router) = self.routers.all.get_mut(router) {
+            router.said_goodbye = true;
+        }
+    }
+
+    /// Forgets a router because a person said so.
+    pub fn router_forget(&mut self, router: &str) {
+        self.routers.all.remove(router);
+    }
+
+    /// Routers whose last word is too old: name and URL of the status listener, for the shell to read.
+    pub fn routers_to_read(&self, now: Tick) -> Vec<(String, String)> {
+        let is_due = |router: &Router| !router.said_goodbye && router.silence(now) >= self.settings.router_read_ms;
+        let due = self.routers.all.iter().filter(|(_, router)| is_due(router));
+        due.map(|(name, router)| (name.clone(), router.status_url.clone())).collect()
+    }
+
+    /// Whether every live router has this table or a later one.
+    pub(super) fn is_confirmed(&self, version: Version, now: Tick) -> bool {
+        self.routers.live(now, self.settings.router_timeout_ms).all(|(_, router)| router.has_applied(version))
+    }
+
+    /// Whether every router that is not forgotten has this table or a later one.
+    pub(super) fn is_confirmed_by_all(&self, version: Version) -> bool {
+        self.routers.all.values().all(|router| router.has_applied(version))
+    }
+
+    /// Whether no live router has a request in flight to an instance that is out of the table.
+    pub(super) fn is_drained(&self, instance: &InstanceId, now: Tick) -> bool {
+        let mut live = self.routers.live(now, self.settings.router_timeout_ms);
+        live.all(|(_, router)| router.in_flight.get(instance).is_none_or(|count| *count == 0))
+    }
+
+    /// Live routers that do not have this table yet.
+    pub(super) fn lagging(&self, version: Version, now: Tick) -> Vec<&str> {
+        let live = self.routers.live(now, self.settings.router_timeout_ms);
+        live.filter(|(_, router)| !router.has_applied(version)).map(|(name, _)| name.as_str()).collect()
+    }
+}

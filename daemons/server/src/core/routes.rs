@@ -1,0 +1,304 @@
+//! The route table: what it says now, what was handed out, what is published, and what each version means for the
+//! instances that came into it or left it.
+//!
+//! One table at a time is on its way to Redis. As long as it is not known to be there, neither what it added nor what
+//! it took away counts; after a failure nobody knows, and a table is handed out again, changed or not.
+
+use super::fleet::{Condition, Gone, Instance};
+use super::{Core, Desired, DesiredApp, Tick};
+use dinp_common::api::agent::InstanceState;
+use dinp_common::model::{AppName, InstanceId, NodeName, Version};
+use dinp_common::routes::{AppRoutes, Endpoint, EndpointState, RouteOptions, RouteState, Table};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Share of each endpoint: all alike, with room below for less.
+const WEIGHT: u32 = 100;
+
+/// What was handed out and what is published.
+#[derive(Debug, Default)]
+pub(super) struct TableState {
+    /// Table of the leader before, as read from Redis, until it was taken in.
+    pub adopted: Option<Table>,
+    /// The same, for as long as this leader may not take anything out of it.
+    pub floor: Option<Table>,
+    /// Endpoints of the table before whose node is not known.
+    pub strays: BTreeMap<InstanceId, (AppName, Endpoint)>,
+    /// Last table that was handed out.
+    pub handed: Option<Table>,
+    /// It is on its way.
+    pub outstanding: bool,
+    /// Nobody knows whether it arrived.
+    pub unsure: bool,
+    /// Last table that is known to be in Redis.
+    pub published: Option<(Version, Table)>,
+    /// Instances in it.
+    pub routed: BTreeSet<InstanceId>,
+    /// Instances in tables that were handed out since.
+    pub handed_out: BTreeSet<InstanceId>,
+}
+
+impl TableState {
+    /// Whether some table that routers may have after the published one holds the instance.
+    pub(super) fn may_hold(&self, id: &InstanceId) -> bool {
+        self.routed.contains(id) || self.handed_out.contains(id)
+    }
+
+    /// The version that is known to be without the instance now.
+    pub(super) fn version_without(&self, id: &InstanceId) -> Option<Version> {
+        let (version, _) = self.published.as_ref()?;
+        (!self.may_hold(id)).then_some(*version)
+    }
+}
+
+fn instances_of(table: &Table) -> BTreeSet<InstanceId> {
+    table.values().flat_map(|routes| &routes.endpoints).map(|endpoint| endpoint.instance.clone()).collect()
+}
+
+/// `host:port`, with brackets around an IPv6 address.
+pub(super) fn join(host: &str, port: u16) -> String {
+    match host.contains(':') && !host.starts_with('[') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    }
+}
+
+fn host_of(addr: &str) -> &str {
+    let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']')
+}
+
+impl Core {
+    /// Takes in the table of the leader before, read from Redis (an empty one if there is none). To be called once
+    /// after `lead`, as soon as Redis can be read: it keeps the endpoints of nodes that are not heard yet. Without it
+    /// the first table waits until every known node was heard or is lost.
+    pub fn adopt_routes(&mut self, table: Table, _now: Tick) {
+        if self.table.published.is_none() && !table.is_empty() {
+            self.table.adopted = Some(table);
+        }
+    }
+
+    /// The shell has written the table of the last decision under this version.
+    pub fn routes_published(&mut self, version: Version, now: Tick) {
+        let Some(table) = self.table.handed.clone().filter(|_| self.table.outstanding) else { return };
+        self.published_at = now;
+        self.table.outstanding = false;
+        self.table.unsure = false;
+        self.table.routed = instances_of(&table);
+        self.table.handed_out.clear();
+        self.table.published = Some((version, table));
+        for instance in self.fleet.instances.values_mut() {
+            if self.table.routed.contains(&instance.id) {
+                instance.entered = instance.entered.or(Some(version));
+                instance.left = None;
+            } else {
+                instance.left = instance.left.or(Some(version));
+                instance.entered = None;
+            }
+        }
+        for (id, gone) in &mut self.fleet.gone {
+            gone.left = match self.table.routed.contains(id) {
+                true => None,
+                false => gone.left.or(Some(version)),
+            };
+        }
+    }
+
+    /// The shell could not write the table, or does not know whether it did: the next decision hands one out again.
+    pub fn routes_failed(&mut self, _now: Tick) {
+        self.table.unsure |= self.table.outstanding;
+        self.table.outstanding = false;
+    }
+
+    /// The table that was published last: for the comparison with what Redis holds.
+    pub fn published(&self) -> Option<(Version, &Table)> {
+        self.table.published.as_ref().map(|(version, table)| (*version, table))
+    }
+
+    /// Makes instances of the endpoints of the leader before, so that they stay until their nodes are heard.
+    pub(super) fn take_adopted(&mut self, desired: &Desired, now: Tick) {
+        let Some(table) = self.table.adopted.take() else { return };
+        for (app, routes) in &table {
+            for endpoint in &routes.endpoints {
+                if self.fleet.instances.contains_key(&endpoint.instance) {
+                    continue;
+                }
+                let host = host_of(&endpoint.addr);
+                let at = |address: &str| address.trim_start_matches('[').trim_end_matches(']') == host;
+                let node = desired.nodes.values().find(|node| at(&node.address)).map(|node| node.name.clone());
+                let heard = |node: &NodeName| self.fleet.nodes.get(node).is_some_and(|node| node.synced);
+                match node {
+                    Some(node) if heard(&node) => {}
+                    Some(node) => {
+                        let id = endpoint.instance.clone();
+                        let mut instance = Instance::new(id, app.clone(), endpoint.release, node, now);
+                        instance.maybe_routed = true;
+                        instance.was_ready = true;
+                        instance.inherited = Some(endpoint.clone());
+                        self.fleet.insert(instance);
+                    }
+                    None => {
+                        self.table.strays.insert(endpoint.instance.clone(), (app.clone(), endpoint.clone()));
+                    }
+                }
+            }
+        }
+        if !self.settled {
+            self.table.floor = Some(table);
+        }
+    }
+
+    /// Hands out the table, when it is another one than before.
+    pub(super) fn next_table(&mut self, desired: &Desired, now: Tick) -> Option<Table> {
+        if self.settled {
+            self.table.floor = None;
+        }
+        if self.table.outstanding || (!self.settled && self.table.floor.is_none()) {
+            return None;
+        }
+        let known = &self.fleet.instances;
+        self.table.strays.retain(|id, _| !known.contains_key(id));
+        let table = self.build_table(desired, now);
+        if self.table.handed.as_ref() == Some(&table) && !self.table.unsure {
+            return None;
+        }
+        let held = instances_of(&table);
+        for id in &held {
+            if let Some(instance) = self.fleet.instances.get_mut(id) {
+                instance.maybe_routed = true;
+            }
+        }
+        self.table.handed_out.extend(held);
+        self.table.outstanding = true;
+        self.table.handed = Some(table.clone());
+        Some(table)
+    }
+
+    fn build_table(&self, desired: &Desired, now: Tick) -> Table {
+        let mut table = Table::new();
+        let before = self.table.handed.as_ref().or(self.table.floor.as_ref());
+        for app in desired.apps.values() {
+            // Before it is settled, only what was there is there.
+            match &self.table.floor {
+                Some(floor) => {
+                    if let Some(routes) = floor.get(&app.name) {
+                        let endpoints = self.endpoints(desired, &app.name, Some(app), now);
+                        table.insert(app.name.clone(), AppRoutes { endpoints, ..routes.clone() });
+                    }
+                }
+                None if app.deleted => {}
+                None => {
+                    table.insert(app.name.clone(), self.routes_of(desired, app, now));
+                }
+            }
+        }
+        // An app whose row is missing keeps what it had for as long as anything of it is there.
+        for (name, routes) in before.into_iter().flatten().filter(|(name, _)| !desired.apps.contains_key(*name)) {
+            let endpoints = self.endpoints(desired, name, None, now);
+            if self.fleet.by_app.contains_key(name) || !endpoints.is_empty() || self.table.floor.is_some() {
+                table.insert(name.clone(), AppRoutes { endpoints, ..routes.clone() });
+            }
+        }
+        table
+    }
+
+    fn routes_of(&self, desired: &Desired, app: &DesiredApp, now: Tick) -> AppRoutes {
+        let own = format!("{}.{}", app.name, self.settings.domain);
+        let others = app.domains.iter().map(|domain| domain.as_str().to_owned()).filter(|domain| *domain != own);
+        AppRoutes {
+            app: app.name.clone(),
+            state: if app.started { RouteState::Started } else { RouteState::Stopped },
+            domains: std::iter::once(own.clone()).chain(others).collect(),
+            options: RouteOptions::default(),
+            endpoints: self.endpoints(desired, &app.name, Some(app), now),
+        }
+    }
+
+    /// Where to send requests of an app: what serves; what a silent node may still serve, until it is replaced; what
+    /// is doubted, where too much would be missing without it.
+    fn endpoints(&self, desired: &Desired, name: &AppName, app: Option<&DesiredApp>, now: Tick) -> Vec<Endpoint> {
+        let (mut ready, mut doubted, mut silent) = (Vec::new(), Vec::new(), Vec::new());
+        for instance in self.fleet.of_app(name).filter(|instance| instance.is_wanted()) {
+            let Some(endpoint) = self.endpoint(desired, instance) else { continue };
+            match endpoint.state {
+                EndpointState::Suspect => silent.push(endpoint),
+                EndpointState::Ready if self.is_doubted(instance, now) => doubted.push(endpoint),
+                EndpointState::Ready => ready.push(endpoint),
+            }
+        }
+        let strays = self.table.strays.values().filter(|(app, _)| app == name);
+        silent.extend(strays.map(|(_, endpoint)| Endpoint { state: EndpointState::Suspect, ..endpoint.clone() }));
+        let wanted = app.map_or(usize::MAX, |app| self.count(app) as usize);
+        let half_is_doubted = doubted.len() * 2 > doubted.len() + ready.len();
+        if half_is_doubted || self.freeze.is_some() || !self.settled {
+            ready.append(&mut doubted);
+        }
+        if ready.len() < wanted || self.freeze.is_some() || !self.settled {
+            ready.append(&mut silent);
+        }
+        ready.sort_by(|a, b| a.instance.cmp(&b.instance));
+        ready
+    }
+
+    fn endpoint(&self, desired: &Desired, instance: &Instance) -> Option<Endpoint> {
+        if !matches!(instance.state(), InstanceState::Ready | InstanceState::Unfit) {
+            return None;
+        }
+        let condition = self.fleet.condition(&instance.node);
+        let state = match condition {
+            Condition::Ready | Condition::Restarting => EndpointState::Ready,
+            // Not heard yet is no ground for doubt.
+            Condition::Unknown => EndpointState::Ready,
+            Condition::Suspect | Condition::Lost => EndpointState::Suspect,
+        };
+        if let Some(inherited) = &instance.inherited {
+            return Some(Endpoint { state, ..inherited.clone() });
+        }
+        let node = desired.nodes.get(&instance.node)?;
+        Some(Endpoint {
+            instance: instance.id.clone(),
+            release: instance.release,
+            addr: join(&node.address, instance.port()?),
+            zone: node.zone.clone(),
+            weight: WEIGHT,
+            state,
+        })
+    }
+
+    /// Whether requests reach the instance for sure: it is ready, and every live router has it in its table.
+    pub(super) fn serves(&self, instance: &Instance, now: Tick) -> bool {
+        instance.is_wanted()
+            && instance.state() == InstanceState::Ready
+            && self.fleet.nodes.get(&instance.node).is_some_and(|node| node.is_heard())
+            && !self.is_doubted(instance, now)
+            && instance.entered.is_some_and(|version| self.is_confirmed(version, now))
+    }
+
+    /// Keeps track of held ports of instances that this leader has never known.
+    pub(super) fn note_held_ports(&mut self, name: &NodeName) {
+        let Some(node) = self.fleet.nodes.get(name) else { return };
+        for held in &node.held {
+            if self.fleet.instances.contains_key(&held.instance) || self.fleet.gone.contains_key(&held.instance) {
+                continue;
+            }
+            let left = self.table.version_without(&held.instance);
+            self.fleet.gone.insert(held.instance.clone(), Gone { node: name.clone(), left });
+        }
+        let held: BTreeSet<&InstanceId> = node.held.iter().map(|held| &held.instance).collect();
+        let routed = &self.table;
+        self.fleet.gone.retain(|id, gone| gone.node != *name || held.contains(id) || routed.may_hold(id));
+    }
+
+    /// Ports of a node that nobody can send to any more.
+    pub(super) fn free_ports(&self, name: &NodeName) -> Vec<InstanceId> {
+        let Some(node) = self.fleet.nodes.get(name) else { return Vec::new() };
+        let is_free = |id: &InstanceId| {
+            let gone = self.fleet.gone.get(id);
+            let left = gone.filter(|_| !self.table.may_hold(id)).and_then(|gone| gone.left);
+            left.is_some_and(|version| self.is_confirmed_by_all(version))
+        };
+        let mut free: Vec<InstanceId> = node.held.iter().map(|held| held.instance.clone()).filter(is_free).collect();
+        free.sort();
+        free.dedup();
+        free
+    }
+}

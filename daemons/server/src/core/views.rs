@@ -1,0 +1,195 @@
+//! What the API shows of the core.
+
+use super::fleet::{Condition, Instance};
+use super::routes::join;
+use super::{Core, Status, Tick};
+use dinp_common::api::UnixMillis;
+use dinp_common::api::agent::{HeldPort, InstanceState};
+use dinp_common::api::control::{InstanceView, NodeCondition, NodeView, RouterView};
+use dinp_common::api::hm::{Target, Targets};
+use dinp_common::model::{AppName, InstanceId, NodeName, Version};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+impl Core {
+    /// How the cluster is.
+    pub fn status(&self) -> Status {
+        let desired = self.desired.as_deref();
+        let nodes = || desired.into_iter().flat_map(|desired| desired.nodes.keys());
+        let ready = nodes().filter(|name| self.fleet.condition(name) == Condition::Ready).count();
+        let apps = || desired.into_iter().flat_map(|desired| desired.apps.values());
+        let serving = self.fleet.instances.values().filter(|one| {
+            one.is_wanted()
+                && one.state() == InstanceState::Ready
+                && self.fleet.nodes.get(&one.node).is_some_and(|node| node.is_heard())
+        });
+        Status {
+            epoch: self.epoch,
+            holdover: self.holdover,
+            settled: self.settled,
+            frozen: self.freeze.as_ref().map(|freeze| freeze.reason.clone()),
+            revision: desired.map_or(0, |desired| desired.revision),
+            routes: self.table.published.as_ref().map_or(Version::ZERO, |(version, _)| *version),
+            nodes_ready: count(ready),
+            nodes_missing: count(nodes().count() - ready),
+            instances_ready: count(serving.count()),
+            instances_wanted: apps().map(|app| self.count(app)).sum(),
+            problems: self.problems(),
+        }
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.desired.is_none() {
+            problems.push("desired state has not been read yet".to_owned());
+        }
+        if !self.settled && !self.unsettled.is_empty() {
+            let names: Vec<&str> = self.unsettled.iter().map(|name| name.as_str()).collect();
+            problems.push(format!("waiting for nodes to accept this leader: {}", names.join(", ")));
+        }
+        problems.extend(self.refusals.iter().map(|(app, text)| format!("app {app}: {text}")));
+        if let (Some((version, _)), Some(now)) = (self.published(), self.decided_at)
+            && now.saturating_sub(self.published_at) >= self.settings.router_read_ms
+        {
+            let lagging = self.lagging(version, now);
+            problems.extend(lagging.iter().map(|name| format!("router {name} has not taken table {version} over")));
+        }
+        let desired = self.desired.as_deref();
+        for app in desired.into_iter().flat_map(|desired| desired.apps.values()) {
+            let is_idle = app.release.is_none() && app.deployment.is_none() && self.count(app) > 0;
+            if is_idle && self.fleet.by_app.contains_key(&app.name) {
+                problems.push(format!("app {}: instances run, and no release is in force", app.name));
+            }
+        }
+        if !self.known_orphans.is_empty() {
+            problems.push(format!("{} orphans: instances whose app has no row", self.known_orphans.len()));
+        }
+        problems
+    }
+
+    /// Instances of all apps, or of one.
+    pub fn instances(&self, app: Option<&AppName>) -> Vec<InstanceView> {
+        let all = self.fleet.instances.values();
+        all.filter(|one| app.is_none_or(|app| *app == one.app)).map(|one| self.instance_view(one)).collect()
+    }
+
+    /// Instances whose app has no row at all.
+    pub fn orphans(&self) -> Vec<InstanceView> {
+        let all = self.known_orphans.iter().filter_map(|id| self.fleet.instances.get(id));
+        all.map(|one| self.instance_view(one)).collect()
+    }
+
+    fn instance_view(&self, one: &Instance) -> InstanceView {
+        let report = one.report.as_ref();
+        InstanceView {
+            instance: one.id.clone(),
+            app: one.app.clone(),
+            release: one.release,
+            node: one.node.clone(),
+            address: self.address(&one.node).map(str::to_owned),
+            port: one.port(),
+            state: if one.is_ending() { InstanceState::Stopping } else { one.state() },
+            routed: self.table.routed.contains(&one.id),
+            since: report.map_or_else(|| self.wall(one.known_since), |report| report.since),
+            restarts: report.map_or(0, |report| report.restarts),
+            exit_code: report.and_then(|report| report.exit_code),
+            reason: report.map_or_else(String::new, |report| report.reason.clone()),
+            node_condition: self.node_condition(&one.node),
+        }
+    }
+
+    /// All nodes that desired state or reports name.
+    pub fn nodes(&self) -> Vec<NodeView> {
+        let desired = self.desired.as_deref();
+        let view = |(name, node): (&NodeName, &super::fleet::Node)| {
+            let wanted = desired.and_then(|desired| desired.nodes.get(name));
+            NodeView {
+                name: name.clone(),
+                address: wanted.map_or_else(String::new, |wanted| wanted.address.clone()),
+                zone: wanted.map_or_else(String::new, |wanted| wanted.zone.clone()),
+                condition: self.node_condition(name),
+                cordoned: wanted.is_some_and(|wanted| wanted.cordoned),
+                last_report: node.last_report,
+                capacity: self.bookable(node.capacity),
+                booked: self.fleet.booked(name),
+                instances: count(self.fleet.of_node(name).count()),
+                agent_version: node.agent_version.clone(),
+                docker_error: node.docker_error.clone(),
+            }
+        };
+        self.fleet.nodes.iter().map(view).collect()
+    }
+
+    fn node_condition(&self, name: &NodeName) -> NodeCondition {
+        match self.fleet.nodes.get(name).map(|node| (node.condition, node.docker_error.is_some())) {
+            Some((Condition::Ready, true)) => NodeCondition::DockerDown,
+            Some((Condition::Ready, false)) => NodeCondition::Ready,
+            Some((Condition::Suspect | Condition::Restarting, _)) => NodeCondition::Suspect,
+            Some((Condition::Lost, _)) => NodeCondition::Lost,
+            Some((Condition::Unknown, _)) | None => NodeCondition::Unknown,
+        }
+    }
+
+    /// All routers that are not forgotten.
+    pub fn routers(&self) -> Vec<RouterView> {
+        let now = self.decided_at.unwrap_or(self.lead_at);
+        let all = self.routers.all.iter();
+        all.map(|(name, router)| RouterView {
+            name: name.clone(),
+            status_url: router.status_url.clone(),
+            version: router.version.clone(),
+            applied: router.applied,
+            last_seen: router.last_heard.map(|at| self.wall(at)),
+            live: router.is_live(now, self.settings.router_timeout_ms),
+        })
+        .collect()
+    }
+
+    /// What health monitors are to probe: instances of apps with a check that have been ready.
+    pub fn targets(&self) -> Targets {
+        let mut targets = Vec::new();
+        let desired = self.desired.as_deref();
+        for app in desired.into_iter().flat_map(|desired| desired.apps.values()).filter(|app| self.count(app) > 0) {
+            for one in self.fleet.of_app(&app.name).filter(|one| one.was_ready && one.is_wanted()) {
+                let check = app.releases.get(&one.release).and_then(|release| release.health.clone());
+                if let (Some(check), Some(port), Some(address)) = (check, one.port(), self.address(&one.node)) {
+                    targets.push(Target {
+                        instance: one.id.clone(),
+                        app: app.name.clone(),
+                        address: address.to_owned(),
+                        port,
+                        host: format!("{}.{}", app.name, self.settings.domain),
+                        check,
+                    });
+                }
+            }
+        }
+        let mut hasher = DefaultHasher::new();
+        for target in &targets {
+            let check = (&target.check.path, target.check.interval_secs, target.check.timeout_secs, target.check.threshold);
+            (target.instance.as_str(), join(&target.address, target.port), check).hash(&mut hasher);
+        }
+        Targets { version: format!("{:016x}", hasher.finish()), targets }
+    }
+
+    /// Ports held on a node for instances that are gone.
+    pub fn held_ports(&self, node: &NodeName) -> Vec<HeldPort> {
+        self.fleet.nodes.get(node).map_or_else(Vec::new, |node| node.held.clone())
+    }
+
+    /// The node that an instance is on.
+    pub fn node_of(&self, instance: &InstanceId) -> Option<&NodeName> {
+        self.fleet.instances.get(instance).map(|one| &one.node)
+    }
+
+    fn address(&self, node: &NodeName) -> Option<&str> {
+        self.desired.as_deref()?.nodes.get(node).map(|node| node.address.as_str())
+    }
+
+    fn wall(&self, at: Tick) -> UnixMillis {
+        self.wall_offset.saturating_add(UnixMillis::try_from(at).unwrap_or(UnixMillis::MAX))
+    }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

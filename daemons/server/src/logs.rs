@@ -1,0 +1,95 @@
+//! Merging the output of an app's instances into one stream of lines.
+
+use crate::streams::Stream;
+use bytes::{Bytes, BytesMut};
+use dinp_common::api::agent::LogLine;
+use futures_util::stream::{self, SelectAll, StreamExt};
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Time in which lines of the past are gathered and put in order.
+const GATHER: Duration = Duration::from_millis(700);
+/// Time after which an agent that sends nothing is not waited for any longer.
+const SILENCE: Duration = Duration::from_secs(10);
+
+type Lines = Pin<Box<dyn stream::Stream<Item = Bytes> + Send>>;
+
+/// Whole lines of all streams: what is there at first in the order of time, and then as it comes if `follow`.
+pub fn merge(
+    streams: Vec<Stream>,
+    follow: bool,
+    shutdown: CancellationToken,
+) -> impl stream::Stream<Item = Result<Bytes, Infallible>> + Send {
+    let all: SelectAll<Lines> = streams.into_iter().map(lines).collect();
+    stream::once(first(all, follow))
+        .flat_map(move |(past, rest)| {
+            let to_come = if follow { rest.left_stream() } else { stream::empty().right_stream() };
+            stream::iter(past).chain(to_come)
+        })
+        .map(Ok)
+        .take_until(shutdown.cancelled_owned())
+}
+
+/// Gathers what is there and sorts it. Without `follow` that is everything.
+async fn first(mut all: SelectAll<Lines>, follow: bool) -> (Vec<Bytes>, SelectAll<Lines>) {
+    let mut past = Vec::new();
+    let mut until = Instant::now() + if follow { GATHER } else { SILENCE };
+    while let Ok(Some(line)) = tokio::time::timeout_at(until, all.next()).await {
+        past.push(line);
+        if !follow {
+            until = Instant::now() + SILENCE;
+        }
+    }
+    past.sort_by_cached_key(|line| serde_json::from_slice::<LogLine>(line).map_or(i64::MAX, |line| line.at));
+    (past, all)
+}
+
+/// Cuts what an agent sends into lines: two instances' must not be mixed within one.
+fn lines(stream: Stream) -> Lines {
+    let state = (stream, BytesMut::new());
+    Box::pin(stream::unfold(state, |(mut stream, mut rest)| async move {
+        loop {
+            if let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                let line = rest.split_to(end + 1).freeze();
+                return Some((line, (stream, rest)));
+            }
+            rest.extend_from_slice(&stream.next().await?);
+        }
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::streams::Streams;
+    use dinp_common::api::agent::StreamKind;
+
+    fn line(at: i64) -> String {
+        format!("{{\"at\":{at},\"instance\":\"0123456789abcdef\",\"stream\":\"stdout\",\"text\":\"t\"}}\n")
+    }
+
+    #[tokio::test]
+    async fn lines_of_two_instances_come_whole_and_in_order() {
+        let streams = Streams::default();
+        let nodes = ["node1", "node2"].map(|name| name.parse().unwrap());
+        let kind = StreamKind::Logs { instance: "0123456789abcdef".parse().unwrap(), tail: 9, follow: false };
+        let open = nodes.iter().map(|node| streams.open(dinp_common::model::NodeName::clone(node), kind.clone()));
+        let merged = merge(open.collect(), false, CancellationToken::new());
+        for (node, pieces) in nodes.iter().zip([[line(3), line(4)].concat(), [line(1), line(2)].concat()]) {
+            let id = streams.orders(node)[0].stream.clone();
+            let sender = streams.accept(node, &id).unwrap();
+            let (left, right) = pieces.split_at(20);
+            for piece in [left, right] {
+                sender.send(Bytes::copy_from_slice(piece.as_bytes())).await.unwrap();
+            }
+            drop(sender);
+            streams.finish(&id);
+        }
+        let got: Vec<String> =
+            merged.map(|line| String::from_utf8(line.unwrap().to_vec()).unwrap()).collect().await;
+        assert_eq!(got, [line(1), line(2), line(3), line(4)]);
+    }
+}

@@ -1,0 +1,352 @@
+//! What a browser sees: signing in and out, the own account.
+
+use crate::Uic;
+use crate::people::{self, Actor};
+use crate::sessions::{Browser, COOKIE};
+use askama::Template;
+use axum::Form;
+use axum::extract::{ConnectInfo, Query, State};
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use dinp_common::api::uic::TeamMembership;
+use dinp_common::auth::{Credential, CredentialKind};
+use dinp_common::credentials::Secret;
+use dinp_common::problem::Problem;
+use dinp_common::store::audit::{self, AuditEvent};
+use dinp_common::store::session;
+use dinp_common::store::user::{self, UserRow};
+use dinp_common::web;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
+
+/// Cookie that ties the sign-in form to the browser that got it.
+const FORM_COOKIE: &str = "dinp_uic_form";
+/// How long a sign-in form can be sent.
+const FORM_TTL_SECS: u64 = 3600;
+/// What is said whether the name or the password is wrong.
+const WRONG: &str = "The name or the password is wrong.";
+
+#[derive(Template)]
+#[template(path = "login.html")]
+struct LoginPage<'a> {
+    csrf: &'a str,
+    next: &'a str,
+    name: &'a str,
+    error: Option<&'a str>,
+}
+
+#[derive(Template)]
+#[template(path = "account.html")]
+struct AccountPage<'a> {
+    csrf: &'a str,
+    user: &'a UserRow,
+    role: &'a str,
+    teams: &'a [TeamMembership],
+    dash_url: &'a str,
+    saved: bool,
+    error: Option<&'a str>,
+}
+
+#[derive(Template)]
+#[template(path = "error.html")]
+struct ErrorPage<'a> {
+    title: &'a str,
+    detail: &'a str,
+}
+
+fn html(status: StatusCode, page: &impl Template) -> Response {
+    match page.render() {
+        Ok(text) => (status, Html(text)).into_response(),
+        Err(error) => Problem::internal(&error).into_response(),
+    }
+}
+
+/// A problem as a page.
+pub(crate) fn error(problem: &Problem) -> Response {
+    let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    html(status, &ErrorPage { title: &problem.title, detail: &problem.detail })
+}
+
+/// `GET /assets/style.css`.
+pub(crate) async fn style() -> Response {
+    let headers = [(header::CONTENT_TYPE, "text/css; charset=utf-8"), (header::CACHE_CONTROL, "public, max-age=3600")];
+    (headers, web::STYLE).into_response()
+}
+
+/// What there is no page for.
+pub(crate) async fn not_found(uri: http::Uri) -> Response {
+    let problem = Problem::not_found("there is nothing at this address");
+    if uri.path().starts_with("/v1/") || uri.path().starts_with("/oauth/") {
+        return problem.into_response();
+    }
+    error(&problem)
+}
+
+/// Where to go after signing in: on with a client's request, or to the account; never to another site.
+fn safe_next(next: &str) -> &str {
+    let plain = next.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');
+    if plain && next.starts_with("/oauth/authorize?") { next } else { "/" }
+}
+
+/// The sign-in form.
+pub(crate) fn login_form(uic: &Uic, headers: &HeaderMap, next: &str, name: &str, message: Option<&str>) -> Response {
+    // The secret in the cookie is only compared with the form; the credential type draws and checks it.
+    let kept = web::cookie(headers, FORM_COOKIE).and_then(|text| text.parse::<Credential>().ok());
+    let credential = kept.unwrap_or_else(|| Credential::generate(CredentialKind::Session, "form"));
+    let csrf = web::form_token(credential.secret.expose());
+    let status = if message.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
+    let mut response = html(status, &LoginPage { csrf: &csrf, next: safe_next(next), name, error: message });
+    let cookie = web::set_cookie(FORM_COOKIE, &credential.to_string(), FORM_TTL_SECS, uic.secure());
+    response.headers_mut().append(header::SET_COOKIE, cookie);
+    response
+}
+
+#[derive(Deserialize)]
+#[serde(default)]
+#[derive(Default)]
+pub(crate) struct LoginQuery {
+    next: String,
+}
+
+/// `GET /login`.
+pub(crate) async fn login(State(uic): State<Arc<Uic>>, headers: HeaderMap, Query(query): Query<LoginQuery>) -> Response {
+    match uic.browser(&headers).await {
+        Ok(Some(_)) => Redirect::to(safe_next(&query.next)).into_response(),
+        Ok(None) => login_form(&uic, &headers, &query.next, "", None),
+        Err(problem) => error(&problem),
+    }
+}
+
+#[derive(Deserialize)]
+pub(crate) struct LoginForm {
+    #[serde(default)]
+    csrf: String,
+    #[serde(default)]
+    next: String,
+    username: String,
+    password: String,
+}
+
+/// `POST /login`.
+pub(crate) async fn sign_in(
+    State(uic): State<Arc<Uic>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    Form(form): Form<LoginForm>,
+) -> Response {
+    if let Err(problem) = web::require_same_origin(&headers, &uic.public_url) {
+        return error(&problem);
+    }
+    let name: String = form.username.trim().to_lowercase().chars().take(63).collect();
+    let again = |message: &str| login_form(&uic, &headers, &form.next, &name, Some(message));
+    let secret = web::cookie(&headers, FORM_COOKIE).and_then(|text| text.parse::<Credential>().ok());
+    if !secret.is_some_and(|secret| web::is_form_token(secret.secret.expose(), &form.csrf)) {
+        return again("This form was open for too long, or cookies are switched off. Please try again.");
+    }
+    let outcome = check_password(&uic, &name, &form.password, peer).await;
+    let result = match &outcome {
+        Ok(Ok(_)) => "ok",
+        Ok(Err(_)) => "refused",
+        Err(_) => "failed",
+    };
+    metrics::counter!("dinp_uic_logins_total", "result" => result).increment(1);
+    let user = match outcome {
+        Ok(Ok(user)) => user,
+        Ok(Err(refusal)) => return again(&refusal),
+        Err(problem) => return error(&problem),
+    };
+    match begin(&uic, &headers, &user, peer).await {
+        Ok(cookie) => {
+            let mut response = Redirect::to(safe_next(&form.next)).into_response();
+            response.headers_mut().append(header::SET_COOKIE, cookie);
+            let done = web::set_cookie(FORM_COOKIE, "", 0, uic.secure());
+            response.headers_mut().append(header::SET_COOKIE, done);
+            response
+        }
+        Err(problem) => error(&problem),
+    }
+}
+
+/// The person whose name and password these are, or what to say instead.
+async fn check_password(uic: &Uic, name: &str, password: &str, peer: SocketAddr) -> Result<Result<UserRow, String>, Problem> {
+    let begun = {
+        let mut backoff = uic.backoff.lock().unwrap_or_else(PoisonError::into_inner);
+        backoff.begin(name, peer.ip(), Instant::now())
+    };
+    if let Err(wait) = begun {
+        tracing::warn!(user = name, address = %peer.ip(), "sign-on refused, too many failed tries");
+        return Ok(Err(format!("Too many tries have failed. Please wait {} s and try again.", wait.as_secs() + 1)));
+    }
+    let mut conn = uic.conn().await?;
+    let row = user::by_name(&mut conn, name).await?;
+    let stored = row.as_ref().map(|row| row.password_hash.clone());
+    // The connection is for others while the hash is computed.
+    drop(conn);
+    let right = uic.passwords.verify(Secret::new(password), stored).await?;
+    let Some(row) = row.filter(|_| right) else {
+        tracing::info!(user = name, address = %peer.ip(), "sign-on failed");
+        return Ok(Err(WRONG.to_owned()));
+    };
+    uic.backoff.lock().unwrap_or_else(PoisonError::into_inner).succeeded(name, peer.ip());
+    if row.suspended {
+        return Ok(Err("This account is suspended. Please ask an administrator.".to_owned()));
+    }
+    Ok(Ok(row))
+}
+
+async fn begin(uic: &Uic, headers: &HeaderMap, user: &UserRow, peer: SocketAddr) -> Result<HeaderValue, Problem> {
+    let before = uic.browser(headers).await?;
+    let mut conn = uic.conn().await?;
+    if let Some(before) = before {
+        session::remove(&mut conn, &before.session.id).await?;
+    }
+    let cookie = uic.begin_browser(&mut conn, user.id).await?;
+    record(&mut conn, &user.name, peer, "session.begin").await?;
+    Ok(cookie)
+}
+
+async fn record(conn: &mut mysql_async::Conn, name: &str, peer: SocketAddr, action: &str) -> Result<(), Problem> {
+    let (object, address) = (format!("user/{name}"), peer.ip().to_string());
+    let event = AuditEvent { actor: name, address: &address, action, object: &object, detail: "browser" };
+    Ok(audit::write(conn, &event).await?)
+}
+
+async fn account_page(uic: &Uic, browser: &Browser, saved: bool, message: Option<&str>) -> Response {
+    let teams = async {
+        let mut conn = uic.conn().await?;
+        Ok::<_, Problem>(user::teams_of(&mut conn, browser.session.user.id).await?)
+    };
+    let teams = match teams.await {
+        Ok(teams) => teams,
+        Err(problem) => return error(&problem),
+    };
+    let role = format!("{:?}", browser.session.user.role).to_lowercase();
+    let page = AccountPage {
+        csrf: &browser.form_token(),
+        user: &browser.session.user,
+        role: &role,
+        teams: &teams,
+        dash_url: uic.dash_url.as_str(),
+        saved,
+        error: message,
+    };
+    let status = if message.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
+    html(status, &page)
+}
+
+#[derive(Deserialize)]
+#[serde(default)]
+#[derive(Default)]
+pub(crate) struct AccountQuery {
+    saved: Option<String>,
+}
+
+/// `GET /`.
+pub(crate) async fn account(
+    State(uic): State<Arc<Uic>>,
+    headers: HeaderMap,
+    Query(query): Query<AccountQuery>,
+) -> Response {
+    match uic.browser(&headers).await {
+        Ok(Some(browser)) => account_page(&uic, &browser, query.saved.is_some(), None).await,
+        Ok(None) => Redirect::to("/login").into_response(),
+        Err(problem) => error(&problem),
+    }
+}
+
+#[derive(Deserialize)]
+pub(crate) struct LogoutForm {
+    #[serde(default)]
+    csrf: String,
+}
+
+/// The signed-in browser that sent a form of its own; otherwise the answer to give.
+async fn sender(uic: &Uic, headers: &HeaderMap, csrf: &str) -> Result<Browser, Response> {
+    web::require_same_origin(headers, &uic.public_url).map_err(|problem| error(&problem))?;
+    let browser = uic.browser(headers).await.map_err(|problem| error(&problem))?;
+    let Some(browser) = browser else { return Err(Redirect::to("/login").into_response()) };
+    if !web::is_form_token(browser.credential.secret.expose(), csrf) {
+        let detail = "this form is not of this session; open the page again and send it from there";
+        return Err(error(&Problem { kind: "cross-site".into(), ..Problem::forbidden(detail) }));
+    }
+    Ok(browser)
+}
+
+/// `POST /logout`.
+pub(crate) async fn sign_out(
+    State(uic): State<Arc<Uic>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    Form(form): Form<LogoutForm>,
+) -> Response {
+    let browser = match sender(&uic, &headers, &form.csrf).await {
+        Ok(browser) => browser,
+        Err(response) => return response,
+    };
+    let end = async {
+        let mut conn = uic.conn().await?;
+        uic.end_browser(&mut conn, &browser.session.id).await?;
+        record(&mut conn, &browser.session.user.name, peer, "session.end").await
+    };
+    if let Err(problem) = end.await {
+        return error(&problem);
+    }
+    let mut response = Redirect::to("/login").into_response();
+    response.headers_mut().append(header::SET_COOKIE, web::set_cookie(COOKIE, "", 0, uic.secure()));
+    response
+}
+
+#[derive(Deserialize)]
+pub(crate) struct PasswordForm {
+    #[serde(default)]
+    csrf: String,
+    current: String,
+    new: String,
+    repeated: String,
+}
+
+/// `POST /password`.
+pub(crate) async fn change_password(
+    State(uic): State<Arc<Uic>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    Form(form): Form<PasswordForm>,
+) -> Response {
+    let browser = match sender(&uic, &headers, &form.csrf).await {
+        Ok(browser) => browser,
+        Err(response) => return response,
+    };
+    let user = &browser.session.user;
+    if form.new != form.repeated {
+        return account_page(&uic, &browser, false, Some("The two new passwords differ.")).await;
+    }
+    match check_password(&uic, &user.name, &form.current, peer).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(refusal)) => {
+            let refusal = if refusal == WRONG { "The current password is wrong.".to_owned() } else { refusal };
+            return account_page(&uic, &browser, false, Some(&refusal)).await;
+        }
+        Err(problem) => return error(&problem),
+    }
+    let actor = Actor { name: user.name.clone(), address: peer.ip().to_string() };
+    match people::change_own_password(&uic.pool, &uic.passwords, &actor, user, &browser.session.id, form.new).await {
+        Ok(()) => Redirect::to("/?saved=1").into_response(),
+        Err(problem) if problem.status == 422 => account_page(&uic, &browser, false, Some(&problem.detail)).await,
+        Err(problem) => error(&problem),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signing_in_never_leads_to_another_site() {
+        assert_eq!(safe_next("/oauth/authorize?client_id=dash&x=%2F"), "/oauth/authorize?client_id=dash&x=%2F");
+        for bad in ["", "//evil.example", "https://evil.example", "/\\evil.example", "/oauth/authorize?\r\nx: y", "/other"] {
+            assert_eq!(safe_next(bad), "/");
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Sign-on from the first page to the revoked token, over real HTTP and a real database.
+
+use crate::common::{Browser, PASSWORD, Server, VERIFIER};
+
+const DASH: &str = "http://dash.example:1985/auth/callback";
+const CLI: &str = "http://127.0.0.1:40123/callback";
+
+#[tokio::test]
+async fn from_the_sign_in_page_to_the_revoked_token() {
+    let server = Server::start().await;
+    let browser = Browser::new();
+
+    // The page is hardened.
+    let page = browser.get(&server, &server.authorize_path("dash", DASH)).await;
+    let policy = page.headers["content-security-policy"].to_str().unwrap();
+    assert!(policy.contains("frame-ancestors 'none'") && policy.contains("script-src 'self'"), "{policy}");
+    assert!(!policy.contains("unsafe-inline"));
+    assert_eq!(page.headers["cache-control"], "no-store");
+    assert_eq!(page.headers["x-content-type-options"], "nosniff");
+    assert!(!page.body.contains("<script") && !page.body.contains(" style="));
+
+    // A wrong password and an unknown user get the same answer.
+    let path = server.authorize_path("dash", DASH);
+    let wrong = browser.log_in(&server, &path, "anna", "wrong password").await;
+    let unknown = browser.log_in(&server, &path, "nobody", "wrong password").await;
+    assert_eq!((wrong.status, unknown.status), (422, 422));
+    assert!(wrong.body.contains("The name or the password is wrong."));
+    assert_eq!(wrong.body.replace("anna", "nobody"), unknown.body);
+
+    // The whole way; the code is good once, for its own client, address and verifier.
+    let code = browser.code(&server, "anna", "dash", DASH).await;
+    assert_eq!(server.token("dash", DASH, &code, VERIFIER).await.status(), 200);
+    assert_eq!(server.token("dash", DASH, &code, VERIFIER).await.status(), 400);
+    for (client, redirect, verifier) in
+        [("cli", DASH, VERIFIER), ("dash", CLI, VERIFIER), ("dash", DASH, "a".repeat(43).as_str())]
+    {
+        let code = browser.code(&server, "anna", "dash", DASH).await;
+        let refused = server.token(client, redirect, &code, verifier).await;
+        assert_eq!(refused.status(), 400);
+        assert_eq!(refused.json::<serde_json::Value>().await.unwrap()["error"], "invalid_grant");
+        assert_eq!(server.token("dash", DASH, &code, VERIFIER).await.status(), 400, "a failed try uses the code up");
+    }
+
+    // Tokens of dash and command line; signing out of dash ends the browser and leaves the command line.
+    let dash = server.sign_in(&browser, "anna", "dash", DASH).await;
+    let cli = server.sign_in(&browser, "anna", "cli", CLI).await;
+    let seen = server.introspect(&dash).await;
+    assert_eq!((&seen["active"], &seen["user"]["name"]), (&true.into(), &"anna".into()));
+    assert!(seen["expires_at"].as_i64().unwrap() > dinp_common::api::unix_millis() + 11 * 3_600_000);
+    assert_eq!(server.introspect("session:0000:nonsense").await["active"], false);
+    let forged = format!("{}{}", &dash[..dash.len() - 4], "0000");
+    assert_eq!(server.introspect(&forged).await["active"], false);
+    let http = &browser.http;
+    for _ in 0..2 {
+        let revoked = http.post(format!("{}/oauth/revoke", server.url)).form(&[("token", &dash)]).send().await.unwrap();
+        assert_eq!(revoked.status(), 200);
+    }
+    assert_eq!(server.introspect(&dash).await["active"], false);
+    assert_eq!(server.introspect(&cli).await["active"], true);
+    assert_eq!(browser.get(&server, "/").await.location, "/login");
+
+    // A new sign-on is a new session: nobody can plant one.
+    let before = browser.cookies.lock().unwrap().get("dinp_uic").cloned();
+    browser.log_in(&server, "/login", "anna", PASSWORD).await;
+    let after = browser.cookies.lock().unwrap().get("dinp_uic").cloned();
+    assert_ne!(before, after);
+    assert!(browser.get(&server, "/").await.body.contains("anna"));
+}
+
+#[tokio::test]
+async fn what_is_not_sound_is_refused() {
+    let server = Server::start().await;
+    let browser = Browser::new();
+
+    // Never a redirect to an address that is not the client's.
+    for (client, redirect) in [
+        ("dash", "http://evil.example/auth/callback"),
+        ("cli", "http://evil.example/callback"),
+        ("other", DASH),
+        ("dash", ""),
+    ] {
+        let answer = browser.get(&server, &server.authorize_path(client, redirect)).await;
+        assert_eq!((answer.status, answer.location.as_str()), (400, ""), "{client} {redirect}");
+    }
+    let plain = server.authorize_path("dash", DASH).replace("S256", "plain");
+    let answer = browser.get(&server, &plain).await;
+    assert_eq!(answer.query("error").as_deref(), Some("invalid_request"));
+
+    // Forms of other sites, without a token, or with somebody else's.
+    let other = Browser::new();
+    let token = other.get(&server, "/login").await.hidden("csrf");
+    browser.get(&server, "/login").await;
+    let form = [("csrf", token.as_str()), ("next", "/"), ("username", "anna"), ("password", PASSWORD)];
+    assert_eq!(browser.post(&server, "/login", &form).await.status, 422);
+    let page = browser.get(&server, "/login").await;
+    let csrf = page.hidden("csrf");
+    let form = [("csrf", csrf.as_str()), ("next", "/"), ("username", "anna"), ("password", PASSWORD)];
+    let request = browser.http.post(format!("{}/login", server.url)).form(&form).header("origin", "http://evil.example");
+    assert_eq!(browser.send(request).await.status, 403);
+    let form = [("csrf", csrf.as_str()), ("next", "//evil.example"), ("username", "anna"), ("password", PASSWORD)];
+    assert_eq!(browser.post(&server, "/login", &form).await.location, "/");
+    assert_eq!(browser.post(&server, "/logout", &[("csrf", "x")]).await.status, 403);
+    let csrf = browser.get(&server, "/").await.hidden("csrf");
+
+    // The own password: the current one is needed, and other sessions end.
+    let cli = server.sign_in(&Browser::new(), "anna", "cli", CLI).await;
+    let change = |current: &'static str, new: &'static str| {
+        let csrf = csrf.clone();
+        let (server, browser) = (&server, &browser);
+        async move {
+            let form = [("csrf", csrf.as_str()), ("current", current), ("new", new), ("repeated", new)];
+            browser.post(server, "/password", &form).await
+        }
+    };
+    assert!(change("wrong", "another password").await.body.contains("The current password is wrong."));
+    assert!(change(PASSWORD, "short").await.body.contains("10 characters"));
+    assert_eq!(change(PASSWORD, "another password").await.location, "/?saved=1");
+    assert_eq!(server.introspect(&cli).await["active"], false);
+    assert_eq!(browser.post(&server, "/logout", &[("csrf", &csrf)]).await.location, "/login");
+    assert_eq!(browser.get(&server, "/").await.status, 303);
+
+    // After five failures tries have to wait, even right ones.
+    let guesser = Browser::new();
+    for _ in 0..5 {
+        guesser.log_in(&server, "/login", "admin", "wrong password").await;
+    }
+    let refused = guesser.log_in(&server, "/login", "admin", PASSWORD).await;
+    assert!(refused.body.contains("Too many tries"), "{}", refused.body);
+
+    // Introspection is for dash alone.
+    for credential in [None, Some(&server.router)] {
+        let mut request = browser.http.post(format!("{}/v1/introspect", server.url));
+        if let Some(credential) = credential {
+            request = request.bearer_auth(credential.to_string());
+        }
+        let status = request.json(&serde_json::json!({"token": "x"})).send().await.unwrap().status();
+        assert_eq!(status, if credential.is_some() { 403 } else { 401 });
+    }
+}
+
+#[tokio::test]
+async fn without_the_database_pages_say_so_and_it_comes_back() {
+    let mut server = Server::start().await;
+    let browser = Browser::new();
+    browser.log_in(&server, "/login", "anna", PASSWORD).await;
+    server.mysql.stop();
+    let page = browser.get(&server, "/").await;
+    assert_eq!(page.status, 503);
+    assert!(page.body.contains("the database cannot be reached now"), "{}", page.body);
+    server.mysql.start_again().await;
+    assert_eq!(browser.get(&server, "/").await.status, 200);
+}

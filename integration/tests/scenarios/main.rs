@@ -1,0 +1,21 @@
+//! What DINP must show, on a cluster of real hosts with the real packages.
+//!
+//! Each file is one theme; `sudo scripts/test full --only THEME` runs it alone. All scenarios share the
+//! cluster that `scripts/test` brings up, one after the other, and each finds it whole.
+
+mod bad_input;
+mod builds;
+mod deploy_time;
+mod engine;
+mod health;
+mod instance_death;
+mod isolation;
+mod node_loss;
+mod original;
+mod outage;
+mod packages;
+mod power_cut;
+mod rolling;
+mod router_answers;
+mod samples;
+mod scaling;
