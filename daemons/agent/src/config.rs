@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn bundles_are_read_and_never_quoted() {
         assert_eq!(bundle_in(BUNDLE).unwrap().node.as_str(), "node1");
-        let error = bundle_in(r#"{"cluster": 7, "secret": "node:a:geheim"}"#).unwrap_err().to_string();
+        let error = bundle_in(r#"{"cluster": 7, "secret": "node:a:geheim"}"#).err().unwrap().to_string();
         assert!(error.contains("is not a node's bundle") && !error.contains("geheim"), "{error}");
     }
 

@@ -143,8 +143,9 @@ async fn resolve(hosts: impl Iterator<Item = String>) -> (BTreeSet<Net>, Vec<Str
             nets.insert(net);
             continue;
         }
-        match tokio::net::lookup_host((host.as_str(), 0)).await {
-            Ok(found) => nets.extend(found.filter_map(|address| Net::parse(&address.ip().to_string()))),
+        let looked_up = tokio::net::lookup_host((host.as_str(), 0)).await.map(Vec::from_iter);
+        match looked_up {
+            Ok(found) => nets.extend(found.into_iter().filter_map(|address| Net::parse(&address.ip().to_string()))),
             Err(_) => unknown.push(host),
         }
     }

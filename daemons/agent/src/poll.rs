@@ -49,7 +49,8 @@ pub async fn poll(client: ApiClient, node: mpsc::Sender<Message>, moved: Arc<Not
             }
         };
         if !accepted && begin.elapsed() < PAUSE {
-            tokio::time::sleep(Duration::from_millis(rand::rng().random_range(500..1000))).await;
+            let pause = Duration::from_millis(rand::rng().random_range(500..1000));
+            tokio::time::sleep(pause).await;
         }
     }
 }

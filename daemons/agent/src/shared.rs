@@ -28,7 +28,6 @@ pub struct Remembered {
 pub type Memory = BTreeMap<InstanceId, Remembered>;
 
 /// See the module.
-#[derive(Debug)]
 pub struct Shared {
     /// Configuration.
     pub config: AgentConfig,
@@ -50,6 +49,12 @@ pub struct Shared {
     pub probes: reqwest::Client,
     /// Whether the engine's cgroup driver is systemd.
     pub systemd_cgroups: AtomicBool,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("node", &self.bundle.node).finish_non_exhaustive()
+    }
 }
 
 impl Shared {

@@ -45,6 +45,11 @@ impl Output {
         self.format == Format::Json
     }
 
+    /// Whether progress and notes are not wanted.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// Whether progress is shown while it happens.
     pub fn is_live(&self) -> bool {
         !self.quiet && stderr().is_terminal()

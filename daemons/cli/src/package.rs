@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use dinp_common::model::RuntimeName;
+use futures_util::TryStreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::fs::File;
 use tokio_util::io::ReaderStream;
@@ -65,7 +66,8 @@ impl Package {
         let style = ProgressStyle::with_template("uploading {msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
         bar.set_message(self.name());
-        let stream = ReaderStream::with_capacity(bar.wrap_async_read(file), 64 * 1024);
+        let seen = bar.clone();
+        let stream = ReaderStream::with_capacity(file, 64 * 1024).inspect_ok(move |chunk| seen.inc(chunk.len() as u64));
         Ok((reqwest::Body::wrap_stream(stream), bar))
     }
 }

@@ -163,7 +163,13 @@ impl Host {
             args.push("--interactive");
         }
         args.extend([&self.container, "bash", "-euo", "pipefail", "-c", command]);
-        run_with("docker", &args, &self.name, input).await
+        match run_with("docker", &args, &self.name, input).await {
+            // How the command gets to the host is of no interest.
+            Err(Error::Command { place, status, output, .. }) => {
+                Err(Error::Command { command: command.to_owned(), place, status, output })
+            }
+            outcome => outcome,
+        }
     }
 
     /// Whether a command succeeds.

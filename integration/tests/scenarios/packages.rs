@@ -49,7 +49,7 @@ async fn each_package_installs_removes_and_purges_without_a_trace() -> Scenario 
 
     for package in ALL {
         host.exec(&format!("{apt} install {package}")).await?;
-        let failed = host.exec("systemctl --failed --no-legend --plain 'dinp*'").await?;
+        let failed = host.exec("systemctl list-units --state=failed --no-legend --plain 'dinp*'").await?;
         assert_eq!(failed.trim(), "", "{package} leaves a failed unit on a machine that is not set up");
         host.exec(&format!("{apt} remove {package}")).await?;
         host.exec(&format!("{apt} purge {package} dinp-common")).await?;

@@ -1,0 +1,238 @@
+//! `dinp build`: packages to images, their records and logs.
+
+use std::io::{Write, stderr};
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use dinp_common::api::builder::{BuildView, RuntimeView};
+use dinp_common::model::{AppName, RuntimeName};
+use http::{Method, header};
+
+use crate::api::{Api, with_query};
+use crate::error::CliError;
+use crate::follow;
+use crate::output::{Output, age, dash, size, time};
+use crate::package::Package;
+
+const EXAMPLES: &str = "\
+Examples:
+  dinp build ./app.tar.gz --app hello --runtime python
+  dinp build ls --app hello
+  dinp build log 12 -f
+  dinp app deploy hello --build 12";
+
+/// Arguments of `dinp build`.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+pub struct Build {
+    #[command(subcommand)]
+    command: Option<BuildCommand>,
+    /// Package: .tar.gz, .zip, .war or one executable file
+    #[arg(required = true)]
+    package: Option<PathBuf>,
+    /// The app that it is for
+    #[arg(long, short = 'a', value_name = "NAME", required = true)]
+    app: Option<AppName>,
+    #[command(flatten)]
+    upload: Upload,
+    /// Do not wait for the end of the build
+    #[arg(long)]
+    no_wait: bool,
+}
+
+/// How a package is to be built.
+#[derive(Args, Clone, Debug)]
+pub struct Upload {
+    /// How to make an image [default: as in the app's last build]
+    #[arg(long, short = 'r', value_name = "RUNTIME")]
+    runtime: Option<RuntimeName>,
+    /// What to call this version of the package [default: a time stamp]
+    #[arg(long = "package-version", value_name = "TEXT")]
+    version: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum BuildCommand {
+    /// Builds, newest first
+    Ls {
+        /// Of this app only
+        #[arg(long, short = 'a', value_name = "NAME")]
+        app: Option<AppName>,
+    },
+    /// One build
+    Show {
+        /// Number of the build
+        id: u64,
+    },
+    /// Log of a build
+    Log {
+        /// Number of the build
+        id: u64,
+        /// Go on until the build ends, and end with its verdict
+        #[arg(long, short = 'f')]
+        follow: bool,
+    },
+    /// End a build
+    Cancel {
+        /// Number of the build
+        id: u64,
+    },
+    /// What packages can be built into images
+    Runtimes,
+}
+
+/// Runs `dinp build`.
+pub async fn run(args: &Build, api: &Api, out: &Output) -> Result<(), CliError> {
+    match (&args.command, &args.package, &args.app) {
+        (Some(command), ..) => manage(command, api, out).await,
+        (None, Some(path), Some(app)) => {
+            let package = Package::open(path)?;
+            let build = if args.no_wait {
+                send(app, &package, &args.upload, api, out).await?
+            } else {
+                self::package(app, &package, &args.upload, api, out).await?
+            };
+            let image = build.image.as_deref().unwrap_or_default();
+            let next = if image.is_empty() { format!("is {}", build.status.as_str()) } else { format!("made {image}") };
+            out.show(&build, || out.line(format!("build {} of {app} {next}", build.id)))
+        }
+        _ => Err(CliError::usage("a package and --app are needed", "see `dinp build --help`")),
+    }
+}
+
+async fn manage(command: &BuildCommand, api: &Api, out: &Output) -> Result<(), CliError> {
+    match command {
+        BuildCommand::Ls { app } => {
+            let app = app.as_ref().map(AppName::as_str);
+            let builds = api.list::<BuildView>(&with_query("/v1/builds", &[("app", app)])).await?;
+            out.show(&builds, || table(&builds.items, out))
+        }
+        BuildCommand::Show { id } => {
+            let build: BuildView = api.get(&format!("/v1/builds/{id}")).await?;
+            out.show(&build, || show(&build, out))
+        }
+        BuildCommand::Log { id, follow: false } => {
+            follow::log(api, *id, false, &mut 0, &mut |bytes: &[u8]| out.raw(bytes)).await
+        }
+        BuildCommand::Log { id, follow: true } => {
+            let build = follow::build(api, out, *id, |bytes| out.raw(bytes)).await?;
+            follow::built(&build)
+        }
+        BuildCommand::Cancel { id } => {
+            let build: BuildView = api.post(&format!("/v1/builds/{id}/cancel"), &()).await?;
+            out.done(&build, &format!("build {id} of {} is being cancelled", build.app))
+        }
+        BuildCommand::Runtimes => {
+            let runtimes = api.list::<RuntimeView>("/v1/runtimes").await?;
+            out.show(&runtimes, || {
+                let row = |runtime: &RuntimeView| vec![runtime.name.to_string(), runtime.description.clone()];
+                out.table(&["RUNTIME", "TAKES"], runtimes.items.iter().map(row).collect(), "no builder has a runtime")
+            })
+        }
+    }
+}
+
+/// Uploads a package, shows the log on standard error, and returns the build once it has succeeded.
+pub async fn package(
+    app: &AppName,
+    package: &Package,
+    upload: &Upload,
+    api: &Api,
+    out: &Output,
+) -> Result<BuildView, CliError> {
+    let build = send(app, package, upload, api, out).await?;
+    out.note(format!("build {} of {} with runtime {}", build.id, app, build.runtime));
+    let show = |bytes: &[u8]| {
+        if !out.is_quiet() {
+            // The log can be read again later; a closed standard error must not end the build's wait.
+            stderr().write_all(bytes).ok();
+        }
+        Ok(())
+    };
+    let build = follow::build(api, out, build.id, show).await?;
+    follow::built(&build)?;
+    Ok(build)
+}
+
+async fn send(app: &AppName, package: &Package, upload: &Upload, api: &Api, out: &Output) -> Result<BuildView, CliError> {
+    let runtime = upload.runtime(api, app, package).await?;
+    let path = with_query(
+        "/v1/builds",
+        &[
+            ("app", Some(app.as_str())),
+            ("version", upload.version.as_deref()),
+            ("runtime", Some(runtime.as_str())),
+            ("package", Some(&package.name())),
+        ],
+    );
+    let (body, bar) = package.body(out).await?;
+    let request = api
+        .request(Method::POST, &path)?
+        .header(header::CONTENT_TYPE, "application/octet-stream")
+        .header(header::CONTENT_LENGTH, package.bytes)
+        .body(body);
+    let answer = api.send(request).await;
+    bar.finish_and_clear();
+    let bytes = answer?.bytes().await.map_err(|error| api.broken(error))?;
+    serde_json::from_slice(&bytes).map_err(|error| api.garbled(error))
+}
+
+impl Upload {
+    /// The runtime: as named, as the file tells, as in the app's last build, or the only one that there is.
+    pub async fn runtime(&self, api: &Api, app: &AppName, package: &Package) -> Result<RuntimeName, CliError> {
+        if let Some(runtime) = self.runtime.clone().or_else(|| package.runtime()) {
+            return Ok(runtime);
+        }
+        let path = with_query("/v1/builds", &[("app", Some(app.as_str())), ("limit", Some("1"))]);
+        let builds = api.find::<dinp_common::api::Page<BuildView>>(&path).await?;
+        let last = builds.and_then(|page| page.items.into_iter().next());
+        if let Some(runtime) = last.and_then(|build| build.runtime.parse().ok()) {
+            return Ok(runtime);
+        }
+        let mut runtimes = api.list::<RuntimeView>("/v1/runtimes").await?.items;
+        if runtimes.len() == 1 {
+            return Ok(runtimes.remove(0).name);
+        }
+        let list: Vec<_> = runtimes.iter().map(|runtime| format!("\n    {}: {}", runtime.name, runtime.description)).collect();
+        Err(CliError::Usage {
+            message: format!("the runtime of {} cannot be told from the file", package.name()),
+            hint: format!("name it with --runtime:{}", list.concat()),
+        })
+    }
+}
+
+fn table(builds: &[BuildView], out: &Output) -> Result<(), CliError> {
+    let row = |build: &BuildView| {
+        vec![
+            build.id.to_string(),
+            build.app.to_string(),
+            build.runtime.clone(),
+            build.version.clone(),
+            build.status.as_str().to_owned(),
+            dash(&build.package_name),
+            build.created_by.clone(),
+            age(build.started_at),
+        ]
+    };
+    let headers = ["BUILD", "APP", "RUNTIME", "VERSION", "STATUS", "PACKAGE", "BY", "AGE"];
+    out.table(&headers, builds.iter().map(row).collect(), "no builds yet: `dinp build PACKAGE --app NAME --runtime RUNTIME` makes one")
+}
+
+fn show(build: &BuildView, out: &Output) -> Result<(), CliError> {
+    let bytes = build.package_bytes.map(|bytes| format!(" ({})", size(bytes))).unwrap_or_default();
+    out.pairs(vec![
+        ("build", build.id.to_string()),
+        ("app", build.app.to_string()),
+        ("version", build.version.clone()),
+        ("runtime", build.runtime.clone()),
+        ("status", build.status.as_str().to_owned()),
+        ("stage", build.stage.clone()),
+        ("reason", build.reason.clone()),
+        ("package", format!("{}{bytes}", build.package_name)),
+        ("image", build.image.clone().unwrap_or_default()),
+        ("by", build.created_by.clone()),
+        ("builder", build.builder.clone()),
+        ("started", time(build.started_at)),
+        ("finished", build.finished_at.map(time).unwrap_or_default()),
+    ])
+}

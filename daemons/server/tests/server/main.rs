@@ -1,0 +1,7 @@
+//! The real program against a real MariaDB and a real Redis; agents and routers are played by the test, over the real
+//! protocol.
+
+mod desired_state;
+mod harness;
+mod leadership;
+mod orders;
