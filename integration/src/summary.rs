@@ -1,5 +1,7 @@
 //! What people read once a cluster is up.
 
+use dinp_integration::testbed::samples;
+
 use super::{ADMIN, Cluster, Progress, Result, Up};
 
 /// Where everything is, how to look inside, how to take it down.
@@ -13,7 +15,7 @@ pub fn print(up: &Up, progress: &Progress) -> Result<()> {
     println!("  Dashboard    http://127.0.0.1:{dash}    login {ADMIN}, password {}", up.password);
     println!();
     println!("  Samples");
-    for sample in &up.samples {
+    for sample in samples::ALL {
         println!("    curl http://{}:{router}/", sample.domain());
     }
     if name == "quickstart" {
@@ -21,7 +23,7 @@ pub fn print(up: &Up, progress: &Progress) -> Result<()> {
         println!(
             "  Look inside  sudo scripts/quickstart shell node1     (then: systemctl status 'dinp-*', journalctl -u dinp-agent)"
         );
-        println!("               sudo scripts/quickstart status | logs | dinp ps {}", up.first_app());
+        println!("               sudo scripts/quickstart status | logs | dinp ps hello");
         println!("  Take down    sudo scripts/quickstart down            (down --purge removes cached images too)");
     }
     println!();

@@ -52,18 +52,15 @@ impl Drop for Busy {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn work_holds_off_the_exit() {
         let (activity, lifecycle) = (Activity::default(), Lifecycle::for_tests());
+        let limit = Duration::from_millis(10);
         let busy = activity.begin();
-        let exit = tokio::spawn({
-            let (activity, lifecycle) = (activity.clone(), lifecycle.clone());
-            async move { activity.exit_when_idle(Duration::from_secs(60), &lifecycle).await }
-        });
-        tokio::time::advance(Duration::from_secs(600)).await;
-        assert!(!lifecycle.shutdown().is_cancelled());
+        let early = tokio::time::timeout(limit * 5, activity.exit_when_idle(limit, &lifecycle)).await;
+        assert!(early.is_err() && !lifecycle.shutdown().is_cancelled());
         drop(busy);
-        exit.await.unwrap();
+        activity.exit_when_idle(limit, &lifecycle).await;
         assert!(lifecycle.shutdown().is_cancelled());
     }
 }

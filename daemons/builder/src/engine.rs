@@ -9,16 +9,16 @@ use bollard::query_parameters::{
 };
 use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker, auth::DockerCredentials, body_try_stream};
 use bytes::Bytes;
+use dinp_common::auth::hex;
 use dinp_common::config::RegistryAccount;
 use dinp_common::model::ImageRef;
 use futures_util::{Stream, StreamExt};
+use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-/// Local repository of images that are being built; the tag is the build's id.
-const LOCAL: &str = "dinp-build";
 /// How long the Engine may take for what takes no time.
 const QUICK: Duration = Duration::from_secs(20);
 const CPU_PERIOD: u64 = 100_000;
@@ -46,9 +46,35 @@ pub enum EngineError {
     },
 }
 
+/// What tells this builder's images from those of others at the same Engine: a local repository whose tags are ids
+/// of builds, and a label.
+#[derive(Debug, Clone)]
+pub struct Scope(String);
+
+impl Scope {
+    /// The scope of a builder.
+    pub fn new(registry: &str, builder: &str) -> Self {
+        let hash = Sha256::digest(format!("{registry} {builder}").as_bytes());
+        Self(format!("dinp-build-{}", hex(&hash[..6])))
+    }
+
+    /// Labels of everything that belongs to a build.
+    pub fn labels(&self, build: u64) -> [(&'static str, String); 2] {
+        [(LABEL_BUILDER, self.0.clone()), (LABEL_BUILD, build.to_string())]
+    }
+
+    fn image(&self, build: u64) -> String {
+        format!("{}:{build}", self.0)
+    }
+}
+
+const LABEL_BUILDER: &str = "dinp.builder";
+const LABEL_BUILD: &str = "dinp.build";
+
 /// A connection to the Engine.
 #[derive(Debug, Clone)]
 pub struct Engine {
+    scope: Scope,
     docker: Docker,
     /// For calls that last: no limit but that of the build.
     patient: Docker,
@@ -74,13 +100,13 @@ pub trait Log {
 
 impl Engine {
     /// Connects and agrees on a version of the API.
-    pub async fn connect(socket: &Path, longest: Duration) -> Result<Self, EngineError> {
+    pub async fn connect(socket: &Path, scope: Scope, longest: Duration) -> Result<Self, EngineError> {
         let path = socket.to_string_lossy();
         let docker =
             Docker::connect_with_unix(&path, QUICK.as_secs(), API_DEFAULT_VERSION).map_err(EngineError::Away)?;
         let docker = docker.negotiate_version().await.map_err(EngineError::Away)?;
         let patient = docker.clone().with_timeout(longest);
-        Ok(Self { docker, patient })
+        Ok(Self { scope, docker, patient })
     }
 
     /// Whether it answers.
@@ -98,7 +124,7 @@ impl Engine {
         let parent = self.cgroup_parent(&request.limits.slice).await?;
         let options = BuildImageOptionsBuilder::new()
             .dockerfile("Dockerfile")
-            .t(&format!("{LOCAL}:{}", request.id))
+            .t(&self.scope.image(request.id))
             .pull("1")
             .rm(true)
             .forcerm(true)
@@ -137,7 +163,7 @@ impl Engine {
         let tag = image.reference();
         let name = TagImageOptionsBuilder::new().repo(&repository).tag(tag).build();
         let act = "name the image";
-        let tagged = self.docker.tag_image(&format!("{LOCAL}:{id}"), Some(name)).await;
+        let tagged = self.docker.tag_image(&self.scope.image(id), Some(name)).await;
         tagged.map_err(|source| EngineError::Call { act, source })?;
         let options = PushImageOptionsBuilder::new().tag(tag).build();
         // The Engine demands the header, also where there is no account.
@@ -158,26 +184,26 @@ impl Engine {
     }
 
     /// Removes the names of a build's image, and what is left of it and of intermediate images.
-    pub async fn clean(&self, id: u64, package_label: &str) {
-        self.untag(&format!("{LOCAL}:{id}")).await;
-        self.prune(&format!("dinp.package={package_label}")).await;
+    pub async fn clean(&self, id: u64) {
+        self.untag(&self.scope.image(id)).await;
+        self.prune(self.scope.labels(id).iter()).await;
     }
 
     /// Removes what builds left that were cut off: no other build may run.
     pub async fn clean_all(&self) {
-        let filters = HashMap::from([("reference".to_owned(), vec![LOCAL.to_owned()])]);
+        let filters = HashMap::from([("reference".to_owned(), vec![self.scope.0.clone()])]);
         let options = ListImagesOptionsBuilder::new().filters(&filters).build();
         match self.docker.list_images(Some(options)).await {
             Ok(images) => {
                 for image in images {
-                    for tag in image.repo_tags.iter().filter(|tag| tag.starts_with(LOCAL)) {
+                    for tag in image.repo_tags.iter().filter(|tag| tag.starts_with(&self.scope.0)) {
                         self.untag(tag).await;
                     }
                 }
             }
             Err(error) => tracing::warn!(%error, "images of earlier builds cannot be listed"),
         }
-        self.prune("dinp.package").await;
+        self.prune(self.scope.labels(0)[..1].iter()).await;
     }
 
     /// Removes all names of the image that has this one.
@@ -191,11 +217,11 @@ impl Engine {
         }
     }
 
-    /// Removes images that have neither name nor digest, of builds alone.
-    async fn prune(&self, label: &str) {
+    /// Removes images that have neither name nor digest, of this builder alone.
+    async fn prune(&self, labels: impl Iterator<Item = &(&'static str, String)>) {
         let filters = HashMap::from([
             ("dangling".to_owned(), vec!["true".to_owned()]),
-            ("label".to_owned(), vec![label.to_owned()]),
+            ("label".to_owned(), labels.map(|(name, value)| format!("{name}={value}")).collect()),
         ]);
         let options = PruneImagesOptionsBuilder::new().filters(&filters).build();
         if let Err(error) = self.docker.prune_images(Some(options)).await {

@@ -1,7 +1,7 @@
 //! One build, from the checked package to the image in the registry and the record that says so.
 
 use crate::context;
-use crate::engine::{BuildRequest, Engine, EngineError};
+use crate::engine::{BuildRequest, Engine, EngineError, Scope};
 use crate::log::BuildLog;
 use crate::package::Package;
 use crate::registry::RegistryError;
@@ -126,7 +126,7 @@ impl Job {
             self.runtime.name,
             self.runtime.base
         ));
-        let dockerfile = self.dockerfile()?;
+        let dockerfile = self.dockerfile(&service.scope)?;
         let engine = service.engine().await?;
         let request = BuildRequest {
             id: self.id,
@@ -148,7 +148,7 @@ impl Job {
         Ok(self.image.with_digest(&pushed)?)
     }
 
-    fn dockerfile(&self) -> Result<String, TemplateError> {
+    fn dockerfile(&self, scope: &Scope) -> Result<String, TemplateError> {
         let base = self.runtime.base.to_string();
         let values = Values::from([
             ("app", self.app.as_str()),
@@ -157,23 +157,20 @@ impl Job {
             ("runtime", self.runtime.name.as_str()),
             ("version", self.version.as_str()),
         ]);
-        let labels = [
+        let mut labels = vec![
             ("org.opencontainers.image.base.name", base.clone()),
             ("org.opencontainers.image.version", self.version.clone()),
             ("dinp.app", self.app.to_string()),
             ("dinp.runtime", self.runtime.name.to_string()),
-            ("dinp.package", self.package_label()),
+            ("dinp.package", format!("sha256:{}", self.package.spooled.sha256())),
         ];
+        labels.extend(scope.labels(self.id));
         self.runtime.template.render(&values, &labels)
-    }
-
-    fn package_label(&self) -> String {
-        format!("sha256:{}", self.package.spooled.sha256())
     }
 
     async fn clean(&self, service: &Service) {
         match service.engine().await {
-            Ok(engine) => engine.clean(self.id, &self.package_label()).await,
+            Ok(engine) => engine.clean(self.id).await,
             Err(error) => {
                 tracing::warn!(build = self.id, error = %ErrorChain(&error), "images of a build are left behind");
             }
@@ -214,6 +211,6 @@ impl Job {
 impl Service {
     /// Connects to the local Engine.
     pub async fn engine(&self) -> Result<Engine, EngineError> {
-        Engine::connect(&self.config.docker_socket, self.config.time_limit()).await
+        Engine::connect(&self.config.docker_socket, self.scope.clone(), self.config.time_limit()).await
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::activity::Activity;
 use crate::config::BuilderConfig;
-use crate::engine::EngineError;
+use crate::engine::{EngineError, Scope};
 use crate::job::Job;
 use crate::registry::Registry;
 use crate::runtime::Runtimes;
@@ -51,6 +51,8 @@ pub struct Service {
     pub pool: Pool,
     /// Verifies callers.
     pub auth: ServiceAuth,
+    /// Its images at the Engine.
+    pub scope: Scope,
     /// Where images go.
     pub registry: Registry,
     /// What it can build.
@@ -73,6 +75,7 @@ impl Service {
             auth: ServiceAuth::new(pool.clone()),
             slots: Semaphore::new(config.concurrent_builds as usize),
             config,
+            scope: Scope::new(registry.address(), &name),
             name,
             pool,
             registry,

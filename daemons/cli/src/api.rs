@@ -131,7 +131,7 @@ impl Api {
     }
 
     fn failed(&self, source: ClientError) -> CliError {
-        CliError::Server { server: self.server.clone(), source }
+        CliError::Server { server: self.server.clone(), source: Box::new(source) }
     }
 }
 

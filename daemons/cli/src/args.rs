@@ -3,9 +3,10 @@
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    app, build, completions, context, deploy, logs, node, operator, ps, sign, status, team, user,
+    app, build, completions, context, deploy, logs, node, operator, ps, sign, team, user,
 };
 use crate::output::Format;
+use crate::setup::SetupCommand;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -25,11 +26,11 @@ Environment:
   NO_COLOR        no colours
 
 Exit codes:
-  0   done                      65  a value was refused, here or by the server
-  1   failed                    69  DINP cannot be reached or cannot answer now
-  4   build or deployment       77  not signed in, or not allowed
-      did not succeed           130 interrupted
-  64  wrong command line";
+  0    done                              65   a value was refused, here or by the server
+  1    failed                            69   DINP cannot be reached, or cannot answer now
+  2    setup --check: something is due   77   not signed in, or not allowed
+  4    build or deployment failed        130  interrupted
+  64   wrong command line";
 
 /// Runs web applications on your own machines: package in, served requests out.
 #[derive(Debug, Parser)]
@@ -53,8 +54,8 @@ pub struct Global {
     /// Which of the signed-in clusters to use [default: the one of the last login]
     #[arg(long, global = true, value_name = "NAME", env = "DINP_CONTEXT", hide_env = true)]
     pub context: Option<String>,
-    /// Tables for people, or the documents of the API
-    #[arg(long, short = 'o', global = true, value_name = "FORMAT", default_value = "table")]
+    /// table for people, json for programs
+    #[arg(long, short = 'o', global = true, value_name = "FORMAT", default_value = "table", hide_possible_values = true)]
     pub output: Format,
     /// No progress and no notes
     #[arg(long, short = 'q', global = true)]
@@ -103,6 +104,9 @@ pub enum Command {
     /// Teams (administrators)
     #[command(subcommand)]
     Team(team::TeamCommand),
+    /// Make this machine a part of a cluster (root)
+    #[command(subcommand)]
+    Setup(SetupCommand),
     /// Completion for a shell
     Completions(completions::Completions),
 }

@@ -1,15 +1,21 @@
 //! What went wrong, in one sentence, what to do next, and the exit code.
 
+use std::error::Error;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
 use dinp_common::client::ClientError;
+use dinp_common::error::ErrorChain;
 use dinp_common::model::InvalidValue;
 use url::Url;
 
+use crate::setup::SetupError;
+
 /// Anything that no other code is for.
 pub const FAILURE: u8 = 1;
+/// `dinp setup --check` found something to change.
+pub const DUE: u8 = 2;
 /// The build or the deployment that was waited for did not succeed.
 pub const NOT_DEPLOYED: u8 = 4;
 /// The command line is wrong.
@@ -60,7 +66,7 @@ pub enum CliError {
         server: Url,
         /// What happened.
         #[source]
-        source: ClientError,
+        source: Box<ClientError>,
     },
     /// A build or a deployment ended otherwise than wanted.
     #[error("{message}")]
@@ -90,6 +96,9 @@ pub enum CliError {
     /// Standard output is gone or full.
     #[error("cannot write to standard output")]
     Stdout(#[source] io::Error),
+    /// A machine that is not set up.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
     /// Something else, as a sentence.
     #[error("{0}")]
     Other(String),
@@ -140,14 +149,15 @@ impl CliError {
             Self::SignedOut { .. } => NOT_ALLOWED,
             Self::NotDeployed { .. } => NOT_DEPLOYED,
             Self::Unavailable { .. } => UNAVAILABLE,
-            Self::Server { source: ClientError::Transport { .. }, .. } => UNAVAILABLE,
             Self::Server { source, .. } => match source.status() {
+                None if matches!(**source, ClientError::Transport { .. }) => UNAVAILABLE,
                 Some(401 | 403) => NOT_ALLOWED,
                 Some(408 | 429 | 502..=504) => UNAVAILABLE,
                 Some(400..500) => REFUSED,
                 _ => FAILURE,
             },
-            Self::Io { .. } | Self::Stdout(_) | Self::Other(_) => FAILURE,
+            Self::Setup(error) if error.is_due() => DUE,
+            Self::Setup(_) | Self::Io { .. } | Self::Stdout(_) | Self::Other(_) => FAILURE,
             Self::Interrupted => INTERRUPTED,
         }
     }
@@ -155,6 +165,19 @@ impl CliError {
     /// The exit code as the process ends with it.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.code())
+    }
+
+    /// The error in one line, with as much of its causes as helps.
+    pub fn told(&self) -> String {
+        match self {
+            // What an answer says is the whole sentence; of a failed call only the root says something.
+            Self::Server { source, .. } => match &**source {
+                ClientError::Transport { source, .. } => format!("{self}: {}", root(source)),
+                ClientError::Decode { source, .. } => format!("{self}: {source}"),
+                _ => self.to_string(),
+            },
+            _ => ErrorChain(self).to_string(),
+        }
     }
 
     /// What to do next, where there is something to say.
@@ -165,32 +188,44 @@ impl CliError {
             | Self::SignedOut { hint, .. }
             | Self::NotDeployed { hint, .. }
             | Self::Unavailable { hint, .. } => Some(hint.clone()).filter(|hint| !hint.is_empty()),
-            Self::Server { source: ClientError::Transport { .. }, .. } => Some(
-                "check the address (`dinp context ls`) and that dinp-dash runs there (`systemctl status dinp-dash`)".into(),
-            ),
-            Self::Server { source: ClientError::Decode { .. }, .. } => {
-                Some("is this the address of a DINP dashboard, and its version near to that of `dinp --version`?".into())
-            }
-            Self::Server { source, .. } => self.hint_of_problem(source),
+            Self::Server { source, .. } => hint_of(source),
             _ => None,
         }
     }
+}
 
-    fn hint_of_problem(&self, source: &ClientError) -> Option<String> {
-        let problem = source.problem()?;
-        if let Some(hint) = problem.text("hint") {
-            return Some(hint.to_owned());
-        }
-        let hint = match problem.status {
-            401 => "sign in with `dinp login`",
-            403 => "`dinp whoami` shows your roles; ask an owner of the team, or an administrator",
-            429 => "wait a little and try again",
-            502..=504 => "try again in a few seconds; `dinp status` shows how the cluster is",
-            500 => "the journal of dinp-dash has the cause (`journalctl -u dinp-dash`)",
-            _ => return None,
-        };
-        Some(hint.to_owned())
+fn root(error: &dyn Error) -> &dyn Error {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
     }
+    last
+}
+
+fn hint_of(source: &ClientError) -> Option<String> {
+    let problem = match source {
+        ClientError::Transport { .. } => {
+            let hint = "check the address (`dinp context ls`) and that dinp-dash runs there (`systemctl status dinp-dash`)";
+            return Some(hint.into());
+        }
+        ClientError::Decode { .. } => {
+            let hint = "is this the address of a DINP dashboard, and its version near to that of `dinp --version`?";
+            return Some(hint.into());
+        }
+        _ => source.problem()?,
+    };
+    if let Some(hint) = problem.text("hint") {
+        return Some(hint.to_owned());
+    }
+    let hint = match problem.status {
+        401 => "sign in with `dinp login`",
+        403 => "`dinp whoami` shows your roles; ask an owner of the team, or an administrator",
+        429 => "wait a little and try again",
+        502..=504 => "try again in a few seconds; `dinp status` shows how the cluster is",
+        500 => "the journal of dinp-dash has the cause (`journalctl -u dinp-dash`)",
+        _ => return None,
+    };
+    Some(hint.to_owned())
 }
 
 fn told(source: &ClientError, server: &Url) -> String {
@@ -217,7 +252,7 @@ mod tests {
         let status = StatusCode::from_u16(status).unwrap();
         let problem = Problem::new(status, "some-kind", "a sentence");
         let server = Url::parse("http://dash.example:1985").unwrap();
-        CliError::Server { server, source: ClientError::Problem(problem) }
+        CliError::Server { server, source: Box::new(ClientError::Problem(problem)) }
     }
 
     #[test]

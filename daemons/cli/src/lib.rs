@@ -5,6 +5,7 @@
 //! * [`signin`]: how a person's access token is got, and [`contexts`]: where it is kept,
 //! * [`follow`]: waiting for builds and deployments while saying what goes on,
 //! * [`output`]: tables for people, documents for programs,
+//! * [`setup`]: `dinp setup`, which makes a machine a part of a cluster,
 //! * [`error`]: what went wrong, what to do next, and the exit code.
 
 pub mod api;
@@ -17,6 +18,7 @@ pub mod output;
 pub mod package;
 pub mod probe;
 pub mod session;
+pub mod setup;
 pub mod signin;
 
 use std::ffi::OsString;

@@ -2,13 +2,11 @@
 //!
 //! Results go to standard output; progress, notes and errors go to standard error.
 
-use std::error::Error as _;
 use std::io::{IsTerminal, Write, stderr, stdin, stdout};
 
 use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
 use dinp_common::api::{UnixMillis, unix_millis};
-use dinp_common::error::ErrorChain;
 use indicatif::ProgressDrawTarget;
 use serde::Serialize;
 
@@ -123,13 +121,7 @@ impl Output {
     /// An error with what to do next.
     pub fn error(&self, error: &CliError) {
         let label = self.paint_err("error:", "1;31");
-        // What an answer says is the whole sentence; below that, causes help.
-        let chain = if error.status().is_some() || error.source().is_none() {
-            error.to_string()
-        } else {
-            ErrorChain(error).to_string()
-        };
-        self.say(&format!("{label} {chain}"));
+        self.say(&format!("{label} {}", error.told()));
         if let Some(hint) = error.hint() {
             self.say(&format!(" {} {hint}", self.paint_err("next:", "1")));
         }

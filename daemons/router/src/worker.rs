@@ -126,7 +126,7 @@ async fn run(start: Start, mut inbox: mpsc::UnboundedReceiver<Order>, heartbeat:
                     worker.pool.close(instance);
                 }
                 // Nobody may be waiting.
-                drop(done.send(()));
+                done.send(()).ok();
             }
             _ = sweep.tick() => {
                 heartbeat.beat();

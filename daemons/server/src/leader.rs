@@ -113,7 +113,9 @@ impl Candidate {
                 renewed = sent;
             }
             self.heartbeat.beat();
-            self.enter(next(&self.state.borrow().clone(), &attempt, renewed.elapsed()));
+            // Not in one expression: a borrow that is still held would lock out the change.
+            let now = self.state.borrow().clone();
+            self.enter(next(&now, &attempt, renewed.elapsed()));
             let pause = if self.state.borrow().epoch().is_some() { RENEW } else { TRY };
             tokio::select! {
                 () = shutdown.cancelled() => break,

@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 from urllib.parse import parse_qs
 
-from pystache_lite import render
+import chevron
 
 VERSION = (Path(__file__).parent / "VERSION").read_text(encoding="utf-8").strip()
 PAGE = "Hello from {{app}} {{version}} on {{host}}\n"
@@ -17,7 +17,7 @@ def app(environ, start_response):
     path, query = environ["PATH_INFO"], parse_qs(environ.get("QUERY_STRING", ""))
     if path == "/":
         values = {"app": os.environ.get("APP_NAME", "hello-python"), "version": VERSION, "host": socket.gethostname()}
-        return answer(start_response, "200 OK", "text/plain", render(PAGE, values))
+        return answer(start_response, "200 OK", "text/plain", chevron.render(PAGE, values))
     if path == "/version":
         return answer(start_response, "200 OK", "text/plain", VERSION + "\n")
     if path == "/health":

@@ -11,12 +11,14 @@ use super::error::{Error, Result};
 use super::eventually::eventually;
 use super::layout::DOMAIN;
 use super::load::Steady;
+use super::samples::VERSION;
 
 /// Applications of scenarios begin with this, so that what one left behind is found by the next.
 const PREFIX: &str = "t-";
 
-/// The sample that scenarios run: its answers can be switched.
-const SAMPLE: &str = "probe";
+/// The sample that scenarios run: its answers can be switched. Its package has another name.
+const SAMPLE: &str = "web";
+const SAMPLE_PACKAGE: &str = "web-binary";
 
 /// An application of a scenario.
 #[derive(Clone, Debug)]
@@ -96,11 +98,6 @@ impl Router {
         self.send(self.client.get(self.url(path)).header(name, value), host).await
     }
 
-    /// POST without a body.
-    pub async fn post(&self, path: &str, host: &str) -> Result<Answer> {
-        self.send(self.client.post(self.url(path)), host).await
-    }
-
     fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
@@ -142,32 +139,28 @@ impl<'a> App<'a> {
         self
     }
 
-    /// Deploys the sample of scenarios and waits until the deployment has succeeded.
+    /// Deploys the sample of scenarios and waits until it serves.
     pub async fn deploy(self) -> Result<Self> {
         let image = self.sample_image().await?;
-        self.cluster.dinp(&["app", "create", &self.name]).await?;
-        self.cluster.dinp(&["app", "env", &self.name, "set", "VERSION=v1", "--no-deploy"]).await?;
-        self.deploy_image(&image).await?;
-        self.answers("v1").await?;
+        let mut args = vec!["deploy", "--app", &self.name, "--image", &image];
+        args.extend(self.options.iter().map(String::as_str));
+        self.cluster.dinp(&args).await?;
+        self.answers(VERSION).await?;
         Ok(self)
     }
 
-    /// Deploys an image with the options asked for, and waits until that has succeeded.
-    pub async fn deploy_image(&self, image: &str) -> Result<()> {
-        let mut args = vec!["app", "deploy", &self.name, "--image", image, "--wait"];
-        args.extend(self.options.iter().map(String::as_str));
-        self.cluster.dinp(&args).await.map(drop)
-    }
-
-    /// Rolls out another version: the sample tells its VERSION in each answer.
+    /// Builds the sample as another version, rolls that out, and waits for the verdict.
     pub async fn roll_to(&self, version: &str) -> Result<()> {
-        let variable = format!("VERSION={version}");
-        self.cluster.dinp(&["app", "env", &self.name, "set", &variable, "--wait"]).await.map(drop)
+        let package = self.cluster.package(SAMPLE_PACKAGE).await?;
+        let package = package.with_file("VERSION", format!("{version}\n"))?;
+        let archive = package.packed().await?;
+        let args = ["app", "deploy", &self.name, &archive, "--runtime", "binary"];
+        self.cluster.dinp(&args).await.map(drop)
     }
 
     /// Goes back to the release before this one.
     pub async fn roll_back(&self) -> Result<()> {
-        self.cluster.dinp(&["app", "rollback", &self.name, "--wait"]).await.map(drop)
+        self.cluster.dinp(&["app", "rollback", &self.name]).await.map(drop)
     }
 
     /// Asks for another number of instances; returns when that is asked.
@@ -250,9 +243,16 @@ impl<'a> App<'a> {
         self.cluster.router().get(path, &self.domain()).await
     }
 
-    /// POST through the router.
-    pub async fn post(&self, path: &str) -> Result<Answer> {
-        self.cluster.router().post(path, &self.domain()).await
+    /// Asks one instance, past the routing of the router but from its machine.
+    pub async fn ask(&self, instance: &Instance, method: &str, path: &str) -> Result<String> {
+        let (Some(address), Some(port)) = (&instance.address, instance.port) else {
+            return Err(Error::other(format!("{} has no address yet", instance.id)));
+        };
+        // An address may be told with its port.
+        let address = address.split_once(':').map_or(address.as_str(), |(address, _)| address);
+        let command = format!("curl -fsS -m 10 -X {method} 'http://{address}:{port}{path}'");
+        let body = self.cluster.host("router1").exec(&command).await?;
+        Ok(body.trim().to_owned())
     }
 
     /// The name that it is served under.

@@ -13,7 +13,7 @@ use super::host::{Blueprint, Host};
 use super::images::Images;
 use super::layout::{HOSTS, Planned, Role, Subnet, routed_networks};
 use super::progress::Progress;
-use super::samples::{self, Sample};
+use super::samples;
 use super::setup::{self, BASE_IMAGES, REPOSITORY};
 use super::state::{State, at};
 
@@ -39,27 +39,18 @@ pub struct Options {
     pub ports: Option<Ports>,
 }
 
-/// A cluster that serves, and what it was asked to run.
+/// A cluster that serves.
 #[derive(Debug)]
 pub struct Up {
     /// The cluster.
     pub cluster: Cluster,
-    /// Its samples.
-    pub samples: Vec<Sample>,
     /// Password of the first administrator.
     pub password: String,
 }
 
-impl Up {
-    /// A name for examples.
-    #[must_use]
-    pub fn first_app(&self) -> &str {
-        self.samples.first().map_or("APP", |sample| &sample.app)
-    }
-}
-
 /// Brings a cluster up, or what is missing of it.
 pub async fn up(options: &Options, progress: &Progress) -> Result<Up> {
+    samples::check(&options.samples)?;
     let images = Images::ensure(progress).await?;
     let state = State::of(&options.name);
     let key = refresh_repository(options, &state)?;
@@ -67,10 +58,9 @@ pub async fn up(options: &Options, progress: &Progress) -> Result<Up> {
     let password = install_and_set_up(&cluster, options, &state, &key, progress).await?;
     // Scenarios make their packages from those of the samples.
     copy_files(&options.samples, &state.path("samples"))?;
-    let samples = samples::find(&options.samples)?;
-    samples::deploy(&cluster, &samples, progress).await?;
-    progress.step("waiting for the samples", samples::answer(&cluster, &samples)).await?;
-    Ok(Up { cluster, samples, password })
+    samples::deploy(&cluster, &options.samples, progress).await?;
+    progress.step("waiting for the samples", samples::answer(&cluster)).await?;
+    Ok(Up { cluster, password })
 }
 
 /// Removes hosts, volumes, network and state of a cluster; images stay.

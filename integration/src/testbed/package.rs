@@ -22,7 +22,7 @@ impl Package {
         let package = Self { dir };
         let tree = package.tree();
         std::fs::create_dir_all(&tree).map_err(at("make", &tree))?;
-        let archive = samples.join(format!("{sample}.tar.gz"));
+        let archive = super::samples::file(samples, sample);
         run("tar", &["-xzf".as_ref(), archive.as_os_str(), "-C".as_ref(), tree.as_os_str()]).await?;
         Ok(package)
     }

@@ -6,23 +6,42 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::cluster::Cluster;
-use super::error::Result;
+use super::error::{Error, Result};
 use super::eventually::eventually;
 use super::layout::DOMAIN;
 use super::progress::Progress;
-use super::state::at;
 
 /// How long a deployed sample may take to answer.
 const ANSWER: Duration = Duration::from_secs(60);
 
-/// One package: `<app>.tar.gz` beside `<app>.deploy`, the arguments of `dinp deploy` for it.
-#[derive(Clone, Debug)]
+/// The version that `integration/samples/pack` is asked for.
+pub const VERSION: &str = "v1";
+
+/// One application of a fresh cluster.
+#[derive(Clone, Copy, Debug)]
 pub struct Sample {
     /// Name of the application.
-    pub app: String,
-    package: PathBuf,
-    arguments: Vec<String>,
+    pub app: &'static str,
+    /// Name of its package, without version.
+    pub package: &'static str,
+    /// Arguments of `dinp deploy`.
+    arguments: &'static [&'static str],
 }
+
+/// All of them, in the order in which they are deployed.
+pub const ALL: [Sample; 3] = [
+    Sample {
+        app: "hello",
+        package: "hello-python",
+        arguments: &["--runtime", "python", "--instances", "2", "--health", "/health"],
+    },
+    Sample {
+        app: "web",
+        package: "web-binary",
+        arguments: &["--runtime", "binary", "--instances", "2", "--health", "/health"],
+    },
+    Sample { app: "tree", package: "tree-binary", arguments: &["--runtime", "binary", "--memory", "128"] },
+];
 
 #[derive(Deserialize)]
 struct Shown {
@@ -31,43 +50,38 @@ struct Shown {
     release: Option<serde::de::IgnoredAny>,
 }
 
-/// The samples in a directory.
-pub fn find(dir: &Path) -> Result<Vec<Sample>> {
-    let mut samples = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(at("read", dir))? {
-        let path = entry.map_err(at("read", dir))?.path();
-        if path.extension().is_none_or(|extension| extension != "deploy") {
-            continue;
-        }
-        let arguments = std::fs::read_to_string(&path).map_err(at("read", &path))?;
-        let app = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-        samples.extend(app.map(|app| Sample {
-            package: dir.join(format!("{app}.tar.gz")),
-            arguments: arguments.split_whitespace().map(str::to_owned).collect(),
-            app,
-        }));
+/// The file of a package among those that were packed.
+#[must_use]
+pub fn file(dir: &Path, package: &str) -> PathBuf {
+    dir.join(format!("{package}-{VERSION}.tar.gz"))
+}
+
+/// Whether all packages are there, before anything is made that would wait for them.
+pub fn check(dir: &Path) -> Result<()> {
+    let missing = ALL.iter().map(|sample| file(dir, sample.package)).find(|path| !path.is_file());
+    match missing {
+        Some(path) => Err(Error::other(format!("{} is missing: integration/samples/pack makes it", path.display()))),
+        None => Ok(()),
     }
-    samples.sort_by(|one, other| one.app.cmp(&other.app));
-    Ok(samples)
 }
 
 /// Builds and deploys those that have no release yet, one after the other: builds share two cores.
-pub async fn deploy(cluster: &Cluster, samples: &[Sample], progress: &Progress) -> Result<()> {
+pub async fn deploy(cluster: &Cluster, packages: &Path, progress: &Progress) -> Result<()> {
     let shown: Vec<Shown> = cluster.cli().list(&["app", "ls"]).await?;
-    for sample in samples {
+    for sample in ALL {
         if shown.iter().any(|app| app.name == sample.app && app.release.is_some()) {
             continue;
         }
         let title = format!("building and deploying {}", sample.app);
-        progress.step(&title, sample.deploy(cluster)).await?;
+        progress.step(&title, sample.deploy(cluster, packages)).await?;
     }
     Ok(())
 }
 
 /// Waits until all of them answer through the router.
-pub async fn answer(cluster: &Cluster, samples: &[Sample]) -> Result<()> {
+pub async fn answer(cluster: &Cluster) -> Result<()> {
     let router = cluster.router();
-    for sample in samples {
+    for sample in ALL {
         let what = format!("{} answers through the router", sample.app);
         eventually(&what, ANSWER, async || {
             let answer = router.get("/", &sample.domain()).await.map_err(|error| error.chain())?;
@@ -85,29 +99,11 @@ impl Sample {
         format!("{}.{DOMAIN}", self.app)
     }
 
-    async fn deploy(&self, cluster: &Cluster) -> Result<()> {
-        let package = self.package.to_string_lossy();
-        let mut args = vec!["deploy", &package, "--app", &self.app, "--wait"];
-        args.extend(self.arguments.iter().map(String::as_str));
+    async fn deploy(&self, cluster: &Cluster, packages: &Path) -> Result<()> {
+        let package = file(packages, self.package);
+        let package = package.to_string_lossy();
+        let mut args = vec!["deploy", &package, "--app", self.app, "--wait"];
+        args.extend(self.arguments);
         cluster.dinp(&args).await.map(drop)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_sample_is_a_package_with_its_arguments() {
-        let dir = std::env::temp_dir().join(format!("dinp-samples-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).expect("a directory");
-        std::fs::write(dir.join("hello.deploy"), "--runtime python\n--instances 2\n").expect("a file");
-        std::fs::write(dir.join("hello.tar.gz"), "").expect("a file");
-        let samples = find(&dir);
-        std::fs::remove_dir_all(&dir).expect("the directory goes");
-        let samples = samples.expect("the samples");
-        assert_eq!(samples.len(), 1);
-        assert_eq!(samples[0].app, "hello");
-        assert_eq!(samples[0].arguments, ["--runtime", "python", "--instances", "2"]);
     }
 }

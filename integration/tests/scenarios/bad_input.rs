@@ -57,8 +57,9 @@ async fn an_image_that_the_registry_does_not_have_is_refused() -> Scenario {
 #[tokio::test]
 async fn what_is_no_archive_or_leaves_it_or_has_no_runtime_is_refused() -> Scenario {
     let cluster = Cluster::shared().await?;
-    let package = cluster.package("probe").await?;
+    let package = cluster.package("web-binary").await?;
     let good = package.packed().await?;
+    cluster.dinp(&["app", "create", "t-input"]).await?;
     let text = package.beside("notes.tar.gz", "these are notes and no archive")?;
     refused(&cluster, &["build", &text, "--app", "t-input", "--runtime", "binary"], &["archive"]).await;
     refused(&cluster, &["build", &good, "--app", "t-input", "--runtime", "cobol"], &["cobol"]).await;

@@ -14,15 +14,16 @@ struct Build {
 }
 
 async fn newest(cluster: &Cluster, app: &str) -> Result<Build> {
-    let builds: Vec<Build> = cluster.cli().list(&["build", "ls", app]).await?;
+    let builds: Vec<Build> = cluster.cli().list(&["build", "ls", "--app", app]).await?;
     builds.into_iter().max_by_key(|build| build.id).ok_or_else(|| Error::other(format!("{app} has no build")))
 }
 
 #[tokio::test]
 async fn a_push_that_fails_fails_the_build() -> Scenario {
     let cluster = Cluster::shared().await?;
-    let package = cluster.package("probe").await?.with_ballast("ballast", 1000)?.packed().await?;
+    let package = cluster.package("web-binary").await?.with_ballast("ballast", 1000)?.packed().await?;
     let control = cluster.host("control");
+    cluster.dinp(&["app", "create", "t-push"]).await?;
 
     control.exec("systemctl stop docker-registry").await?;
     let outcome = cluster.dinp(&["build", &package, "--app", "t-push", "--runtime", "binary"]).await;
@@ -39,7 +40,8 @@ async fn a_push_that_fails_fails_the_build() -> Scenario {
 #[tokio::test]
 async fn the_log_of_a_build_outlives_its_builder() -> Scenario {
     let cluster = Cluster::shared().await?;
-    let package = cluster.package("probe").await?.with_ballast("ballast", 1000)?.packed().await?;
+    let package = cluster.package("web-binary").await?.with_ballast("ballast", 1000)?.packed().await?;
+    cluster.dinp(&["app", "create", "t-log"]).await?;
     cluster.dinp(&["build", &package, "--app", "t-log", "--runtime", "binary"]).await?;
     let build = newest(&cluster, "t-log").await?;
     assert_eq!(build.status, "succeeded", "{}", build.reason);
@@ -56,12 +58,13 @@ async fn what_users_write_reaches_no_shell() -> Scenario {
     let cluster = Cluster::shared().await?;
     let control = cluster.host("control");
     let evil = "x; touch /tmp/owned; $(touch /tmp/owned) `touch /tmp/owned` && 'q' \"d\"";
-    let package = cluster.package("probe").await?.with_file("$(touch owned); 'a' \"b\"", "a file")?;
+    let package = cluster.package("web-binary").await?.with_file("$(touch owned); 'a' \"b\"", "a file")?;
     let archive = std::fs::read(package.packed().await?)
         .map_err(|error| Error::other(format!("the package cannot be read: {error}")))?;
     let named = package.beside("$(touch owned);`touch owned`.tar.gz", archive)?;
 
-    let refused = cluster.dinp(&["build", &named, "--app", "t-shell", "--runtime", "binary", "--version", evil]).await;
+    let refused =
+        cluster.dinp(&["build", &named, "--app", "t-shell", "--runtime", "binary", "--package-version", evil]).await;
     assert!(refused.is_err(), "a version is 1 to 64 letters, digits, `.`, `_`, `-`");
     cluster.dinp(&["build", &named, "--app", "t-shell", "--runtime", "binary"]).await?;
 

@@ -7,7 +7,7 @@ use dinp_integration::testbed::{Cluster, Scenario, eventually, secs};
 #[tokio::test]
 async fn five_megabytes_of_python_answer_soon() -> Scenario {
     let cluster = Cluster::shared().await?;
-    let package = cluster.package("hello").await?.with_ballast("ballast.bin", 5 << 20)?.packed().await?;
+    let package = cluster.package("hello-python").await?.with_ballast("ballast.bin", 5 << 20)?.packed().await?;
     let router = cluster.router();
 
     let began = Instant::now();

@@ -1,13 +1,6 @@
 //! What an application can reach of the machines that carry it: nothing.
 
-use dinp_integration::testbed::{Cluster, Host, Result, Scenario, secs};
-
-/// Whether a TCP connection from inside a container's network can be made.
-async fn reaches(node: &Host, container: &str, target: &str, port: u16) -> Result<bool> {
-    let pid = node.exec(&format!("docker inspect --format '{{{{.State.Pid}}}}' {container}")).await?;
-    let command = format!("nsenter --net --target {} timeout 3 bash -c 'exec 3<>/dev/tcp/{target}/{port}'", pid.trim());
-    Ok(node.succeeds(&command).await)
-}
+use dinp_integration::testbed::{Cluster, Scenario, secs};
 
 #[tokio::test]
 async fn an_app_cannot_use_databases_registry_daemons_or_neighbours() -> Scenario {
@@ -21,24 +14,26 @@ async fn an_app_cannot_use_databases_registry_daemons_or_neighbours() -> Scenari
     let control = cluster.host("control").address.to_string();
     let own = node.address.to_string();
 
+    let network = |field: &str, container: &str| {
+        let format = format!("{{{{range .NetworkSettings.Networks}}}}{{{{.{field}}}}}{{{{end}}}}");
+        let command = format!("docker inspect --format '{format}' {container}");
+        async move { node.exec(&command).await }
+    };
+    let gateway = network("Gateway", &container).await?;
+    let neighbour_address = network("IPAddress", &neighbour).await?;
+
     // What is tried below would succeed if nothing stood in the way.
-    assert!(reaches(node, &container, "127.0.0.1", 8080).await?, "the app itself listens");
+    let connects = async |address: &str, port: u16| {
+        let path = format!("/tcp?addr={address}:{port}");
+        app.ask(on_node1[0], "GET", &path).await.map(|answer| answer == "connected")
+    };
+    assert!(connects("127.0.0.1", 8080).await?, "the app itself listens");
     assert!(
         node.succeeds(&format!("timeout 3 bash -c 'exec 3<>/dev/tcp/{control}/1980'")).await,
         "the node reaches the server"
     );
 
     let mut reached = Vec::new();
-    let gateway = node
-        .exec(&format!(
-            "docker inspect --format '{{{{range .NetworkSettings.Networks}}}}{{{{.Gateway}}}}{{{{end}}}}' {container}"
-        ))
-        .await?;
-    let neighbour_address = node
-        .exec(&format!(
-            "docker inspect --format '{{{{range .NetworkSettings.Networks}}}}{{{{.IPAddress}}}}{{{{end}}}}' {neighbour}"
-        ))
-        .await?;
     let targets = [
         ("Redis", control.as_str(), 6379),
         ("MySQL", &control, 3306),
@@ -52,7 +47,7 @@ async fn an_app_cannot_use_databases_registry_daemons_or_neighbours() -> Scenari
         ("a neighbour", neighbour_address.trim(), 8080),
     ];
     for (what, address, port) in targets {
-        if reaches(node, &container, address, port).await? {
+        if connects(address, port).await? {
             reached.push(format!("{what} at {address}:{port}"));
         }
     }

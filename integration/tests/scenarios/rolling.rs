@@ -36,7 +36,7 @@ async fn requests_that_take_long_are_finished_by_the_version_that_took_them() ->
     let cluster = Cluster::shared().await?;
     let app = cluster.app("drain").instances(2).deploy().await?;
 
-    let load = app.steady().path("/slow?secs=3").rate(10).start();
+    let load = app.steady().path("/slow?ms=3000").rate(10).start();
     app.roll_to("v2").await?;
     load.stop().await?.none_failed()?;
     Ok(())

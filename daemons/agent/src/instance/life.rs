@@ -69,6 +69,8 @@ impl Exit {
         match self {
             Self { out_of_memory: true, .. } => "out of memory".into(),
             Self { error, .. } if !error.is_empty() => error.clone(),
+            // Engines with cgroup version 1 may miss that it was for memory.
+            Self { code: 137, .. } => "exited with code 137 (killed: out of memory, or by hand)".into(),
             Self { code, .. } => format!("exited with code {code}"),
         }
     }
@@ -405,6 +407,9 @@ impl Life {
 
     /// The container is about to be started; true if this is a restart.
     pub fn starting(&mut self) -> bool {
+        // Believed until the engine is asked, so that an end before that counts as one.
+        self.container = Some(Observed::Up(String::new()));
+        self.service = Service::NotYet;
         if self.has_run {
             self.shown.restarts = self.shown.restarts.saturating_add(1);
         }
@@ -414,6 +419,7 @@ impl Life {
     /// The engine could not start it.
     pub fn not_started(&mut self, reason: &str, now: Now) {
         self.engine_answers();
+        self.container = Some(Observed::Down(None));
         self.has_run = true;
         self.crashed(reason, now);
     }

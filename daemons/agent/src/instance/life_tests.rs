@@ -101,6 +101,24 @@ fn crashes_are_restarted_at_once_and_then_with_patience() {
 }
 
 #[test]
+fn an_end_that_nobody_saw_counts_too() {
+    let clock = Clock::new();
+    let mut life = ordered(&clock, None);
+    life.pulled();
+    life.created();
+    for _ in 0..3 {
+        assert_eq!(life.step(clock.instant()), Step::Start);
+        life.starting();
+        life.observe(down(127), clock.now());
+        assert_eq!((life.shown().state, life.shown().reason.as_str()), (BackOff, "exited with code 127"));
+    }
+    life.starting();
+    life.not_started("exec format error", clock.now());
+    assert_eq!(life.shown().restarts, 3);
+    assert_eq!(life.step(clock.instant()), Step::Wait(Some(clock.instant() + Duration::from_secs(10))));
+}
+
+#[test]
 fn the_reason_of_an_end_is_told() {
     let clock = Clock::new();
     let mut life = ready(&clock, None);

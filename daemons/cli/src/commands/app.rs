@@ -46,10 +46,13 @@ pub enum AppCommand {
         app: AppName,
         /// Package to build: .tar.gz, .zip, .war or one executable file
         package: Option<PathBuf>,
+        /// What to deploy
         #[command(flatten)]
         source: Box<Source>,
+        /// How to run it
         #[command(flatten)]
         settings: Box<Settings>,
+        /// Whether to wait
         #[command(flatten)]
         waiting: Waiting,
     },
@@ -70,6 +73,7 @@ pub enum AppCommand {
         /// Number of the release [default: the one before the present one]
         #[arg(long, value_name = "N")]
         to: Option<u32>,
+        /// Whether to wait
         #[command(flatten)]
         waiting: Waiting,
     },
@@ -83,6 +87,7 @@ pub enum AppCommand {
     Env {
         /// The app
         app: AppName,
+        /// What to do
         #[command(subcommand)]
         command: Option<EnvCommand>,
     },
@@ -90,6 +95,7 @@ pub enum AppCommand {
     Domain {
         /// The app
         app: AppName,
+        /// What to do
         #[command(subcommand)]
         command: Option<DomainCommand>,
     },
@@ -110,6 +116,7 @@ pub enum AppCommand {
     Rm {
         /// The app
         app: AppName,
+        /// Whether to ask
         #[command(flatten)]
         consent: Consent,
     },

@@ -25,6 +25,7 @@ Examples:
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true, arg_required_else_help = true)]
 pub struct Build {
+    /// What to do
     #[command(subcommand)]
     command: Option<BuildCommand>,
     /// Package: .tar.gz, .zip, .war or one executable file
@@ -33,6 +34,7 @@ pub struct Build {
     /// The app that it is for
     #[arg(long, short = 'a', value_name = "NAME", required = true)]
     app: Option<AppName>,
+    /// How to build it
     #[command(flatten)]
     upload: Upload,
     /// Do not wait for the end of the build

@@ -22,6 +22,7 @@ pub enum ContextCommand {
     Rm {
         /// Name of the context
         name: String,
+        /// Whether to ask
         #[command(flatten)]
         consent: Consent,
     },

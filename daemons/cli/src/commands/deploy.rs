@@ -27,10 +27,11 @@ Examples:
   dinp deploy ./app.tar.gz --app hello --runtime python
   dinp deploy ./server --app api --health /health --instances 2
   dinp deploy --image registry.example:5000/team/hello:v3 --app hello --memory 512
-  dinp deploy --image registry.example:5000/team/hello:v3 --app hello -- gunicorn --threads 8 app:app
+  dinp deploy --image registry.example:5000/team/hello:v3 --app hello -- ./run --fast
 
-What is not named stays as in the release in force. The command ends with 0 once the new release serves, and
-with 4 when the build fails or the server takes the release back. The build log is written to standard error.";
+What is not named stays as in the release in force. The command ends with 0 once the new release
+serves, and with 4 when the build fails or the server takes the release back. The build log is
+written to standard error.";
 
 /// Arguments of `dinp deploy`.
 #[derive(Args, Debug)]
@@ -45,10 +46,13 @@ pub struct Deploy {
     /// Team of the app, where it is to be created
     #[arg(long, value_name = "TEAM", value_parser = super::team_name)]
     team: Option<String>,
+    /// What to deploy
     #[command(flatten)]
     source: Source,
+    /// How to run it
     #[command(flatten)]
     settings: Settings,
+    /// Whether to wait
     #[command(flatten)]
     waiting: Waiting,
 }
@@ -62,6 +66,7 @@ pub struct Source {
     /// Build to deploy instead of a package, by number
     #[arg(long = "build", id = "from_build", value_name = "ID", conflicts_with = "package")]
     pub build: Option<u64>,
+    /// How to build it
     #[command(flatten)]
     pub upload: Upload,
 }
@@ -72,7 +77,7 @@ pub struct Settings {
     /// Memory of each instance, in MiB [default: 256]
     #[arg(long, value_name = "MB")]
     memory: Option<u32>,
-    /// Share of CPU of each instance: cores such as 0.5, or thousandths such as 500m [default: 0.1]
+    /// Share of CPU of each instance: 0.5 or 500m [default: 0.1]
     #[arg(long, value_name = "CORES", value_parser = cpu)]
     cpu: Option<u32>,
     /// Limit of CPU of each instance [default: none]
@@ -88,7 +93,7 @@ pub struct Settings {
     #[arg(long, conflicts_with = "health")]
     no_health: bool,
     /// Why, for the history
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     note: String,
     /// Command instead of the image's own
     #[arg(last = true, value_name = "COMMAND")]
@@ -113,7 +118,7 @@ impl Settings {
 
 /// Cores, as people write them, in thousandths.
 fn cpu(text: &str) -> Result<u32, String> {
-    let rule = || format!("cpu \"{text}\" is not valid: write cores such as 0.5, or thousandths such as 500m");
+    let rule = || format!("cpu \"{text}\" is not valid: write 0.5 or 500m");
     let millis = match text.strip_suffix('m') {
         Some(millis) => return millis.parse().ok().filter(|millis| *millis > 0).ok_or_else(rule),
         None => text.parse::<f64>().map_err(|_| rule())? * 1000.0,

@@ -23,6 +23,7 @@ pub enum DomainCommand {
     Rm {
         /// The domain
         domain: DomainName,
+        /// Whether to ask
         #[command(flatten)]
         consent: Consent,
     },

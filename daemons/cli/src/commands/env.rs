@@ -15,14 +15,14 @@ use crate::output::Output;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  dinp app env hello                                names, and whether a change waits for a deployment
+  dinp app env hello                                names; says if a change waits
   dinp app env hello set DATABASE_URL=mysql://db/hello DEBUG=0
   dinp app env hello set PASSWORD=- < password      value from standard input
   dinp app env hello set CERT=@cert.pem             value from a file
   dinp app env hello unset DEBUG --no-deploy        with the next deployment
 
-A change is deployed at once unless --no-deploy is given. The end of the last line of a file or of standard
-input is not part of the value.";
+A change is deployed at once unless --no-deploy is given. The end of the last line of a file or of
+standard input is not part of the value.";
 
 /// `dinp app env APP ...`
 #[derive(Debug, Subcommand)]
@@ -34,6 +34,7 @@ pub enum EnvCommand {
         /// What to set
         #[arg(required = true, value_name = "NAME=VALUE")]
         variables: Vec<Assignment>,
+        /// When it takes effect
         #[command(flatten)]
         applying: Applying,
     },
@@ -42,6 +43,7 @@ pub enum EnvCommand {
         /// Names
         #[arg(required = true, value_name = "NAME")]
         names: Vec<EnvName>,
+        /// When it takes effect
         #[command(flatten)]
         applying: Applying,
     },
@@ -53,6 +55,7 @@ pub struct Applying {
     /// Keep the change for the next deployment
     #[arg(long)]
     no_deploy: bool,
+    /// Whether to wait
     #[command(flatten)]
     waiting: Waiting,
 }

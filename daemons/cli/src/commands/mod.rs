@@ -71,6 +71,7 @@ pub async fn run(cli: Cli, out: &Output) -> Result<(), CliError> {
         Command::Orphan(command) => operator::orphans(command, &api()?, out).await,
         Command::User(command) => user::run(command, &api()?, out).await,
         Command::Team(command) => team::run(command, &api()?, out).await,
+        Command::Setup(command) => Ok(crate::setup::run(command).await?),
         Command::Completions(completions) => completions::run(completions, out),
     }
 }

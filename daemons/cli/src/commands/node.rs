@@ -29,7 +29,7 @@ pub enum NodeCommand {
         #[arg(long, value_name = "IP")]
         address: String,
         /// Where it stands, so that instances are spread over zones
-        #[arg(long, value_name = "ZONE", default_value = "")]
+        #[arg(long, value_name = "ZONE", default_value = "", hide_default_value = true)]
         zone: String,
         /// File for the bundle; - is standard output
         #[arg(long, value_name = "FILE", default_value = "-")]
@@ -41,6 +41,7 @@ pub enum NodeCommand {
     Rm {
         /// The node
         name: NodeName,
+        /// Whether to ask
         #[command(flatten)]
         consent: Consent,
     },

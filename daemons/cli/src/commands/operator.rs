@@ -21,6 +21,7 @@ pub enum RouterCommand {
         /// The router
         #[arg(value_parser = super::router_name)]
         name: String,
+        /// Whether to ask
         #[command(flatten)]
         consent: Consent,
     },
@@ -64,6 +65,7 @@ pub enum OrphanCommand {
     Rm {
         /// The instance, by its id or the eight digits that `dinp orphan ls` shows
         instance: String,
+        /// Whether to ask
         #[command(flatten)]
         consent: Consent,
     },

@@ -47,6 +47,7 @@ pub enum TeamCommand {
         /// The team
         #[arg(value_parser = super::team_name)]
         name: String,
+        /// Whether to ask
         #[command(flatten)]
         consent: Consent,
     },

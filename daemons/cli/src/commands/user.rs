@@ -61,6 +61,7 @@ pub enum UserCommand {
         /// Name
         #[arg(value_parser = super::user_name)]
         name: String,
+        /// Whether to ask
         #[command(flatten)]
         consent: Consent,
     },

@@ -1,10 +1,10 @@
 //! A set-up is a list of steps, each of which looks first and changes only what is not as it should be.
 
 use super::error::SetupError;
-use futures_util::future::BoxFuture;
+use futures_util::future::LocalBoxFuture;
 
 /// Work of a step.
-pub type Task<'a, T> = BoxFuture<'a, Result<T, SetupError>>;
+pub type Task<'a, T> = LocalBoxFuture<'a, Result<T, SetupError>>;
 
 /// What a step found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +23,7 @@ impl State {
 }
 
 /// One thing that is to be so.
-pub trait Step: Send + Sync {
+pub trait Step {
     /// What it is about.
     fn name(&self) -> String;
     /// Looks, and changes nothing.
@@ -73,6 +73,12 @@ impl Runner {
             }
         }
         Ok(())
+    }
+
+    /// Notes steps that can only be told once those before them were made.
+    pub fn later(&mut self, what: &str) {
+        self.due += 1;
+        println!("would change  {what}: depends on the changes above");
     }
 
     /// The end of all steps: with `--check` an error where something is to be done.

@@ -117,7 +117,7 @@ fn unreachable(uic: &Url, error: reqwest::Error) -> CliError {
 }
 
 fn failed(uic: &Url, source: ClientError) -> CliError {
-    CliError::Server { server: uic.clone(), source }
+    CliError::Server { server: uic.clone(), source: Box::new(source) }
 }
 
 fn not_signed_in(message: impl Into<String>) -> CliError {

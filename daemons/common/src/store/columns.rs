@@ -37,16 +37,6 @@ impl<'a> Columns<'a> {
         self.get::<String>(column)?.parse().map_err(|error| self.corrupt(column, &error))
     }
 
-    /// The value of a text column that may be NULL as a checked type.
-    pub(crate) fn parse_option<T>(&self, column: &'static str) -> Result<Option<T>, StoreError>
-    where
-        T: FromStr,
-        T::Err: Display,
-    {
-        let text: Option<String> = self.get(column)?;
-        text.map(|text| text.parse().map_err(|error| self.corrupt(column, &error))).transpose()
-    }
-
     /// The word of an ENUM column, by the name that its type has on the wire.
     pub(crate) fn word<T: serde::de::DeserializeOwned>(&self, column: &'static str) -> Result<T, StoreError> {
         let word: String = self.get(column)?;

@@ -4,8 +4,8 @@ use super::columns::{Columns, millis};
 use super::{Change, StoreError};
 use crate::api::people::DomainView;
 use crate::model::{AppName, DomainName};
-use mysql_async::Row;
 use mysql_async::prelude::Queryable;
+use mysql_async::{Params, Row, Value};
 
 /// The domains of an app, in order of name.
 pub async fn list<Q: Queryable>(conn: &mut Q, app: &AppName) -> Result<Vec<DomainView>, StoreError> {
@@ -23,6 +23,25 @@ pub async fn list<Q: Queryable>(conn: &mut Q, app: &AppName) -> Result<Vec<Domai
                 created_by: columns.get("created_by")?,
                 created_at: columns.get("created_at")?,
             })
+        })
+        .collect()
+}
+
+/// The domains of these apps, in order of app and name.
+pub async fn of_apps<Q: Queryable>(conn: &mut Q, apps: &[&AppName]) -> Result<Vec<(AppName, DomainName)>, StoreError> {
+    if apps.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = format!(
+        "SELECT app, name FROM domain WHERE app IN ({}) AND deleted_at IS NULL ORDER BY app, name",
+        super::app::marks(apps.len())
+    );
+    let values = Params::Positional(apps.iter().map(|app| Value::from(app.as_str())).collect());
+    let rows: Vec<Row> = conn.exec(sql, values).await.map_err(StoreError::doing("read domains"))?;
+    rows.iter()
+        .map(|row| {
+            let columns = Columns::new(row, "domain", "name");
+            Ok((columns.parse("app")?, columns.parse("name")?))
         })
         .collect()
 }

@@ -184,32 +184,31 @@ impl<'a> Fields<'a> {
         }
         let value = value.trim_ascii();
         let is = |wanted: &[u8]| name.eq_ignore_ascii_case(wanted);
-        match name.len() {
-            4 if is(b"host") => {
-                if self.host.replace(value).is_some() {
-                    return Err(Fault::bad("there is more than one Host header"));
-                }
-            }
+        let twice = match name.len() {
+            4 if is(b"host") => self.host.replace(value).is_some(),
             7 if is(b"upgrade") => {
                 self.upgrade = true;
                 self.h2c |= has_token(value, b"h2c");
+                false
             }
-            10 if is(b"connection") => self.connection_upgrade |= has_token(value, b"upgrade"),
+            10 if is(b"connection") => {
+                self.connection_upgrade |= has_token(value, b"upgrade");
+                false
+            }
             14 if is(b"content-length") => {
                 let length = decimal(value).ok_or(Fault::bad("Content-Length is not a number"))?;
-                if self.length.replace(length).is_some() {
-                    return Err(Fault::bad("there is more than one Content-Length header"));
-                }
+                self.length.replace(length).is_some()
             }
             17 if is(b"transfer-encoding") => {
-                if std::mem::replace(&mut self.chunked, true) {
-                    return Err(Fault::bad("there is more than one Transfer-Encoding header"));
-                }
                 if !value.eq_ignore_ascii_case(b"chunked") {
                     return Err(Fault::bad("Transfer-Encoding is not \"chunked\""));
                 }
+                std::mem::replace(&mut self.chunked, true)
             }
-            _ => {}
+            _ => false,
+        };
+        if twice {
+            return Err(Fault::bad("Host, Content-Length or Transfer-Encoding is there twice"));
         }
         Ok(())
     }

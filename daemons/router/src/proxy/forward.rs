@@ -76,26 +76,18 @@ pub(crate) async fn forward(worker: &Worker, host: &str, request: Request, contr
         let id = endpoint.instance.id.clone();
         let replayable = request.replayable;
         let idle = if again.take().is_some() { None } else { worker.pool.take(&id, replayable, now) };
-        let connection = match idle {
-            Some(connection) => connection,
-            None => {
-                let limit = worker.limits.connect.min(deadline - now);
-                match worker.pool.connect(&endpoint, limit).await {
-                    Ok(connection) => {
-                        endpoint.instance.connected();
-                        connection
-                    }
-                    Err(error) => {
-                        unreachable(worker, &endpoint, &error);
-                        tried.push(id);
-                        last = Some(Refusal::NoConnection);
-                        continue;
-                    }
-                }
+        let reused = idle.is_some();
+        let connected = match idle {
+            Some(connection) => Ok(connection),
+            None => worker.pool.connect(&endpoint, worker.limits.connect.min(deadline - now)).await,
+        };
+        let attempt = match connected {
+            Ok(connection) => attempt(worker, request, connection, &endpoint, in_flight, deadline, control).await,
+            Err(error) => {
+                unreachable(worker, &endpoint, &error);
+                Err((Failure::NoConnection, Some(request)))
             }
         };
-        let reused = connection.reused;
-        let attempt = attempt(worker, request, connection, &endpoint, in_flight, deadline, control).await;
         let (failure, left) = match attempt {
             Ok(answer) => {
                 endpoint.stats.answered(answer.response.status());
@@ -109,7 +101,8 @@ pub(crate) async fn forward(worker: &Worker, host: &str, request: Request, contr
         let refusal = match failure {
             Failure::TimedOut => Refusal::TimedOut,
             Failure::Garbage => Refusal::BadAnswer,
-            Failure::Ended | Failure::Unsent | Failure::NoConnection => Refusal::NoAnswer,
+            Failure::NoConnection => Refusal::NoConnection,
+            Failure::Ended | Failure::Unsent => Refusal::NoAnswer,
         };
         match (next(failure, reused, replayable), left) {
             (Next::NewConnection, Some(left)) => {
@@ -157,7 +150,6 @@ fn choose(
 
 /// Notes that no connection could be made.
 fn unreachable(worker: &Worker, endpoint: &Endpoint, error: &io::Error) {
-    endpoint.stats.failed();
     // A router without descriptors or ports must not take that for the instance's fault.
     let ours = matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse)
         || matches!(error.raw_os_error().map(nix::errno::Errno::from_raw), Some(nix::errno::Errno::EMFILE | nix::errno::Errno::ENFILE));
@@ -182,6 +174,9 @@ async fn attempt(
     control: &Control,
 ) -> Result<Answer, (Failure, Option<Request>)> {
     let replayable = request.replayable;
+    if !connection.reused {
+        endpoint.instance.connected();
+    }
     // One that has just been put back may still be finishing its last answer.
     let ready = tokio::time::timeout_at(deadline.into(), connection.sender.ready()).await;
     match ready {

@@ -8,9 +8,9 @@ mod disk;
 mod instance;
 mod ledger;
 
-pub use disk::{DiskError, Saved, load, save};
+pub use disk::{Saved, load, save};
 pub use instance::{InFlight, Instance, ReleaseStats};
-pub use ledger::{Ledger, Shared};
+pub use ledger::Shared;
 
 use dinp_common::model::{InstanceId, Version};
 use dinp_common::routes::AppRoutes;

@@ -22,9 +22,9 @@ mod rollout;
 mod routers;
 mod routes;
 #[cfg(test)]
-mod sim {}
+mod sim;
 #[cfg(test)]
-mod tests {}
+mod tests;
 mod types;
 mod views;
 mod withdraw;

@@ -126,7 +126,8 @@ impl Core {
         }
     }
 
-    fn has_acknowledged(&self, node: &Node) -> bool {
+    /// Whether the node has accepted this leader: it obeys no other one any more.
+    pub(super) fn has_acknowledged(&self, node: &Node) -> bool {
         node.synced && node.seen.epoch == self.epoch && node.seen.holder == self.holder
     }
 

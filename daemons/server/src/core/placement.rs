@@ -103,6 +103,7 @@ impl Core {
         let mut instance = Instance::new(id.clone(), app.clone(), spec.id, node.clone(), now);
         instance.relocated = self.fleet.of_app(app).any(is_crashing);
         instance.ordered_in = Some(self.orders.get(&node).map_or(0, |orders| orders.generation) + 1);
+        instance.left = self.table.version_without(&id);
         instance.book(spec.resources);
         self.fleet.insert(instance);
         self.changes += 1;

@@ -55,7 +55,8 @@ impl Core {
             // No release in force is no order to stop what runs.
             return Standing::default();
         }
-        let mut seen = self.look(app, goal, now);
+        let only = self.rollouts.get(&app.name).filter(|_| goal.is_none()).map(|rollout| rollout.release);
+        let mut seen = self.look(app, goal, only, now);
         let serving = seen.iter().filter(|one| one.is_goal && one.serves).count();
         let wanted = if goal.is_some() { count } else { 0 };
         let missing = wanted.saturating_sub(serving);
@@ -65,7 +66,7 @@ impl Core {
             self.withdraw_surplus(&seen, wanted, serving);
             self.withdraw_leftovers(app, &seen, missing, refused.is_some());
         }
-        let after = self.look(app, goal, now);
+        let after = self.look(app, goal, only, now);
         Standing {
             serving,
             present: after.iter().filter(|one| one.is_goal && !one.is_withdrawn).count(),
@@ -91,9 +92,14 @@ impl Core {
         Standing { leftovers: all.len(), ..Standing::default() }
     }
 
-    /// Instances that count: not ending, and not on a lost node.
-    fn look(&self, app: &DesiredApp, goal: Option<u64>, now: Tick) -> Vec<Seen> {
-        let counts = |one: &&Instance| !one.is_ending() && self.fleet.condition(&one.node) != Condition::Lost;
+    /// Instances that count: not ending, and not on a lost node. Where a deployment goes back to nothing, `only` its
+    /// own instances count: what others brought before, and was never in force, is not its to stop.
+    fn look(&self, app: &DesiredApp, goal: Option<u64>, only: Option<u64>, now: Tick) -> Vec<Seen> {
+        let counts = |one: &&Instance| {
+            !one.is_ending()
+                && self.fleet.condition(&one.node) != Condition::Lost
+                && only.is_none_or(|release| one.release == release)
+        };
         let see = |one: &Instance| Seen {
             id: one.id.clone(),
             node: one.node.clone(),

@@ -253,6 +253,9 @@ impl Core {
         if let Some(inherited) = &instance.inherited {
             return Some(Endpoint { state, ..inherited.clone() });
         }
+        if !self.is_ours(instance) {
+            return None;
+        }
         let node = desired.nodes.get(&instance.node)?;
         Some(Endpoint {
             instance: instance.id.clone(),
@@ -262,6 +265,17 @@ impl Core {
             weight: WEIGHT,
             state,
         })
+    }
+
+    /// Whether no order of the leader before can still stop the instance. Until its node has accepted this leader, only
+    /// what was routed before is routed: anything else may have been taken out in order to be stopped.
+    fn is_ours(&self, instance: &Instance) -> bool {
+        let was_routed = || {
+            let routes = self.table.floor.as_ref().and_then(|floor| floor.get(&instance.app));
+            routes.is_some_and(|routes| routes.endpoints.iter().any(|one| one.instance == instance.id))
+        };
+        let accepted = |node| self.has_acknowledged(node);
+        instance.entered.is_some() || self.fleet.nodes.get(&instance.node).is_some_and(accepted) || was_routed()
     }
 
     /// Whether requests reach the instance for sure: it is ready, and every live router has it in its table.

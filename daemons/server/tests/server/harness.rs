@@ -194,10 +194,10 @@ impl Server {
     }
 
     /// SIGTERM, and waits for the end.
-    pub fn stop(&mut self) -> std::process::ExitStatus {
+    pub async fn stop(&mut self) -> std::process::ExitStatus {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
-        self.child.wait().unwrap()
+        eventually("the server ends", 20, async || self.child.try_wait().unwrap()).await
     }
 }
 

@@ -50,7 +50,7 @@ async fn a_clean_stop_gives_the_lease_back_at_once() {
     let mut agent = Agent::new(&[&first], credential.clone());
     eventually("the first server leads", 20, async || agent.report().await.ok()).await;
     let second = cluster.server().await;
-    assert!(first.stop().success());
+    assert!(first.stop().await.success());
     let stopped = Instant::now();
     let mut agent = Agent::new(&[&second], credential);
     eventually("the second server leads", 3, async || agent.report().await.ok()).await;

@@ -1,0 +1,215 @@
+//! The builder against a real Docker Engine, a real registry with accounts and a real MariaDB.
+
+mod support;
+
+use dinp_common::api::builder::BuildStatus;
+use dinp_common::auth::{Credential, CredentialKind};
+use mysql_async::prelude::Queryable;
+use std::time::Duration;
+use support::{World, eventually, sample, sh, tar_gz};
+
+/// A container that goes when dropped.
+struct Container {
+    id: String,
+    url: String,
+}
+
+impl Container {
+    async fn run(image: &str, client: &reqwest::Client) -> Self {
+        let flags = ["run", "-d", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "-p", "127.0.0.1::8080", image];
+        let id = sh("docker", &flags);
+        let address = sh("docker", &["port", &id, "8080/tcp"]);
+        let url = format!("http://{}", address.lines().next().unwrap());
+        let container = Self { id, url };
+        eventually("the app answers", async || client.get(&container.url).send().await.ok()).await;
+        container
+    }
+
+    async fn get(&self, path: &str, client: &reqwest::Client) -> String {
+        client.get(format!("{}{path}", self.url)).send().await.unwrap().text().await.unwrap()
+    }
+
+    /// Stops it as agents do, and returns its exit code and how long it took.
+    fn stop(&self) -> (String, Duration) {
+        let begin = std::time::Instant::now();
+        sh("docker", &["stop", "-t", "20", &self.id]);
+        (sh("docker", &["inspect", "-f", "{{.State.ExitCode}}", &self.id]), begin.elapsed())
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        sh("docker", &["rm", "-f", &self.id]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn samples_become_images_that_serve() {
+    let world = World::start(&["base-binary", "base-python"]).await;
+    for (name, runtime) in [("hello-python", "python"), ("web-binary", "binary"), ("tree-binary", "binary")] {
+        let id = world.begin(name, "1.0", runtime, sample(name, "1.0")).await;
+        let image = world.succeeded(id).await;
+        assert!(image.starts_with(&format!("{}/team1/{name}:1.0@sha256:", world.registry.address())), "{image}");
+        let log = world.log(id).await;
+        assert!(log.contains("COPY app/ /app/") && log.contains(&format!("done: {image}")), "{log}");
+        assert_eq!(sh("docker", &["images", "-qa", "--filter", &format!("label=dinp.app={name}")]), "", "nothing stays in the Engine");
+
+        world.pull(&image);
+        let container = Container::run(&image, &world.client).await;
+        let greeting = container.get("/", &world.client).await;
+        assert!(greeting.starts_with("Hello from ") && greeting.contains(" 1.0 on "), "{name}: {greeting}");
+        assert_eq!(container.get("/env?name=PORT", &world.client).await, "8080\n");
+        assert_eq!(sh("docker", &["exec", &container.id, "id", "-u"]), "1000");
+        assert_eq!(sh("docker", &["exec", &container.id, "stat", "-c", "%u %a", "/app/VERSION"]), "0 644");
+        let (code, took) = container.stop();
+        assert!(code == "0" && took < Duration::from_secs(10), "{name} ended with {code} after {took:?}");
+        drop(container);
+        sh("docker", &["rmi", "-f", &image]);
+    }
+
+    // One executable alone is a package too, and nobody has to think of a version.
+    let executable = support::root().join("target/samples/release/dinp-sample-web");
+    let query = [("app", "single"), ("runtime", "binary"), ("user", "ann"), ("owner", "team1")];
+    let (status, body) = world.upload(&query, std::fs::read(executable).unwrap()).await;
+    assert_eq!(status, 202, "{body}");
+    let version = body["version"].as_str().unwrap();
+    assert!(version.len() == 24 && version.starts_with("20"), "{version}");
+    world.succeeded(body["id"].as_u64().unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_failed_is_failed_and_what_is_refused_leaves_nothing() {
+    let mut world = World::start(&["base-binary"]).await;
+    let package = || tar_gz(&[("app", "#!/bin/sh\n")]);
+
+    // The exit reason is that of the build; that a push would have worked changes nothing.
+    world.runtime("failing", "RUN echo before && exit 3");
+    let id = world.begin("web", "v1", "failing", package()).await;
+    let build = world.ended(id).await;
+    assert_eq!(build.status, BuildStatus::Failed);
+    assert!(build.reason.contains("exit 3") && build.reason.contains("non-zero code: 3"), "{}", build.reason);
+    assert!(build.image.is_none() && world.tags("team1/web").await.is_empty());
+    let left = sh("docker", &["images", "-qa", "--filter", "label=dinp.app=web"]);
+    assert_eq!(left, "", "intermediate images are removed");
+    let log = world.log(id).await;
+    assert!(log.contains("before") && log.contains("failed: the build failed"), "{log}");
+
+    // A version that failed can be built; one that was built cannot again.
+    world.runtime("plain", "COPY app/ {{app_dir}}/");
+    let id = world.begin("web", "v1", "plain", package()).await;
+    world.succeeded(id).await;
+    let query = [("app", "web"), ("version", "v1"), ("runtime", "plain"), ("owner", "team1")];
+    let (status, body) = world.upload(&query, package()).await;
+    assert_eq!((status, body["type"].as_str()), (409, Some("urn:dinp:version-exists")), "{body}");
+    assert!(body["detail"].as_str().unwrap().contains("\"v1\" exists already"), "{body}");
+
+    // No network, and none of the builder's rights.
+    world.runtime("network", "RUN test \"$(ls /sys/class/net)\" = lo && ! wget -T 2 -q -O- http://192.0.2.1/");
+    let id = world.begin("web", "v2", "network", package()).await;
+    world.succeeded(id).await;
+
+    // What nobody may say in a name.
+    for (name, value) in [
+        ("app", "web;reboot"), ("app", "$(id)"), ("version", "v1 --pull"), ("version", "`id`"), ("version", "v\nRUN id"),
+        ("owner", "../dinp"), ("owner", "Team 1"), ("owner", "dinp"), ("runtime", "../../x"), ("runtime", "cobol"),
+    ] {
+        let mut query = vec![("app", "web"), ("version", "v9"), ("runtime", "plain"), ("owner", "team1")];
+        query.iter_mut().find(|(key, _)| *key == name).unwrap().1 = value;
+        let (status, body) = world.upload(&query, package()).await;
+        assert!(status == 422 || status == 400, "{name}={value}: {status} {body}");
+        assert!(!body["detail"].as_str().unwrap().is_empty(), "{body}");
+    }
+    let (_, body) = world.upload(&[("app", "web"), ("runtime", "cobol")], package()).await;
+    let detail = "runtime \"cobol\" does not exist; there are: binary, failing, network, plain or python";
+    assert_eq!(body["detail"].as_str(), Some(detail));
+
+    // Packages that are none.
+    let query = [("app", "web"), ("version", "v9"), ("runtime", "plain"), ("owner", "team1")];
+    let (status, body) = world.upload(&query, b"hello".to_vec()).await;
+    assert_eq!(status, 422, "{body}");
+    assert!(body["detail"].as_str().unwrap().starts_with("the package is not an archive"), "{body}");
+    let wrong_level = tar_gz(&[("hello/app.py", "")]);
+    let (status, body) = world.upload(&[("app", "web"), ("runtime", "python"), ("owner", "team1")], wrong_level).await;
+    assert!(status == 422 && body["detail"].as_str().unwrap().contains("all of it lies in hello/"), "{body}");
+    let spool = world.dir.path().join("state/spool");
+    assert_eq!(std::fs::read_dir(spool).unwrap().count(), 0, "nothing stays in the spool");
+
+    // Who is not dash.
+    let hm = Credential::generate(CredentialKind::Service, "hm");
+    let mut conn = world.pool.get_conn().await.unwrap();
+    let hash = hm.secret_hash();
+    conn.exec_drop("INSERT INTO service_credential (name, role, secret_hash) VALUES ('hm', 'hm', ?)", (&hash[..],))
+        .await
+        .unwrap();
+    drop(conn);
+    let dash = std::mem::replace(&mut world.dash, hm);
+    assert_eq!(world.upload(&query, package()).await.0, 403);
+    world.dash = Credential::generate(CredentialKind::Service, "dash");
+    assert_eq!(world.upload(&query, package()).await.0, 401);
+    world.dash = dash;
+
+    // The registry away: the record says so. The database away: told before the upload.
+    world.registry.stop();
+    let id = world.begin("web", "v3", "plain", package()).await;
+    let build = world.ended(id).await;
+    assert_eq!(build.status, BuildStatus::Failed);
+    assert!(build.reason.contains("refused"), "{}", build.reason);
+    world.registry.resume();
+    world.mysql.stop();
+    let (status, body) = world.upload(&query, package()).await;
+    assert_eq!((status, body["type"].as_str()), (503, Some("urn:dinp:database-unavailable")), "{body}");
+    world.mysql.start_again().await;
+    let id = eventually("the database is back", async || {
+        let (status, body) = world.upload(&query, package()).await;
+        (status == 202).then(|| body["id"].as_u64().unwrap())
+    })
+    .await;
+    world.succeeded(id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_is_seen_while_it_grows_and_builds_can_be_stopped() {
+    let mut world = World::start(&["base-binary"]).await;
+    let package = || tar_gz(&[("app", "#!/bin/sh\n")]);
+    world.runtime("slow", "RUN echo first && sleep 60 && echo second");
+
+    let id = world.begin("web", "v1", "slow", package()).await;
+    let is_seen = async || world.log(id).await.lines().any(|line| line == "first").then_some(());
+    eventually("the first line shows", is_seen).await;
+    let build = world.build(id).await;
+    assert_eq!((build.status, build.stage.as_str()), (BuildStatus::Running, "building"));
+    let (status, body) = world.upload(&[("app", "web"), ("version", "v1"), ("runtime", "slow"), ("owner", "team1")], package()).await;
+    assert_eq!(status, 409, "{body}");
+
+    let path = format!("/v1/builds/{id}");
+    let cancel = async || world.request(reqwest::Method::DELETE, &path).send().await.unwrap().status().as_u16();
+    assert_eq!(cancel().await, 204);
+    assert_eq!(world.build(id).await.status, BuildStatus::Cancelled);
+    assert!(world.log(id).await.ends_with("cancelled\n"));
+    assert_eq!(cancel().await, 409);
+    let none = world.request(reqwest::Method::DELETE, "/v1/builds/999").send().await.unwrap();
+    assert_eq!(none.status(), 404);
+    let running = async || sh("docker", &["ps", "-q", "--filter", "label=dinp.app=web"]).is_empty().then_some(());
+    eventually("its container is gone", running).await;
+
+    // A clean stop gives builds their time, and then tells.
+    let id = world.begin("web", "v2", "slow", package()).await;
+    eventually("it runs", async || world.log(id).await.contains("first\n").then_some(())).await;
+    world.stop_builder().await;
+    let build = world.build(id).await;
+    assert_eq!((build.status, build.reason.as_str()), (BuildStatus::Failed, "the builder was stopped"));
+
+    // What was cut off without a word is told by the next one.
+    let mut conn = world.pool.get_conn().await.unwrap();
+    conn.query_drop(
+        "INSERT INTO build (app, version, runtime, created_by, builder) VALUES ('web', 'v3', 'slow', 'ann', 'builder1')",
+    )
+    .await
+    .unwrap();
+    let cut_off = conn.last_insert_id().unwrap();
+    drop(conn);
+    world.start_builder().await;
+    let build = world.ended(cut_off).await;
+    assert_eq!((build.status, build.reason.as_str()), (BuildStatus::Failed, "the builder was restarted"));
+    world.stop_builder().await;
+}

@@ -1,0 +1,315 @@
+//! A builder with everything around it that is real: Docker Engine, registry with accounts, MariaDB.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use dinp_builder::config::BuilderConfig;
+use dinp_common::api::builder::{BuildStatus, BuildView};
+use dinp_common::auth::{Credential, CredentialKind};
+use dinp_common::config::Loaded;
+use dinp_common::lifecycle::Lifecycle;
+use dinp_common::store;
+use dinp_common::testing::{Mysql, TestDir, free_port};
+use mysql_async::Pool;
+use mysql_async::prelude::Queryable;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const PASSWORD: &str = "geheim";
+
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+/// Runs a program to its end and returns what it printed; fails with what it said.
+pub fn sh(program: impl AsRef<std::ffi::OsStr>, args: &[&str]) -> String {
+    let program = program.as_ref();
+    let output = Command::new(program).args(args).output().unwrap_or_else(|error| panic!("start {program:?}: {error}"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{program:?} {args:?}: {}{text}", String::from_utf8_lossy(&output.stderr));
+    text.trim().to_owned()
+}
+
+/// A docker-registry of the distribution with one account.
+pub struct RegistryServer {
+    port: u16,
+    directory: TestDir,
+    process: Option<Child>,
+}
+
+impl RegistryServer {
+    pub fn start() -> Self {
+        let directory = TestDir::new("registry");
+        let port = free_port();
+        let path = |name: &str| directory.path().join(name);
+        let hash = sh("htpasswd", &["-Bbn", "builder", PASSWORD]);
+        std::fs::write(path("htpasswd"), hash + "\n").unwrap();
+        let config = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
+             http: {{addr: '127.0.0.1:{port}'}}\nauth: {{htpasswd: {{realm: dinp, path: {}}}}}\n",
+            path("data").display(),
+            path("htpasswd").display()
+        );
+        std::fs::write(path("config.yml"), config).unwrap();
+        let mut registry = Self { port, directory, process: None };
+        registry.resume();
+        registry
+    }
+
+    pub fn resume(&mut self) {
+        let child = Command::new("docker-registry")
+            .arg("serve")
+            .arg(self.directory.path().join("config.yml"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("start docker-registry: install the package docker-registry");
+        self.process = Some(child);
+        let begin = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            assert!(begin.elapsed() < Duration::from_secs(20), "the registry does not answer");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub fn stop(&mut self) {
+        if let Some(mut child) = self.process.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for RegistryServer {
+    fn drop(&mut self) {
+        if self.process.is_some() {
+            self.stop();
+        }
+    }
+}
+
+/// Everything, and a client in the role of dash.
+pub struct World {
+    pub mysql: Mysql,
+    pub registry: RegistryServer,
+    pub pool: Pool,
+    pub dir: TestDir,
+    pub dash: Credential,
+    pub client: reqwest::Client,
+    url: String,
+    lifecycle: Lifecycle,
+    builder: Option<tokio::task::JoinHandle<()>>,
+    database: String,
+}
+
+impl World {
+    /// Starts all; base images are those that are named, made if they are missing.
+    pub async fn start(bases: &[&str]) -> Self {
+        sh("docker", &["version"]);
+        let mysql = Mysql::start().await;
+        let pool = mysql.database().await;
+        mysql.account(&pool, "dinp_builder").await;
+        let registry = RegistryServer::start();
+        let dash = Credential::generate(CredentialKind::Service, "dash");
+        let mut conn = pool.get_conn().await.unwrap();
+        let hash = dash.secret_hash();
+        conn.exec_drop(
+            "INSERT INTO service_credential (name, role, secret_hash) VALUES ('dash', 'dash', ?)",
+            (&hash[..],),
+        )
+        .await
+        .unwrap();
+        let database: String = conn.query_first("SELECT DATABASE()").await.unwrap().unwrap();
+        drop(conn);
+        let dir = TestDir::new("builder");
+        let runtimes = dir.path().join("builder.d");
+        std::fs::create_dir(&runtimes).unwrap();
+        for file in ["binary.toml", "binary.Dockerfile", "python.toml", "python.Dockerfile"] {
+            std::fs::copy(root().join("etc/builder.d").join(file), runtimes.join(file)).unwrap();
+        }
+        std::fs::write(dir.path().join("mysql"), "test").unwrap();
+        std::fs::write(dir.path().join("push"), format!("builder:{PASSWORD}")).unwrap();
+        let client = reqwest::Client::new();
+        let mut world = Self {
+            mysql, registry, pool, dir, dash, client, database,
+            url: String::new(),
+            lifecycle: Lifecycle::for_tests(),
+            builder: None,
+        };
+        world.push_bases(bases);
+        world.start_builder().await;
+        world
+    }
+
+    fn push_bases(&self, bases: &[&str]) {
+        if bases.is_empty() {
+            return;
+        }
+        let made = std::env::var("DINP_BASE_IMAGES").unwrap_or_else(|_| "/tmp/dinp-base-images".into());
+        let mut args = vec![made.as_str()];
+        args.extend(bases);
+        sh(root().join("packaging/base-images/build"), &args);
+        let address = self.registry.address();
+        let config = self.dir.path().join("docker").display().to_string();
+        sh("docker", &["--config", &config, "login", "-u", "builder", "-p", PASSWORD, &address]);
+        for base in bases {
+            let image = format!("{address}/dinp/{base}:test");
+            let changes = std::fs::read_to_string(format!("{made}/{base}.import")).unwrap();
+            let tar = format!("{made}/{base}.tar");
+            let mut args = vec!["import"];
+            changes.lines().for_each(|change| args.extend(["--change", change]));
+            args.extend([tar.as_str(), &image]);
+            sh("docker", &args);
+            sh("docker", &["--config", &config, "push", "-q", &image]);
+            // The Engine has to fetch it with the builder's own account.
+            sh("docker", &["rmi", "-f", &image]);
+        }
+    }
+
+    pub async fn start_builder(&mut self) {
+        let port = free_port();
+        let config = BuilderConfig {
+            listen: vec![([127, 0, 0, 1], port).into()],
+            name: Some("builder1".into()),
+            state_dir: self.dir.path().join("state"),
+            runtimes_dir: Some(self.dir.path().join("builder.d")),
+            base_tag: Some("test".into()),
+            drain_secs: 1,
+            ..BuilderConfig::default()
+        };
+        let mut loaded = Loaded::for_tests("builder", config);
+        loaded.cluster.mysql.port = self.mysql.port();
+        loaded.cluster.mysql.database = self.database.clone();
+        loaded.cluster.mysql.password_file = Some(self.dir.path().join("mysql"));
+        loaded.cluster.registry.address = self.registry.address();
+        loaded.cluster.registry.credential_file = Some(self.dir.path().join("push"));
+        self.lifecycle = Lifecycle::for_tests();
+        let lifecycle = self.lifecycle.clone();
+        self.builder = Some(tokio::spawn(async move { dinp_builder::run(loaded, lifecycle).await.unwrap() }));
+        self.url = format!("http://127.0.0.1:{port}");
+        let url = format!("{}/health", self.url);
+        eventually("the builder answers", async || self.client.get(&url).send().await.ok()).await;
+    }
+
+    /// Stops the builder as SIGTERM does, and waits for its end.
+    pub async fn stop_builder(&mut self) {
+        self.lifecycle.shutdown().cancel();
+        self.builder.take().unwrap().await.unwrap();
+    }
+
+    /// Ends the builder at once, as SIGKILL does.
+    pub async fn kill_builder(&mut self) {
+        let builder = self.builder.take().unwrap();
+        builder.abort();
+        assert!(builder.await.unwrap_err().is_cancelled());
+    }
+
+    /// Adds a runtime on `base-binary` with these instructions after FROM.
+    pub fn runtime(&self, name: &str, instructions: &str) {
+        let path = |end: &str| self.dir.path().join("builder.d").join(format!("{name}.{end}"));
+        let toml = "description = \"test\"\nbase = \"{registry}/dinp/base-binary:{base_tag}\"\npackages = [\"tar.gz\"]\n";
+        std::fs::write(path("toml"), toml).unwrap();
+        std::fs::write(path("Dockerfile"), format!("FROM {{{{base}}}}\n{instructions}\n")).unwrap();
+    }
+
+    pub fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.url)).bearer_auth(&self.dash)
+    }
+
+    pub async fn upload(&self, query: &[(&str, &str)], package: Vec<u8>) -> (u16, serde_json::Value) {
+        let request = self.request(reqwest::Method::POST, "/v1/builds").query(query).body(package);
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap())
+    }
+
+    /// Uploads what must be taken; returns the build's id.
+    pub async fn begin(&self, app: &str, version: &str, runtime: &str, package: Vec<u8>) -> u64 {
+        let query = [("app", app), ("version", version), ("runtime", runtime), ("user", "ann"), ("owner", "team1")];
+        let (status, body) = self.upload(&query, package).await;
+        assert_eq!(status, 202, "{body}");
+        body["id"].as_u64().unwrap()
+    }
+
+    pub async fn build(&self, id: u64) -> BuildView {
+        store::build::get(&mut self.pool.get_conn().await.unwrap(), id).await.unwrap().unwrap()
+    }
+
+    pub async fn log(&self, id: u64) -> String {
+        let mut conn = self.pool.get_conn().await.unwrap();
+        let pieces = store::build::log_from(&mut conn, id, 0).await.unwrap();
+        pieces.into_iter().map(|(_, text)| text).collect()
+    }
+
+    pub async fn ended(&self, id: u64) -> BuildView {
+        eventually("the build ends", async || Some(self.build(id).await).filter(|build| build.status.is_final())).await
+    }
+
+    pub async fn succeeded(&self, id: u64) -> String {
+        let build = self.ended(id).await;
+        assert_eq!(build.status, BuildStatus::Succeeded, "{}\n{}", build.reason, self.log(id).await);
+        build.image.unwrap()
+    }
+
+    /// The tags of a repository in the registry.
+    pub async fn tags(&self, repository: &str) -> Vec<String> {
+        let url = format!("http://{}/v2/{repository}/tags/list", self.registry.address());
+        let answer = self.client.get(url).basic_auth("builder", Some(PASSWORD)).send().await.unwrap();
+        let body: serde_json::Value = answer.json().await.unwrap();
+        body["tags"].as_array().map_or(Vec::new(), |tags| {
+            tags.iter().filter_map(|tag| tag.as_str().map(str::to_owned)).collect()
+        })
+    }
+
+    /// Fetches an image with an account, as nodes do.
+    pub fn pull(&self, image: &str) {
+        let config = self.dir.path().join("docker").display().to_string();
+        sh("docker", &["--config", &config, "pull", "-q", image]);
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let address = self.registry.address();
+        let listed = Command::new("docker").args(["images", "-q", "--filter", &format!("reference={address}/*/*")]).output();
+        let listed = String::from_utf8_lossy(&listed.map(|output| output.stdout).unwrap_or_default()).into_owned();
+        for id in listed.split_whitespace() {
+            Command::new("docker").args(["rmi", "-f", id]).output().ok();
+        }
+    }
+}
+
+/// Asks again and again until there is an answer, for a minute at most.
+pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(60), "in vain for a minute: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A package of these files, all executable.
+pub fn tar_gz(files: &[(&str, &str)]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
+    for (path, content) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o755);
+        tar.append_data(&mut header, path, content.as_bytes()).unwrap();
+    }
+    tar.into_inner().unwrap().finish().unwrap()
+}
+
+/// A sample application as its users pack it.
+pub fn sample(name: &str, version: &str) -> Vec<u8> {
+    let dir = TestDir::new("samples");
+    let out = dir.path().display().to_string();
+    sh(root().join("integration/samples/pack"), &[&out, version, name]);
+    std::fs::read(dir.path().join(format!("{name}-{version}.tar.gz"))).unwrap()
+}

@@ -1,0 +1,190 @@
+//! Bundles: what the control machine hands to a node or a router, once, and all that these need.
+
+use super::args::BundleArgs;
+use super::control::Plan;
+use super::error::SetupError;
+use super::files::{self, needed_credential};
+use super::mysql;
+use dinp_common::api::agent::NodeBundle;
+use dinp_common::api::router::RouterBundle;
+use dinp_common::auth::{Credential, CredentialKind, Role};
+use dinp_common::config::{ClusterConfig, DEFAULT_DIR, NoConfig, load};
+use dinp_common::model::NodeName;
+use dinp_common::store::{self, Change};
+use mysql_async::prelude::Queryable;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::io::{Read, Write};
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+/// `dinp setup node-bundle`
+pub async fn print_node(args: &BundleArgs) -> Result<(), SetupError> {
+    let config = config()?;
+    let (bundle, renewed) = issue_node(&config, &args.name, args.address).await?;
+    if renewed {
+        eprintln!("node {} has a new secret: its former bundle is no longer valid", args.name);
+    }
+    print(&bundle)
+}
+
+/// `dinp setup router-bundle`
+pub async fn print_router(args: &BundleArgs) -> Result<(), SetupError> {
+    let bundle = issue_router(&config()?, &args.name, args.address).await?;
+    print(&bundle)
+}
+
+/// Reads a bundle from a file, or from standard input.
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, SetupError> {
+    let mut text = String::new();
+    if path == Path::new("-") {
+        std::io::stdin().read_to_string(&mut text).map_err(SetupError::file("read the bundle from", Path::new("standard input")))?;
+    } else {
+        text = std::fs::read_to_string(path).map_err(SetupError::file("read", path))?;
+    }
+    // The error of serde would quote the secret.
+    serde_json::from_str(&text).map_err(|error| {
+        SetupError::Refused(format!(
+            "{} holds no bundle of the right kind (line {}, column {}): `dinp setup node-bundle` and \
+             `dinp setup router-bundle` on the control machine print them",
+            path.display(),
+            error.line(),
+            error.column()
+        ))
+    })
+}
+
+/// The bundle of this machine's own node: the one that it has while that is valid, else a new one.
+pub async fn own_node(plan: &Plan) -> Result<NodeBundle, SetupError> {
+    let config = config()?;
+    if let Some(text) = files::credential("node-bundle")?
+        && let Ok(bundle) = serde_json::from_str::<NodeBundle>(text.expose())
+        && bundle.node.as_str() == plan.name
+        && bundle.address == plan.address.to_string()
+        && node_is_known(&config, &bundle).await?
+    {
+        return Ok(bundle);
+    }
+    if plan.check {
+        return Err(SetupError::Refused("a bundle is made when it is applied".into()));
+    }
+    Ok(issue_node(&config, &plan.name, plan.address).await?.0)
+}
+
+/// The same for this machine's own router.
+pub async fn own_router(plan: &Plan) -> Result<RouterBundle, SetupError> {
+    let config = config()?;
+    let kept = files::service_credential("service-router", &plan.name)?;
+    if plan.check && kept.is_none() {
+        return Err(SetupError::Refused("a bundle is made when it is applied".into()));
+    }
+    let credential = kept.unwrap_or_else(|| Credential::generate(CredentialKind::Service, plan.name.as_str()));
+    if !plan.check {
+        let pool = mysql::migrate_pool(&config.mysql.host, config.mysql.port)?;
+        let mut conn = store::connect(&pool, Duration::from_secs(5)).await?;
+        mysql::put_service(&mut conn, &credential, Role::Router).await?;
+    }
+    router_bundle(&config, &plan.name, plan.address, &credential)
+}
+
+fn config() -> Result<ClusterConfig, SetupError> {
+    Ok(load::<NoConfig>(Path::new(DEFAULT_DIR), "cli")?.cluster)
+}
+
+fn print(bundle: &impl Serialize) -> Result<(), SetupError> {
+    let text = serde_json::to_string_pretty(bundle).unwrap_or_default() + "\n";
+    std::io::stdout().write_all(text.as_bytes()).map_err(SetupError::file("write the bundle to", Path::new("standard output")))
+}
+
+fn checked_name(name: &str) -> Result<NodeName, SetupError> {
+    name.parse().map_err(|error: dinp_common::model::InvalidValue| SetupError::Refused(error.to_string()))
+}
+
+fn servers(config: &ClusterConfig) -> Vec<String> {
+    config.servers.iter().map(|url| url.as_str().trim_end_matches('/').to_owned()).collect()
+}
+
+/// Registers a node and makes its bundle; also says whether there was one before.
+async fn issue_node(config: &ClusterConfig, name: &str, address: IpAddr) -> Result<(NodeBundle, bool), SetupError> {
+    let node = checked_name(name)?;
+    let pool = mysql::migrate_pool(&config.mysql.host, config.mysql.port)?;
+    let mut conn = store::connect(&pool, Duration::from_secs(5)).await?;
+    let cluster = mysql::needed(mysql::cluster_id(&mut conn).await?, "table cluster")?;
+    drop(conn);
+    let credential = Credential::generate(CredentialKind::Node, name);
+    let mut change = Change::begin(&pool).await?;
+    let known = store::node::exists(&mut change, &node).await?;
+    store::node::put(&mut change, &node, &address.to_string(), "", &credential.secret_hash()).await?;
+    change.commit().await?;
+    let insecure = if config.registry.insecure { config.registry.address.clone() } else { String::new() };
+    let bundle = NodeBundle {
+        cluster,
+        node,
+        address: address.to_string(),
+        servers: servers(config),
+        ca: String::new(),
+        secret: credential.to_string(),
+        insecure_registry: insecure,
+    };
+    Ok((bundle, known))
+}
+
+async fn node_is_known(config: &ClusterConfig, bundle: &NodeBundle) -> Result<bool, SetupError> {
+    let Ok(credential) = bundle.secret.parse::<Credential>() else { return Ok(false) };
+    let pool = mysql::migrate_pool(&config.mysql.host, config.mysql.port)?;
+    let mut conn = store::connect(&pool, Duration::from_secs(5)).await?;
+    let row: Option<(Vec<u8>, String)> = conn
+        .exec_first("SELECT secret_hash, address FROM node WHERE name = ? AND deleted_at IS NULL", (bundle.node.as_str(),))
+        .await
+        .map_err(SetupError::query("read a node"))?;
+    Ok(row.is_some_and(|(hash, address)| hash == credential.secret_hash() && address == bundle.address))
+}
+
+async fn issue_router(config: &ClusterConfig, name: &str, address: IpAddr) -> Result<RouterBundle, SetupError> {
+    checked_name(name)?;
+    let pool = mysql::migrate_pool(&config.mysql.host, config.mysql.port)?;
+    let mut conn = store::connect(&pool, Duration::from_secs(5)).await?;
+    let known: Option<u8> = conn
+        .exec_first("SELECT 1 FROM service_credential WHERE name = ?", (name,))
+        .await
+        .map_err(SetupError::query("read a service credential"))?;
+    let credential = Credential::generate(CredentialKind::Service, name);
+    mysql::put_service(&mut conn, &credential, Role::Router).await?;
+    if known.is_some() {
+        eprintln!("router {name} has a new secret: its former bundle is no longer valid");
+    }
+    router_bundle(config, name, address, &credential)
+}
+
+fn router_bundle(
+    config: &ClusterConfig,
+    name: &str,
+    address: IpAddr,
+    credential: &Credential,
+) -> Result<RouterBundle, SetupError> {
+    Ok(RouterBundle {
+        cluster: config.cluster.clone(),
+        router: name.to_owned(),
+        address: address.to_string(),
+        domain: config.domain.clone(),
+        servers: servers(config),
+        redis_url: config.redis.url.to_string(),
+        redis_password: needed_credential("redis-router")?.expose().to_owned(),
+        secret: credential.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_bundle_is_not_quoted() {
+        let file = std::env::temp_dir().join(format!("dinp-bundle-{}", std::process::id()));
+        std::fs::write(&file, r#"{"cluster": 7, "secret": "node:a:geheim"}"#).unwrap();
+        let error = read::<NodeBundle>(&file).err().unwrap().to_string();
+        std::fs::remove_file(&file).unwrap();
+        assert!(error.contains("holds no bundle") && !error.contains("geheim"), "{error}");
+    }
+}

@@ -1,0 +1,70 @@
+//! `dinp setup`: turns a freshly installed machine into a working one.
+//!
+//! Each role is a list of steps ([`step`]) that look first and change only what is not as it should be, so that a second
+//! run changes nothing. Packaged files are never edited: what differs goes into drop-ins.
+//!
+//! * [`control`]: databases, registry and all daemons that are neither agent nor router,
+//! * [`member`]: a compute node or a router, from a bundle,
+//! * [`bundle`]: the bundles, issued on the control machine,
+//! * [`images`]: base images of the builder's runtimes, into the registry.
+
+mod args;
+mod bundle;
+mod control;
+mod docker;
+mod error;
+mod files;
+mod grants;
+mod images;
+mod member;
+mod mysql;
+mod redis;
+mod registry;
+mod step;
+mod system;
+mod units;
+
+pub use args::SetupCommand;
+pub use error::SetupError;
+
+use step::Runner;
+
+/// Does what the command line says.
+pub async fn run(command: &SetupCommand) -> Result<(), SetupError> {
+    system::need_root()?;
+    match command {
+        SetupCommand::Control(args) => {
+            let plan = control::Plan::new(args)?;
+            let mut runner = Runner::new(plan.check);
+            let login = control::run(&plan, &mut runner, false).await?;
+            runner.finish()?;
+            plan.tell(login);
+            Ok(())
+        }
+        SetupCommand::Single(args) => {
+            let plan = control::Plan::new(args)?;
+            let mut runner = Runner::new(plan.check);
+            let login = control::run(&plan, &mut runner, true).await?;
+            runner.finish()?;
+            plan.tell(login);
+            Ok(())
+        }
+        SetupCommand::NodeBundle(args) => bundle::print_node(args).await,
+        SetupCommand::RouterBundle(args) => bundle::print_router(args).await,
+        SetupCommand::Node(args) => {
+            let mut runner = Runner::new(args.check);
+            runner.run(member::node_steps(&bundle::read(&args.bundle)?)?).await?;
+            runner.finish()
+        }
+        SetupCommand::Router(args) => {
+            let mut runner = Runner::new(args.check);
+            runner.run(member::router_steps(&bundle::read(&args.bundle)?)?).await?;
+            runner.finish()
+        }
+        SetupCommand::BaseImages(args) => {
+            let mut runner = Runner::new(args.check);
+            runner.run(images::steps(&args.directory)?).await?;
+            runner.finish()
+        }
+    }
+}

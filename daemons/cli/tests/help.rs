@@ -1,0 +1,36 @@
+//! What `--help` teaches.
+
+mod support;
+
+use axum::Router;
+use support::{World, golden};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn help_teaches() {
+    let world = World::new(Router::new()).await;
+    for (name, args) in [
+        ("help.txt", &["--help"][..]),
+        ("help-deploy.txt", &["deploy", "--help"]),
+        ("help-app.txt", &["app", "--help"]),
+        ("help-env.txt", &["app", "env", "--help"]),
+        ("help-build.txt", &["build", "--help"]),
+        ("help-login.txt", &["login", "--help"]),
+        ("help-logs.txt", &["logs", "--help"]),
+        ("help-node-add.txt", &["node", "add", "--help"]),
+    ] {
+        let ended = world.run(args, &[], "").await;
+        assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{name}");
+        golden(name, &ended.stdout);
+    }
+    assert!(world.requests().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn completions_are_made_for_each_shell() {
+    let world = World::new(Router::new()).await;
+    for shell in ["bash", "zsh", "fish"] {
+        let ended = world.run(&["completions", shell], &[], "").await;
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        assert!(ended.stdout.contains("rollback"), "{shell}");
+    }
+}

@@ -1,0 +1,147 @@
+//! Apps: create, show, scale, stop, start, delete.
+
+use crate::{Caller, Dash, invalid, permissions, record, refuse};
+use dinp_common::api::people::{AppCreate, AppState, AppView, Scale};
+use dinp_common::model::AppName;
+use dinp_common::problem::Problem;
+use dinp_common::store::app::{self, AppRow, NewApp};
+use dinp_common::store::{Change, deployment, domain, release};
+use mysql_async::Conn;
+
+/// The audit log's name of an app.
+pub(crate) fn object(name: &AppName) -> String {
+    format!("app/{name}")
+}
+
+/// The app as it is within a change. Somebody may have deleted it since the caller was let in.
+pub(crate) async fn within(change: &mut Change, name: &AppName) -> Result<AppRow, Problem> {
+    let row = app::find(&mut change.tx, name).await?;
+    row.filter(|row| !row.deleted).ok_or_else(|| Problem::not_found(format!("there is no app {name}")))
+}
+
+impl Dash {
+    /// Where an app answers by its own name.
+    pub(crate) fn url_of(&self, name: &AppName) -> String {
+        self.url_of_host(&format!("{name}.{}", self.cluster.domain))
+    }
+
+    /// Where a host name is answered by the routers.
+    pub(crate) fn url_of_host(&self, host: &str) -> String {
+        let port = self.apps_url.port().map(|port| format!(":{port}")).unwrap_or_default();
+        format!("{}://{host}{port}/", self.apps_url.scheme())
+    }
+
+    /// Rows as people see them. `live` says whether the leader is asked how many instances serve.
+    pub(crate) async fn app_views(&self, conn: &mut Conn, rows: Vec<AppRow>, live: bool) -> Result<Vec<AppView>, Problem> {
+        let names: Vec<&AppName> = rows.iter().map(|row| &row.name).collect();
+        let release_ids: Vec<u64> = rows.iter().filter_map(|row| row.release_id).collect();
+        let releases = release::by_ids(conn, &release_ids).await?;
+        let deployments = deployment::newest(conn, &names).await?;
+        let domains = domain::of_apps(conn, &names).await?;
+        let only = if let [one] = names.as_slice() { Some(*one) } else { None };
+        let ready = if live && !names.is_empty() { self.ready_counts(only).await } else { None };
+        Ok(rows
+            .into_iter()
+            .map(|row| {
+                let own = std::iter::once(self.url_of(&row.name));
+                let others = domains.iter().filter(|(app, _)| *app == row.name).map(|(_, name)| self.url_of_host(name.as_str()));
+                AppView {
+                    urls: own.chain(others).collect(),
+                    ready: ready.as_ref().map(|ready| ready.get(row.name.as_str()).copied().unwrap_or(0)),
+                    release: releases.iter().find(|release| Some(release.id) == row.release_id).cloned(),
+                    deployment: deployments.iter().find(|deployment| deployment.app == row.name).cloned(),
+                    name: row.name,
+                    owner: row.owner,
+                    team: row.team,
+                    state: row.state,
+                    instances: row.instances,
+                    created_at: row.created_at,
+                }
+            })
+            .collect())
+    }
+
+    /// One app as people see it, read anew.
+    pub(crate) async fn app_view(&self, name: &AppName) -> Result<AppView, Problem> {
+        let gone = || Problem::not_found(format!("there is no app {name}"));
+        let mut conn = self.conn().await?;
+        let row = app::find(&mut conn, name).await?.filter(|row| !row.deleted).ok_or_else(gone)?;
+        self.app_views(&mut conn, vec![row], true).await?.pop().ok_or_else(gone)
+    }
+
+    /// Adds an app.
+    pub(crate) async fn create_app(&self, caller: &Caller, new: AppCreate) -> Result<AppView, Problem> {
+        let name = &new.name;
+        if self.config.reserved_names.iter().any(|reserved| reserved == name.as_str()) {
+            return Err(refuse("name", "name-reserved", format!("the name {name} is reserved; choose another one")));
+        }
+        let instances = new.instances.unwrap_or(1);
+        self.config.limits.check_instances(instances).map_err(|error| invalid("instances", &error))?;
+        let team = new.team.as_deref().filter(|team| !team.is_empty());
+        permissions::may_create(&caller.user, team).map_err(|denied| match denied {
+            permissions::Denied::Hidden => {
+                let detail = format!("you are in no team {}", team.unwrap_or_default());
+                refuse("team", "no-such-team", detail)
+            }
+            other => {
+                let problem = crate::guard::denied(other);
+                problem.with("field", "team")
+            }
+        })?;
+        if let Some(team) = team {
+            self.require_team(team).await?;
+        }
+        let mut change = self.begin().await?;
+        if let Some(row) = app::find(&mut change.tx, name).await? {
+            if !row.deleted {
+                let detail = format!("the name {name} is taken; app names are unique in the cluster");
+                return Err(Problem::conflict("name-taken", detail).with("field", "name"));
+            }
+            if row.release_id.is_some() || deployment::any_unfinished(&mut change.tx, name).await? {
+                let detail = format!("a deleted app {name} is still being stopped; its name is free when all its instances are gone");
+                return Err(Problem::conflict("still-stopping", detail).with("field", "name"));
+            }
+        }
+        app::create(&mut change, &NewApp { name, owner: caller.name(), team, instances }).await?;
+        record(&mut change, caller, "app.create", &object(name), team.unwrap_or_default()).await?;
+        self.commit(change).await?;
+        self.app_view(name).await
+    }
+
+    /// Marks an app as deleted; the server stops its instances.
+    pub(crate) async fn delete_app(&self, caller: &Caller, name: &AppName) -> Result<(), Problem> {
+        let mut change = self.begin().await?;
+        within(&mut change, name).await?;
+        app::delete(&mut change, name).await?;
+        domain::remove_all(&mut change, name).await?;
+        record(&mut change, caller, "app.delete", &object(name), "").await?;
+        self.commit(change).await
+    }
+
+    /// Sets how many instances are wanted.
+    pub(crate) async fn scale_app(&self, caller: &Caller, name: &AppName, scale: &Scale) -> Result<AppView, Problem> {
+        self.config.limits.check_instances(scale.instances).map_err(|error| invalid("instances", &error))?;
+        let mut change = self.begin().await?;
+        let before = within(&mut change, name).await?.instances;
+        app::set_instances(&mut change, name, scale.instances).await?;
+        let detail = format!("{before} -> {}", scale.instances);
+        record(&mut change, caller, "app.scale", &object(name), &detail).await?;
+        self.commit(change).await?;
+        self.app_view(name).await
+    }
+
+    /// Sets whether an app is meant to run.
+    pub(crate) async fn set_app_state(&self, caller: &Caller, name: &AppName, state: AppState) -> Result<AppView, Problem> {
+        let mut change = self.begin().await?;
+        if within(&mut change, name).await?.state != state {
+            app::set_state(&mut change, name, state).await?;
+            let action = match state {
+                AppState::Started => "app.start",
+                AppState::Stopped => "app.stop",
+            };
+            record(&mut change, caller, action, &object(name), "").await?;
+            self.commit(change).await?;
+        }
+        self.app_view(name).await
+    }
+}

@@ -1,0 +1,110 @@
+//! Who calls: an access token, looked up at uic and believed for a short while.
+
+use crate::Dash;
+use crate::backend;
+use dinp_common::api::unix_millis;
+use dinp_common::api::uic::{Introspect, Introspection, PlatformRole, UserInfo};
+use dinp_common::auth::{SecretHash, secret_hash};
+use dinp_common::problem::Problem;
+use dinp_common::store::app::Visible;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Longest wait for uic.
+const LIMIT: Duration = Duration::from_secs(5);
+/// Most tokens that are remembered.
+const MAX_TOKENS: usize = 10_000;
+
+/// The person who made a request.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// Who it is.
+    pub user: Arc<UserInfo>,
+    /// The access token, for calls to uic in the person's name.
+    pub token: dinp_common::credentials::Secret,
+    /// Where the request came from.
+    pub address: String,
+    team_names: Arc<[String]>,
+}
+
+impl Caller {
+    fn new(user: Arc<UserInfo>, token: &str, address: String) -> Self {
+        let team_names = user.teams.iter().map(|membership| membership.team.clone()).collect();
+        Self { user, token: token.into(), address, team_names }
+    }
+
+    /// Name of the person.
+    pub fn name(&self) -> &str {
+        &self.user.name
+    }
+
+    /// The apps that the person sees.
+    pub fn visible(&self) -> Visible<'_> {
+        if self.user.role >= PlatformRole::Operator {
+            return Visible::All;
+        }
+        Visible::Of { user: &self.user.name, teams: &self.team_names }
+    }
+}
+
+struct Known {
+    user: Arc<UserInfo>,
+    until: Instant,
+}
+
+/// What uic has said about tokens lately. Only good tokens are kept.
+#[derive(Default)]
+pub(crate) struct Tokens {
+    known: Mutex<HashMap<SecretHash, Known>>,
+}
+
+impl Tokens {
+    fn get(&self, hash: &SecretHash, now: Instant) -> Option<Arc<UserInfo>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(hash).filter(|known| now < known.until).map(|known| known.user.clone())
+    }
+
+    fn put(&self, hash: SecretHash, user: Arc<UserInfo>, until: Instant, now: Instant) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MAX_TOKENS {
+            known.retain(|_, known| now < known.until);
+        }
+        if known.len() < MAX_TOKENS {
+            known.insert(hash, Known { user, until });
+        }
+    }
+
+    /// Forgets one token.
+    pub(crate) fn forget(&self, token: &str) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(&secret_hash(token));
+    }
+
+    /// Forgets all: somebody's roles have changed.
+    pub(crate) fn forget_all(&self) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+impl Dash {
+    /// The person whose access token this is; 401 if it is not good, 503 if that cannot be told.
+    pub(crate) async fn caller(&self, token: &str, address: String) -> Result<Caller, Problem> {
+        let hash = secret_hash(token);
+        if let Some(user) = self.tokens.get(&hash, Instant::now()) {
+            return Ok(Caller::new(user, token, address));
+        }
+        let body = Introspect { token: token.to_owned() };
+        let answer = self.uic.post::<_, Introspection>("/v1/introspect", &body, LIMIT).await;
+        let answer = answer.map_err(|error| backend::problem(error, &backend::UIC))?;
+        let Some(user) = answer.user.filter(|user| answer.active && !user.suspended) else {
+            return Err(Problem::unauthorized("the sign-on has ended; sign in again"));
+        };
+        let user = Arc::new(user);
+        let left = answer.expires_at.map_or(i64::MAX, |at| at - unix_millis());
+        let left = Duration::from_millis(u64::try_from(left).unwrap_or(0));
+        let now = Instant::now();
+        let until = now + left.min(Duration::from_secs(self.config.token_cache_secs));
+        self.tokens.put(hash, user.clone(), until, now);
+        Ok(Caller::new(user, token, address))
+    }
+}

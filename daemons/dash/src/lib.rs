@@ -1,0 +1,159 @@
+//! The dashboard: what people use. Pages in [`pages`], the public JSON API in [`api`], and below both the same
+//! actions, so that a rule holds and a sentence reads the same wherever it is met:
+//!
+//! * [`permissions`]: who may do what, as one table,
+//! * [`guard`]: applies that table to every request,
+//! * [`caller`]: who calls,
+//! * [`apps`], [`deploys`], [`environment`], [`domains`], [`builds`], [`people`], [`cluster`]: the actions,
+//! * [`registry`]: which image a name stands for,
+//! * [`backend`]: calls to the other daemons.
+//!
+//! dash holds nothing: several may run side by side.
+
+pub mod api;
+mod apps;
+mod backend;
+mod builds;
+mod caller;
+mod cluster;
+mod config;
+mod deploys;
+mod domains;
+mod environment;
+mod guard;
+mod pages;
+mod people;
+pub mod permissions;
+mod registry;
+
+pub use config::DashConfig;
+
+use caller::{Caller, Tokens};
+use dinp_common::auth::Credential;
+use dinp_common::client::ApiClient;
+use dinp_common::config::{ClusterConfig, ConfigError, Loaded};
+use dinp_common::credentials::CredentialError;
+use dinp_common::lifecycle::Lifecycle;
+use dinp_common::listen::{self, ListenError};
+use dinp_common::model::InvalidValue;
+use dinp_common::problem::Problem;
+use dinp_common::store::audit::{self, AuditEvent};
+use dinp_common::store::{self, Change, StoreError};
+use mysql_async::{Conn, Pool};
+use registry::Registry;
+use std::sync::Arc;
+use std::time::Duration;
+use url::Url;
+
+/// Longest wait for a connection to the database while somebody waits for an answer.
+const CONNECT: Duration = Duration::from_secs(3);
+/// Longest wait for the beginning of a change: others may be changing something.
+const BEGIN: Duration = Duration::from_secs(8);
+const USER_AGENT: &str = concat!("dinp-dash/", env!("CARGO_PKG_VERSION"));
+
+/// What ends the daemon.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A credential cannot be had.
+    #[error("read a credential")]
+    Credential(#[from] CredentialError),
+    /// The configuration cannot be used.
+    #[error("use the configuration")]
+    Config(#[from] ConfigError),
+    /// No socket.
+    #[error("open the listener")]
+    Listen(#[from] ListenError),
+}
+
+/// What all requests share.
+pub struct Dash {
+    pool: Pool,
+    cluster: ClusterConfig,
+    config: DashConfig,
+    apps_url: Url,
+    server: ApiClient,
+    builder: ApiClient,
+    uic: ApiClient,
+    registry: Registry,
+    tokens: Tokens,
+}
+
+impl Dash {
+    /// All of it; nothing that it calls need answer yet.
+    pub fn new(loaded: &Loaded<DashConfig>, pool: Pool, credential: &Credential) -> Result<Self, RunError> {
+        let cluster = loaded.cluster.clone();
+        let client = |urls| ApiClient::new(urls, Some(credential.clone()), USER_AGENT);
+        let account = cluster.registry.account("registry-pull")?;
+        Ok(Self {
+            pool,
+            apps_url: loaded.daemon.apps_url(&cluster)?,
+            server: client(cluster.servers.clone()),
+            builder: client(vec![cluster.builder.url.clone()]),
+            uic: client(vec![cluster.uic.url.clone()]),
+            registry: Registry::new(&cluster.registry, account, &loaded.daemon.allowed_registries),
+            tokens: Tokens::default(),
+            config: loaded.daemon.clone(),
+            cluster,
+        })
+    }
+
+    async fn conn(&self) -> Result<Conn, Problem> {
+        Ok(store::connect(&self.pool, CONNECT).await?)
+    }
+
+    async fn begin(&self) -> Result<Change, Problem> {
+        match tokio::time::timeout(BEGIN, Change::begin(&self.pool)).await {
+            Ok(change) => Ok(change?),
+            Err(_) => Err(StoreError::Timeout { act: "begin a change", secs: BEGIN.as_secs() }.into()),
+        }
+    }
+
+    /// Ends a change and wakes the leader.
+    async fn commit(&self, change: Change) -> Result<(), Problem> {
+        change.commit().await?;
+        self.hint();
+        Ok(())
+    }
+
+    /// Whether cookies go over TLS only.
+    fn secure(&self) -> bool {
+        self.cluster.dash.public_url.scheme() == "https"
+    }
+}
+
+/// Writes down who did what, within the change.
+async fn record(change: &mut Change, caller: &Caller, action: &str, object: &str, detail: &str) -> Result<(), Problem> {
+    let event = AuditEvent { actor: caller.name(), address: &caller.address, action, object, detail };
+    Ok(audit::write(&mut change.tx, &event).await?)
+}
+
+/// A value that breaks its rule, as the problem of one field.
+fn invalid(field: &str, error: &InvalidValue) -> Problem {
+    Problem::unprocessable("invalid-value", error.to_string()).with("field", field)
+}
+
+/// Any other reason why a field's value cannot be.
+fn refuse(field: &str, kind: &str, detail: impl Into<String>) -> Problem {
+    Problem::unprocessable(kind, detail).with("field", field)
+}
+
+/// Runs until the lifecycle ends.
+pub async fn run(loaded: Loaded<DashConfig>, lifecycle: Lifecycle) -> Result<(), RunError> {
+    let mysql = &loaded.cluster.mysql;
+    let password = mysql.password_for("dash")?;
+    let pool = store::pool(&mysql.host, mysql.port, &mysql.database, &mysql.user_for("dash"), &password);
+    let credential = Credential::read("service-dash")?;
+    let dash = Arc::new(Dash::new(&loaded, pool.clone(), &credential)?);
+    let listeners = listen::listeners("http", &loaded.daemon.listen).await?;
+    let shutdown = lifecycle.shutdown();
+    tokio::spawn(store::watch(pool, lifecycle.condition("database"), shutdown.clone()));
+    lifecycle.ready();
+    let app = router(dash).merge(dinp_common::metrics::ops_router(&lifecycle));
+    listen::serve(listeners, app, shutdown, Duration::from_secs(loaded.daemon.drain_timeout_secs)).await;
+    Ok(())
+}
+
+/// API and pages.
+pub fn router(dash: Arc<Dash>) -> axum::Router {
+    api::router(dash.clone()).merge(pages::router(dash))
+}

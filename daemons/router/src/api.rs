@@ -1,0 +1,51 @@
+//! The status listener.
+//!
+//! * `GET /health`, `GET /ready`, `GET /metrics`: as with every daemon
+//! * `GET /v1/status` -> [`dinp_common::api::router::RouterReport`]: what the leader is told
+//! * `GET /v1/routes?app=` -> [`Routes`]: the table in force
+
+use crate::report::Reporter;
+use axum::extract::State;
+use axum::routing::get;
+use axum::{Json, Router};
+use dinp_common::api::router::RouterReport;
+use dinp_common::lifecycle::Lifecycle;
+use dinp_common::metrics::ops_router;
+use dinp_common::model::Version;
+use dinp_common::problem::ApiQuery;
+use dinp_common::routes::AppRoutes;
+use serde::{Deserialize, Serialize};
+
+/// The table in force.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Routes {
+    /// Its version.
+    pub version: Version,
+    /// Its apps.
+    pub apps: Vec<AppRoutes>,
+}
+
+#[derive(Debug, Deserialize)]
+struct RoutesQuery {
+    #[serde(default)]
+    app: Option<String>,
+}
+
+pub(crate) fn router(reporter: Reporter, lifecycle: &Lifecycle) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/routes", get(routes))
+        .with_state(reporter)
+        .merge(ops_router(lifecycle))
+}
+
+async fn status(State(reporter): State<Reporter>) -> Json<RouterReport> {
+    Json(reporter.report())
+}
+
+async fn routes(State(reporter): State<Reporter>, ApiQuery(query): ApiQuery<RoutesQuery>) -> Json<Routes> {
+    let ledger = reporter.ledger.lock();
+    let wanted = |routes: &AppRoutes| query.app.as_ref().is_none_or(|app| routes.app.as_str() == app);
+    let apps = ledger.table().into_values().filter(wanted).collect();
+    Json(Routes { version: ledger.version().unwrap_or_default(), apps })
+}

@@ -1,0 +1,329 @@
+//! Instances that misbehave, and clients that do.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod common;
+
+use common::{Backend, Leader, Options, PATIENCE, Router, eventually, ok, read_request, refusing, split};
+use dinp_common::routes::Endpoint;
+use dinp_common::testing::{Redis, TestDir};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+struct Scene {
+    leader: Leader,
+    router: Router,
+    _redis: Redis,
+    _dir: TestDir,
+}
+
+impl Scene {
+    async fn new(endpoints: &[Endpoint]) -> Self {
+        let redis = Redis::start().await;
+        let dir = TestDir::new("router");
+        let mut leader = Leader::new(&redis).await;
+        let router = Router::start(Options::new(&redis, &dir)).await;
+        let version = leader.publish("web", endpoints).await;
+        router.applied(version).await;
+        Self { leader, router, _redis: redis, _dir: dir }
+    }
+
+    async fn call(&self, method: &str, body: &str) -> (u16, String) {
+        let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+        let request = format!("{method} / HTTP/1.1\r\nHost: web.apps.localhost\r\nConnection: close\r\n{length}\r\n{body}");
+        split(&self.router.raw(request.as_bytes()).await)
+    }
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_tried_elsewhere_for_any_request() {
+    let good = Backend::answering("good").await;
+    let scene = Scene::new(&[refusing().await, good.endpoint(), refusing().await]).await;
+    for _ in 0..20 {
+        assert_eq!(scene.call("POST", "body").await, (200, "good".into()));
+        assert_eq!(scene.call("GET", "").await, (200, "good".into()));
+    }
+    let failed = scene.router.report().await.counters[0].failed;
+    assert!((1..20).contains(&failed), "set aside after a few attempts, not tried each time: {failed}");
+    scene.router.stop().await;
+}
+
+#[tokio::test]
+async fn none_reachable_is_502_and_quick() {
+    let scene = Scene::new(&[refusing().await, refusing().await]).await;
+    let begin = Instant::now();
+    let (status, body) = scene.call("GET", "").await;
+    assert_eq!(status, 502);
+    assert!(body.contains("no instance of this app can be reached"), "{body}");
+    assert!(begin.elapsed() < Duration::from_secs(1));
+    scene.router.stop().await;
+}
+
+#[tokio::test]
+async fn an_address_that_swallows_packets_costs_one_connect_timeout() {
+    let good = Backend::answering("good").await;
+    // A listener whose queue is full does not answer to further connections.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut filling = Vec::new();
+    while let Ok(Ok(stream)) = tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
+        filling.push(stream);
+    }
+    let silent = common::endpoint(address, &dinp_common::model::InstanceId::from_bits(7));
+    let scene = Scene::new(&[silent, good.endpoint()]).await;
+    let begin = Instant::now();
+    for _ in 0..10 {
+        assert_eq!(scene.call("GET", "").await, (200, "good".into()));
+    }
+    assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+    scene.router.stop().await;
+}
+
+/// What each kind of request gets from an instance that misbehaves beside a good one.
+#[tokio::test]
+async fn endings_before_an_answer() {
+    type Bad = fn(TcpStream) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+    let close_at_once: Bad = |stream| Box::pin(async move { drop(stream) });
+    let close_after_request: Bad = |mut stream| {
+        Box::pin(async move {
+            read_request(&mut stream).await;
+        })
+    };
+    let reset_after_request: Bad = |mut stream| {
+        Box::pin(async move {
+            read_request(&mut stream).await;
+            stream.set_zero_linger().unwrap();
+        })
+    };
+    for (name, bad) in
+        [("closes at once", close_at_once), ("closes after the request", close_after_request), ("resets", reset_after_request)]
+    {
+        let good = Backend::answering("good").await;
+        let hits = Arc::new(AtomicUsize::new(0));
+        let bad = Backend::start({
+            let hits = hits.clone();
+            move |_, stream| {
+                hits.fetch_add(1, Ordering::SeqCst);
+                bad(stream)
+            }
+        })
+        .await;
+        let scene = Scene::new(&[bad.endpoint(), good.endpoint()]).await;
+        for method in ["GET", "OPTIONS"].into_iter().cycle().take(20) {
+            assert_eq!(scene.call(method, "").await, (200, "good".into()), "{name}: {method}");
+        }
+        assert!(hits.load(Ordering::SeqCst) > 0, "{name}: never tried");
+        // One that may not be sent twice is not, and says so.
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..20 {
+            let before = hits.load(Ordering::SeqCst);
+            let (status, body) = scene.call("POST", "body").await;
+            let tried = hits.load(Ordering::SeqCst) - before;
+            assert!(matches!((status, tried), (200, 0) | (502, 1)), "{name}: {status} after {tried} attempts: {body}");
+            seen.insert(status);
+        }
+        assert_eq!(seen.into_iter().collect::<Vec<_>>(), [200, 502], "{name}");
+        scene.router.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn garbage_is_502_and_silence_504() {
+    let garbage = Backend::start(|_, mut stream| async move {
+        read_request(&mut stream).await;
+        stream.write_all(b"SMTP ready\r\n\r\n").await.ok();
+    })
+    .await;
+    let scene = Scene::new(&[garbage.endpoint()]).await;
+    let (status, body) = scene.call("GET", "").await;
+    assert_eq!((status, body.contains("not HTTP")), (502, true), "{body}");
+    scene.router.stop().await;
+
+    let silent = Backend::start(|_, mut stream| async move {
+        read_request(&mut stream).await;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let scene = Scene::new(&[silent.endpoint()]).await;
+    assert_eq!(scene.call("GET", "").await.0, 504);
+    let endless = Backend::start(|_, mut stream| async move {
+        read_request(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\n").await.ok();
+        while stream.write_all(b"X-Header: 0123456789012345678901234567890123456789\r\n").await.is_ok() {}
+    })
+    .await;
+    let mut scene = scene;
+    let version = scene.leader.publish("web", &[endless.endpoint()]).await;
+    scene.router.applied(version).await;
+    assert_eq!(scene.call("GET", "").await.0, 502);
+    scene.router.stop().await;
+}
+
+/// The instance closes the idle connection just as the next request comes: nobody may notice.
+#[tokio::test]
+async fn keep_alive_races() {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let backend = Backend::start({
+        let requests = requests.clone();
+        move |_, mut stream| {
+            let requests = requests.clone();
+            async move {
+                // Two answers, and the end right after the second without a word in it.
+                for _ in 0..2 {
+                    if read_request(&mut stream).await.is_none() {
+                        return;
+                    }
+                    requests.fetch_add(1, Ordering::SeqCst);
+                    stream.write_all(ok("x").as_bytes()).await.unwrap();
+                }
+            }
+        }
+    })
+    .await;
+    let scene = Scene::new(&[backend.endpoint()]).await;
+    let client = reqwest::Client::new();
+    for n in 0..300 {
+        let request = client.get(format!("http://{}/{n}", scene.router.http)).header("host", "web.apps.localhost");
+        assert_eq!(request.send().await.unwrap().status(), 200, "request {n}");
+    }
+    assert_eq!(requests.load(Ordering::SeqCst), 300);
+
+    // The same with bodies, a pause letting the end of the connection arrive: none is sent into a closed one.
+    for n in 0..50 {
+        let request = client.post(format!("http://{}/{n}", scene.router.http)).header("host", "web.apps.localhost").body("x");
+        assert_eq!(request.send().await.unwrap().status(), 200, "request {n}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    scene.router.stop().await;
+}
+
+/// An instance swallows the request on a kept connection and closes: only what may be sent twice is sent again.
+#[tokio::test]
+async fn a_kept_connection_that_ends_without_an_answer() {
+    let backend = Backend::start(|_, mut stream| async move {
+        read_request(&mut stream).await;
+        stream.write_all(ok("first").as_bytes()).await.unwrap();
+        read_request(&mut stream).await;
+    })
+    .await;
+    let scene = Scene::new(&[backend.endpoint()]).await;
+    // All requests over one connection, so that one worker handles them.
+    let client = reqwest::Client::new();
+    let call = async |method: reqwest::Method| {
+        let request = client.request(method, format!("http://{}/", scene.router.http)).header("host", "web.apps.localhost");
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(call(reqwest::Method::GET).await, 200);
+    assert_eq!(call(reqwest::Method::GET).await, 200);
+    assert_eq!(backend.connections(), 2);
+    assert_eq!(call(reqwest::Method::DELETE).await, 502);
+    assert_eq!(backend.connections(), 2, "the DELETE went out once");
+    scene.router.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_frees_the_instance() {
+    let (entered, mut entries) = tokio::sync::mpsc::unbounded_channel();
+    let backend = Backend::start(move |_, mut stream| {
+        let entered = entered.clone();
+        async move {
+            read_request(&mut stream).await;
+            entered.send(()).unwrap();
+            // The end of the router's connection.
+            assert_eq!(stream.read(&mut [0]).await.unwrap_or(0), 0);
+            entered.send(()).unwrap();
+        }
+    })
+    .await;
+    let mut scene = Scene::new(&[backend.endpoint()]).await;
+    let mut client = TcpStream::connect(scene.router.http).await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: web.apps.localhost\r\n\r\n").await.unwrap();
+    entries.recv().await.unwrap();
+    let version = scene.leader.publish("web", &[]).await;
+    scene.router.applied(version).await;
+    assert_eq!(scene.router.report().await.in_flight.get(&backend.id), Some(&1));
+    drop(client);
+    tokio::time::timeout(PATIENCE, entries.recv()).await.unwrap().unwrap();
+    eventually("nothing in flight", || async { scene.router.report().await.in_flight.is_empty() }).await;
+    scene.router.stop().await;
+}
+
+#[tokio::test]
+async fn slow_and_large_heads_and_broken_bodies() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let backend = Backend::start({
+        let seen = seen.clone();
+        move |_, mut stream| {
+            let seen = seen.clone();
+            async move {
+                let mut all = Vec::new();
+                stream.read_to_end(&mut all).await.ok();
+                seen.lock().unwrap().push(String::from_utf8_lossy(&all).into_owned());
+            }
+        }
+    })
+    .await;
+    let scene = Scene::new(&[backend.endpoint()]).await;
+    let router = &scene.router;
+
+    let answer = router.raw(b"GET / HTTP/1.1\r\nHost: web.apps.localhost\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert_eq!(router.raw(b"").await, "", "a connection without a request ends without an answer");
+
+    let large = format!("GET / HTTP/1.1\r\nHost: web.apps.localhost\r\nX-Large: {}\r\n\r\n", "x".repeat(262_144));
+    for _ in 0..5 {
+        let answer = router.raw(large.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 431 Request Header Fields Too Large\r\n"), "{answer}");
+        assert!(answer.contains("x-dinp-error: header_too_large\r\n"));
+    }
+    // Nothing of a refused head has reached the app.
+    assert!(seen.lock().unwrap().is_empty());
+
+    let post = |body: &str| format!("POST / HTTP/1.1\r\nHost: web.apps.localhost\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
+    for body in ["5\r\nhello\r\nZZ\r\n", "5\r\nhelloXX", "5\nhello\r\n0\r\n\r\n", "-1\r\n"] {
+        let answer = router.raw(post(body).as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{body:?}: {answer}");
+    }
+    let begin = Instant::now();
+    let answer = router.raw(post("5\r\nhel").as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(begin.elapsed() > Duration::from_secs(1));
+    eventually("the app's connections to end", || async { seen.lock().unwrap().len() >= 2 }).await;
+    // What the app got of a broken body is never a whole one.
+    assert!(seen.lock().unwrap().iter().all(|bytes| !bytes.ends_with("0\r\n\r\n")), "{seen:?}");
+    scene.router.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_not_made_whole() {
+    let backend = Backend::start(|_, mut stream| async move {
+        read_request(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n").await.ok();
+    })
+    .await;
+    let scene = Scene::new(&[backend.endpoint()]).await;
+    let mut stream = TcpStream::connect(scene.router.http).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: web.apps.localhost\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap().ok();
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(!answer.ends_with("0\r\n\r\n"), "{answer}");
+    scene.router.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_to_an_unread_body_arrives() {
+    let scene = Scene::new(&[]).await;
+    let mut stream = TcpStream::connect(scene.router.http).await.unwrap();
+    stream.write_all(b"POST / HTTP/1.1\r\nHost: web.apps.localhost\r\nContent-Length: 3000000\r\n\r\n").await.unwrap();
+    stream.write_all(&vec![b'x'; 3_000_000]).await.unwrap();
+    let mut answer = String::new();
+    let read = tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.unwrap();
+    assert!(read.is_ok() && answer.starts_with("HTTP/1.1 503 "), "{read:?} {answer}");
+    scene.router.stop().await;
+}

@@ -1,0 +1,286 @@
+//! A modelled agent: what the real one promises, with time in milliseconds and failures at will.
+
+use super::super::{NodeOrders, RunOrder, Tick};
+use dinp_common::api::agent::{Capacity, HeldPort, InstanceReport, InstanceState, Report, Seen};
+use dinp_common::model::{AppName, InstanceId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// First port of an agent's range. Few of them, and the lowest first, so that ports come around at once.
+const FIRST_PORT: u16 = 20_000;
+
+#[derive(Debug, Clone)]
+pub struct Container {
+    pub app: AppName,
+    pub release: u64,
+    pub epoch: u64,
+    pub state: InstanceState,
+    pub port: u16,
+    pub memory_mb: u32,
+    pub since: Tick,
+    /// When its state moves on by itself.
+    pub due: Option<Tick>,
+    pub restarts: u32,
+    /// It never becomes ready.
+    pub broken: bool,
+    changed: bool,
+}
+
+/// Orders as they travel.
+#[derive(Debug, Clone)]
+pub struct SentOrders {
+    pub epoch: u64,
+    pub holder: String,
+    pub orders: NodeOrders,
+}
+
+#[derive(Debug)]
+pub struct Agent {
+    pub name: String,
+    pub up: bool,
+    pub cut_off: bool,
+    pub memory_mb: u32,
+    pub docker_error: Option<String>,
+    pub containers: BTreeMap<InstanceId, Container>,
+    pub held: BTreeMap<InstanceId, u16>,
+    pub seen: Seen,
+    pub orders: NodeOrders,
+    pub run: u64,
+    pub seq: u64,
+    pub needs_full: bool,
+    pub last_sent: Tick,
+    removed: Vec<InstanceId>,
+    dirty: bool,
+    /// Instances that it was told to stop since the last look.
+    pub stopped: Vec<InstanceId>,
+    pub start_ms: u64,
+}
+
+impl Agent {
+    pub fn new(name: &str, memory_mb: u32) -> Self {
+        Self {
+            name: name.to_owned(),
+            up: true,
+            cut_off: false,
+            memory_mb,
+            docker_error: None,
+            containers: BTreeMap::new(),
+            held: BTreeMap::new(),
+            seen: Seen::default(),
+            orders: NodeOrders::default(),
+            run: 1,
+            seq: 0,
+            needs_full: true,
+            last_sent: 0,
+            removed: Vec::new(),
+            dirty: true,
+            stopped: Vec::new(),
+            start_ms: 300,
+        }
+    }
+
+    /// Takes orders, unless they are of a leader of the past.
+    pub fn take(&mut self, sent: &SentOrders, memory_of: impl Fn(&RunOrder) -> (u32, bool), now: Tick) {
+        let newer = (sent.epoch, sent.orders.generation) > (self.seen.epoch, self.seen.generation);
+        let same_holder = sent.epoch > self.seen.epoch || sent.holder == self.seen.holder;
+        if !newer || !same_holder {
+            return;
+        }
+        self.seen = Seen { epoch: sent.epoch, holder: sent.holder.clone(), generation: sent.orders.generation };
+        self.orders = sent.orders.clone();
+        self.dirty = true;
+        for id in &sent.orders.release_ports {
+            if !self.containers.contains_key(id) {
+                self.held.remove(id);
+            }
+        }
+        for order in &sent.orders.run {
+            if !self.containers.contains_key(&order.instance) {
+                let (memory_mb, broken) = memory_of(order);
+                self.create(order, sent.epoch, memory_mb, broken, now);
+            }
+        }
+        for stop in &sent.orders.stop {
+            if let Some(container) = self.containers.get_mut(&stop.instance) {
+                if container.state != InstanceState::Stopping {
+                    self.stopped.push(stop.instance.clone());
+                    container.turn(InstanceState::Stopping, now, Some(now + 400));
+                }
+            }
+        }
+    }
+
+    fn create(&mut self, order: &RunOrder, epoch: u64, memory_mb: u32, broken: bool, now: Tick) {
+        let taken: BTreeSet<u16> = self.containers.values().map(|one| one.port).chain(self.held.values().copied()).collect();
+        let own = self.held.remove(&order.instance);
+        let port = own.or((FIRST_PORT..).find(|port| !taken.contains(port))).unwrap_or(FIRST_PORT);
+        let container = Container {
+            app: order.app.clone(),
+            release: order.release,
+            epoch,
+            state: InstanceState::Accepted,
+            port,
+            memory_mb,
+            since: now,
+            due: Some(now + 100),
+            restarts: 0,
+            broken,
+            changed: true,
+        };
+        self.containers.insert(order.instance.clone(), container);
+        self.dirty = true;
+    }
+
+    /// Lets time pass.
+    pub fn step(&mut self, now: Tick) {
+        if !self.up {
+            return;
+        }
+        let mut gone = Vec::new();
+        for (id, one) in &mut self.containers {
+            if one.due.is_none_or(|due| due > now) {
+                continue;
+            }
+            self.dirty = true;
+            match one.state {
+                InstanceState::Accepted => one.turn(InstanceState::Pulling, now, Some(now + 200)),
+                InstanceState::Pulling => one.turn(InstanceState::Starting, now, Some(now + self.start_ms)),
+                InstanceState::Starting if one.broken => one.end(now),
+                InstanceState::Starting => one.turn(InstanceState::Ready, now, None),
+                InstanceState::BackOff => {
+                    one.restarts += 1;
+                    one.turn(InstanceState::Starting, now, Some(now + self.start_ms));
+                }
+                InstanceState::Unfit => one.turn(InstanceState::Ready, now, None),
+                InstanceState::Stopping => gone.push(id.clone()),
+                InstanceState::Ready => one.due = None,
+            }
+        }
+        for id in gone {
+            self.drop_container(&id);
+        }
+    }
+
+    /// The container goes; its port stays held.
+    pub fn drop_container(&mut self, id: &InstanceId) {
+        if let Some(one) = self.containers.remove(id) {
+            self.held.insert(id.clone(), one.port);
+            self.removed.push(id.clone());
+            self.dirty = true;
+        }
+    }
+
+    /// The instance's process ends by itself.
+    pub fn crash(&mut self, id: &InstanceId, now: Tick) {
+        if let Some(one) = self.containers.get_mut(id).filter(|one| one.state != InstanceState::Stopping) {
+            one.end(now);
+            self.dirty = true;
+        }
+    }
+
+    /// The instance hangs for a while.
+    pub fn hang(&mut self, id: &InstanceId, now: Tick, until: Tick) {
+        if let Some(one) = self.containers.get_mut(id).filter(|one| one.state == InstanceState::Ready) {
+            one.turn(InstanceState::Unfit, now, Some(until));
+            self.dirty = true;
+        }
+    }
+
+    /// The agent's process starts again: what runs runs on.
+    pub fn restart(&mut self) {
+        self.run += 1;
+        self.seq = 0;
+        self.needs_full = true;
+        self.removed.clear();
+        self.dirty = true;
+    }
+
+    /// The machine goes down, and everything on it.
+    pub fn power_off(&mut self) {
+        self.up = false;
+    }
+
+    /// The machine is back: what was not told to stop starts again from what is on disk.
+    pub fn power_on(&mut self, now: Tick) {
+        self.up = true;
+        self.restart();
+        let mut gone = Vec::new();
+        for (id, one) in &mut self.containers {
+            match one.state {
+                InstanceState::Stopping => gone.push(id.clone()),
+                _ => one.turn(InstanceState::Starting, now, Some(now + self.start_ms)),
+            }
+        }
+        for id in gone {
+            self.drop_container(&id);
+        }
+    }
+
+    /// The next report, when one is due.
+    pub fn report(&mut self, cluster: &str, now: Tick) -> Option<Report> {
+        if !self.up || (!self.dirty && now < self.last_sent + 2_000) {
+            return None;
+        }
+        self.last_sent = now;
+        self.seq += 1;
+        let full = std::mem::take(&mut self.needs_full);
+        self.dirty = false;
+        let named = self.containers.iter().filter(|(_, one)| full || one.changed);
+        let instances = named.map(|(id, one)| one.report(id, self.orders.run.iter().any(|run| run.instance == *id))).collect();
+        for one in self.containers.values_mut() {
+            one.changed = false;
+        }
+        Some(Report {
+            cluster: cluster.to_owned(),
+            agent_version: "1".to_owned(),
+            run_id: format!("{}-{}", self.name, self.run),
+            seq: self.seq,
+            full,
+            seen: self.seen.clone(),
+            capacity: Capacity { memory_mb: self.memory_mb, cpu_millis: 64_000 },
+            docker_error: self.docker_error.clone(),
+            instances,
+            removed: std::mem::take(&mut self.removed),
+            held_ports: self.held.iter().map(|(id, port)| HeldPort { instance: id.clone(), port: *port }).collect(),
+        })
+    }
+
+    pub fn is_serving(&self, id: &InstanceId) -> bool {
+        self.up && self.containers.get(id).is_some_and(|one| one.state == InstanceState::Ready)
+    }
+
+    pub fn booked(&self) -> u32 {
+        self.containers.values().map(|one| one.memory_mb).sum()
+    }
+}
+
+impl Container {
+    fn turn(&mut self, state: InstanceState, now: Tick, due: Option<Tick>) {
+        self.state = state;
+        self.since = now;
+        self.due = due;
+        self.changed = true;
+    }
+
+    fn end(&mut self, now: Tick) {
+        let wait = if self.restarts < 3 { 100 } else { 10_000 };
+        self.turn(InstanceState::BackOff, now, Some(now + wait));
+    }
+
+    fn report(&self, id: &InstanceId, claimed: bool) -> InstanceReport {
+        InstanceReport {
+            instance: id.clone(),
+            app: self.app.clone(),
+            release: self.release,
+            epoch: self.epoch,
+            state: self.state,
+            port: (self.state != InstanceState::Accepted).then_some(self.port),
+            memory_mb: self.memory_mb,
+            cpu_millis: 100,
+            since: i64::try_from(self.since).unwrap(),
+            restarts: self.restarts,
+            exit_code: None,
+            reason: String::new(),
+            claimed,
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! What must hold at every moment of every history, looked at from outside: on the nodes and in the routers.
+
+use super::world::{World, app};
+use crate::core::Tick;
+use dinp_common::model::{AppName, InstanceId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Silence that the core may mistake for an end: a little less than `router_timeout_ms`.
+const ROUTER_CUT_OFF_MS: u64 = 12_000;
+/// Time for which a router that has just come up may not be known to have an old table.
+const ROUTER_NEW_MS: u64 = 5_000;
+/// Time for which what has failed by itself excuses that less than wanted serves.
+const EXCUSE_MS: u64 = 30_000;
+
+#[derive(Debug, Default)]
+pub struct Checks {
+    /// Serving instances that each app must not fall below, once it has been whole.
+    floors: BTreeMap<AppName, usize>,
+    /// When something of the app has failed by itself, last.
+    excused: BTreeMap<AppName, Tick>,
+}
+
+impl Checks {
+    pub fn excuse(&mut self, name: &AppName, now: Tick) {
+        self.floors.remove(name);
+        self.excused.insert(name.clone(), now);
+    }
+
+    pub fn excuse_all(&mut self, world: &World) {
+        for name in world.database.apps.keys() {
+            self.excuse(name, world.now);
+        }
+    }
+
+    pub fn check(&mut self, world: &mut World) -> Result<(), String> {
+        let stopped: Vec<InstanceId> =
+            world.agents.values_mut().flat_map(|agent| std::mem::take(&mut agent.stopped)).collect();
+        for id in stopped {
+            nobody_uses(world, &id)?;
+        }
+        ports_are_not_mixed_up(world)?;
+        nodes_are_not_overbooked(world)?;
+        self.enough_serve(world)
+    }
+
+    /// What serves from the routers' point of view never falls below what was wanted, unless something has died.
+    fn enough_serve(&mut self, world: &World) -> Result<(), String> {
+        for (name, wanted) in &world.database.apps {
+            let count = if wanted.started && !wanted.deleted { wanted.instances as usize } else { 0 };
+            let excused = self.excused.get(name).is_some_and(|at| world.now < at + EXCUSE_MS);
+            let routers = world.routers.values().filter(|router| is_bound(world, &router.name));
+            let least = routers
+                .map(|router| {
+                    let endpoints = router.table.get(name).map_or(&[][..], |routes| &routes.endpoints);
+                    let serves = |id: &InstanceId| world.agents.values().any(|agent| agent.is_serving(id));
+                    endpoints.iter().filter(|one| serves(&one.instance)).count()
+                })
+                .min();
+            let Some(least) = least else { continue };
+            match self.floors.get_mut(name) {
+                Some(floor) => {
+                    *floor = (*floor).min(count);
+                    if least < *floor {
+                        return Err(format!("{name}: {least} serve at a router, {floor} did before"));
+                    }
+                }
+                None if least >= count && !excused && count > 0 => {
+                    self.floors.insert(name.clone(), count);
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the leader must wait for this router.
+fn is_bound(world: &World, name: &str) -> bool {
+    let router = &world.routers[name];
+    let cut_off = router.cut_off_since.is_some_and(|since| world.now >= since + ROUTER_CUT_OFF_MS);
+    router.up && !cut_off && world.known_routers.contains(name) && world.now >= router.up_since + ROUTER_NEW_MS
+}
+
+/// Law 4: at the moment of its stop an instance is in no live router's table, and has nothing in flight, or long.
+fn nobody_uses(world: &World, id: &InstanceId) -> Result<(), String> {
+    for router in world.routers.values().filter(|router| is_bound(world, &router.name)) {
+        if router.endpoints().contains(id) {
+            return Err(format!("{} is stopped, and {} sends to it", id.short(), router.name));
+        }
+        if let Some((since, until)) = router.in_flight.get(id)
+            && *until > world.now
+            && world.now < since + 30_000
+        {
+            return Err(format!("{} is stopped with requests in flight at {}", id.short(), router.name));
+        }
+    }
+    Ok(())
+}
+
+/// No router, not even one that is down and will start from its disk, has an address that is another instance's now.
+fn ports_are_not_mixed_up(world: &World) -> Result<(), String> {
+    let mut owners = BTreeMap::new();
+    for (name, agent) in &world.agents {
+        for (id, one) in &agent.containers {
+            if let Some(wanted) = world.database.nodes.get(name) {
+                owners.insert(format!("{}:{}", wanted.address, one.port), id);
+            }
+        }
+    }
+    for router in world.routers.values().filter(|router| world.known_routers.contains(&router.name)) {
+        for endpoint in router.table.values().flat_map(|routes| &routes.endpoints) {
+            if owners.get(&endpoint.addr).is_some_and(|owner| **owner != endpoint.instance) {
+                return Err(format!("{} sends {}'s requests to another instance", router.name, endpoint.instance.short()));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn nodes_are_not_overbooked(world: &World) -> Result<(), String> {
+    for (name, agent) in &world.agents {
+        if agent.booked() > agent.memory_mb {
+            return Err(format!("{name} is overbooked: {} of {} MiB", agent.booked(), agent.memory_mb));
+        }
+    }
+    Ok(())
+}
+
+/// Once all faults are over: exactly what is wanted runs, is routed, and nothing is left to do.
+pub fn has_converged(world: &World) -> Result<(), String> {
+    for (name, wanted) in &world.database.apps {
+        if wanted.deployment.is_some() || !wanted.older_deployments.is_empty() {
+            return Err(format!("{name}: a deployment is not final"));
+        }
+        let runs = wanted.started && !wanted.deleted;
+        if runs && wanted.release.is_none() {
+            // What a superseded deployment has brought runs on until somebody deploys.
+            continue;
+        }
+        let count = if runs { wanted.instances as usize } else { 0 };
+        let serving = world.serving(name.as_str());
+        let all = world.containers(name.as_str());
+        if serving.len() != count || all.len() != count {
+            return Err(format!("{name}: {count} wanted, {} run, {} serve", all.len(), serving.len()));
+        }
+        if let Some((id, ..)) = serving.iter().find(|one| Some(one.2) != wanted.release) {
+            return Err(format!("{name}: {} is not of the release in force", id.short()));
+        }
+        let ids: BTreeSet<InstanceId> = serving.into_iter().map(|(id, ..)| id).collect();
+        for router in world.routers.values() {
+            let routes = router.table.get(name);
+            let routed = routes.into_iter().flat_map(|routes| &routes.endpoints).map(|one| one.instance.clone());
+            if routed.collect::<BTreeSet<_>>() != ids || routes.is_none() != wanted.deleted {
+                return Err(format!("{name}: {} does not send to what serves", router.name));
+            }
+        }
+    }
+    let held: usize = world.agents.values().map(|agent| agent.held.len()).sum();
+    match held {
+        0 => Ok(()),
+        _ => Err(format!("{held} ports are still held: {:?}", world.agents.values().map(|agent| &agent.held).collect::<Vec<_>>())),
+    }
+}
+
+/// Apps that a history begins with.
+pub fn name_of(index: u64) -> AppName {
+    app(&format!("app{index}"))
+}

@@ -1,0 +1,530 @@
+//! The modelled cluster around a core: agents, routers, Redis, the database, and a network that may fail.
+
+use super::agent::{Agent, SentOrders};
+use super::router::Router;
+use crate::core::{
+    Actions, Core, Desired, DesiredApp, DesiredDeployment, DesiredNode, NodeOrders, ReleaseSpec, Settings, Tick,
+};
+use dinp_common::api::agent::{InstanceState, Report, ReportReply};
+use dinp_common::api::people::DeploymentState;
+use dinp_common::api::router::RouterReport;
+use dinp_common::model::{AppName, InstanceId, NodeName, Resources, Version};
+use dinp_common::routes::Table;
+use std::collections::{BTreeMap, BTreeSet};
+
+pub const CLUSTER: &str = "sim";
+/// Granularity of time.
+pub const STEP_MS: u64 = 50;
+
+/// Seeded random numbers (splitmix64).
+#[derive(Debug, Clone)]
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^ (bits >> 31)
+    }
+
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit.max(1)
+    }
+
+    /// True in so many of a hundred cases.
+    pub fn percent(&mut self, chance: u64) -> bool {
+        self.below(100) < chance
+    }
+}
+
+/// What the network does to messages.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Network {
+    pub loss_percent: u64,
+    pub double_percent: u64,
+    pub most_delay_ms: u64,
+    /// Delays are drawn anew for each message, so that later ones overtake.
+    pub reorder: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Message {
+    Report(NodeName, Box<Report>),
+    Reply(NodeName, ReportReply),
+    Orders(NodeName, Box<SentOrders>),
+    Router(Box<RouterReport>),
+}
+
+/// A leader: a core, and what its shell knows.
+pub struct Leader {
+    pub core: Core,
+    pub epoch: u64,
+    pub holder: String,
+    seq: u64,
+    /// A table on its way to Redis.
+    publishing: Option<(Tick, Table)>,
+    pub orders: BTreeMap<NodeName, NodeOrders>,
+    desired_at: Tick,
+    adopt_at: Option<Tick>,
+}
+
+pub struct World {
+    pub now: Tick,
+    pub dice: Dice,
+    pub network: Network,
+    pub agents: BTreeMap<NodeName, Agent>,
+    pub routers: BTreeMap<String, Router>,
+    pub redis: Option<(Version, Table)>,
+    pub redis_down: bool,
+    pub database: Desired,
+    pub known_routers: BTreeSet<String>,
+    pub broken: BTreeSet<u64>,
+    pub leader: Leader,
+    pub request_ms: u64,
+    pub deployment_log: Vec<(u64, DeploymentState, String)>,
+    /// Orders, tables, updates and events put out so far.
+    pub put_out: usize,
+    pub last_put_out: Tick,
+    mail: Vec<(Tick, u64, Message)>,
+    mailed: u64,
+    pub trace: Vec<String>,
+    /// When the core wants to decide at the latest.
+    wake: Tick,
+    /// Whether something has come in since it decided.
+    pub news: bool,
+    pub holdover: bool,
+    /// Whether a trace is kept: for the one history that failed.
+    pub traced: bool,
+}
+
+pub fn app(name: &str) -> AppName {
+    name.parse().unwrap()
+}
+
+pub fn node(name: &str) -> NodeName {
+    name.parse().unwrap()
+}
+
+fn lead(core: Core, epoch: u64, routers: &BTreeSet<String>, now: Tick) -> Leader {
+    let mut core = core;
+    let holder = format!("server-{epoch}");
+    let routers = routers.iter().map(|name| (name.clone(), format!("http://{name}:1982"))).collect();
+    core.lead(epoch, holder.clone(), routers, now);
+    Leader { core, epoch, holder, seq: 0, publishing: None, orders: BTreeMap::new(), desired_at: now, adopt_at: Some(now) }
+}
+
+impl World {
+    /// A cluster of nodes (name, memory) and routers on an ideal network.
+    pub fn new(seed: u64, nodes: &[(&str, u32)], routers: usize) -> Self {
+        let settings = Settings { host_reserve_memory_mb: 0, ..Settings::default() };
+        let core = Core::new(settings, CLUSTER.to_owned(), seed);
+        let mut database = Desired { revision: 1, ..Desired::default() };
+        let mut agents = BTreeMap::new();
+        for (index, (name, memory_mb)) in nodes.iter().enumerate() {
+            let address = format!("10.0.0.{}", index + 1);
+            let wanted = DesiredNode { name: node(name), address, zone: String::new(), cordoned: false };
+            database.nodes.insert(node(name), wanted);
+            agents.insert(node(name), Agent::new(name, *memory_mb));
+        }
+        let routers = (1..=routers).map(|n| (format!("router{n}"), Router::new(&format!("router{n}"), 0))).collect();
+        let leader = lead(core, 1, &BTreeSet::new(), 0);
+        Self {
+            now: 0,
+            dice: Dice(seed),
+            network: Network::default(),
+            agents,
+            routers,
+            redis: None,
+            redis_down: false,
+            database,
+            known_routers: BTreeSet::new(),
+            broken: BTreeSet::new(),
+            leader,
+            request_ms: 0,
+            deployment_log: Vec::new(),
+            put_out: 0,
+            last_put_out: 0,
+            mail: Vec::new(),
+            mailed: 0,
+            trace: Vec::new(),
+            wake: 0,
+            news: true,
+            holdover: false,
+            traced: std::env::var_os("DINP_SIM_TRACE").is_some(),
+        }
+    }
+
+    pub fn core(&mut self) -> &mut Core {
+        &mut self.leader.core
+    }
+
+    /// Another server leads from now on; it reads Redis and the database after these delays.
+    pub fn change_leader(&mut self, adopt_after: Option<u64>, desired_after: u64) {
+        let settings = self.leader.core.settings().clone();
+        let seed = self.dice.next();
+        let core = Core::new(settings, CLUSTER.to_owned(), seed);
+        let epoch = self.leader.epoch + 1;
+        self.note(|| format!("leader of epoch {epoch}"));
+        self.leader = lead(core, epoch, &self.known_routers, self.now);
+        self.leader.desired_at = self.now + desired_after;
+        self.news = true;
+        self.leader.adopt_at = adopt_after.map(|after| self.now + after);
+    }
+
+    pub fn note(&mut self, text: impl FnOnce() -> String) {
+        if self.traced {
+            self.trace.push(format!("{:>8} {}", self.now, text()));
+        }
+    }
+
+    /// Desired state changed: the leader reads it.
+    pub fn commit(&mut self) {
+        self.database.revision += 1;
+        self.news = true;
+        if self.leader.desired_at <= self.now {
+            let (desired, now) = (self.database.clone(), self.now);
+            self.leader.core.desired(desired, now);
+        }
+    }
+
+    pub fn run(&mut self, millis: u64) {
+        let end = self.now + millis;
+        while self.now < end {
+            self.step();
+        }
+    }
+
+    /// Runs until it holds; panics when it does not within that time.
+    #[track_caller]
+    pub fn until(&mut self, millis: u64, what: &str, mut holds: impl FnMut(&World) -> bool) {
+        let end = self.now + millis;
+        while !holds(self) {
+            assert!(self.now < end, "not within {millis} ms: {what}\n{}", self.picture());
+            self.step();
+        }
+    }
+
+    pub fn step(&mut self) {
+        self.now += STEP_MS;
+        let now = self.now;
+        for agent in self.agents.values_mut() {
+            agent.step(now);
+        }
+        self.deliver();
+        self.send_reports();
+        self.route();
+        self.lead_step();
+    }
+
+    fn lead_step(&mut self) {
+        let now = self.now;
+        self.leader.core.holdover(self.holdover, now);
+        if self.leader.adopt_at.is_some_and(|at| at <= now) && !self.redis_down {
+            self.leader.adopt_at = None;
+            let table = self.redis.as_ref().map(|(_, table)| table.clone()).unwrap_or_default();
+            self.news = true;
+            self.leader.core.adopt_routes(table, now);
+        }
+        if self.leader.desired_at <= now && self.leader.core.current_desired().is_none() {
+            self.news = true;
+            self.leader.core.desired(self.database.clone(), now);
+        }
+        self.publish();
+        // Decide when something has come in or time is up, as the shell does.
+        if !self.news && now < self.wake && !now.is_multiple_of(500) {
+            return;
+        }
+        self.news = false;
+        let actions = self.leader.core.decide(now);
+        if self.dice.percent(20) {
+            let more = self.leader.core.decide(now);
+            assert!(more.is_empty(), "deciding twice did something twice: {more:?}\nfirst {actions:?}\n{}", self.picture());
+        }
+        self.carry_out(actions);
+    }
+
+    fn carry_out(&mut self, actions: Actions) {
+        let now = self.now;
+        if !actions.is_empty() {
+            self.put_out += 1;
+            self.last_put_out = now;
+        }
+        self.wake = actions.next_wake;
+        let has_orders = !actions.orders.is_empty();
+        for (name, orders) in actions.orders {
+            self.note(|| format!("orders {name} {orders:?}"));
+            self.leader.orders.insert(name, orders);
+        }
+        if let Some(table) = actions.routes {
+            let delay = self.delay();
+            self.leader.publishing = Some((now + delay, table));
+        }
+        for update in actions.deployments {
+            self.note(|| format!("deployment {update:?}"));
+            self.write(&update);
+        }
+        for event in actions.events {
+            self.note(|| format!("event {event:?}"));
+        }
+        // Long polls: each agent that has an older version is given the orders, until it has them.
+        if has_orders || now.is_multiple_of(500) {
+            for (name, orders) in self.leader.orders.clone() {
+                let has = self.agents.get(&name).map(|agent| (agent.seen.epoch, agent.seen.generation));
+                if has != Some((self.leader.epoch, orders.generation)) {
+                    let sent = SentOrders { epoch: self.leader.epoch, holder: self.leader.holder.clone(), orders };
+                    self.mail(Message::Orders(name, Box::new(sent)));
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, update: &crate::core::DeploymentUpdate) {
+        self.deployment_log.push((update.id, update.state, update.reason.clone()));
+        let Some(app) = self.database.apps.get_mut(&update.app) else { return };
+        app.older_deployments.retain(|id| *id != update.id || !update.state.is_final());
+        if let Some(release) = update.release_in_force {
+            app.release = Some(release);
+        }
+        if let Some(deployment) = app.deployment.as_mut().filter(|one| one.id == update.id) {
+            deployment.state = update.state;
+            deployment.previous = update.previous.or(deployment.previous);
+            if update.state.is_final() {
+                app.deployment = None;
+            }
+        }
+        self.commit();
+    }
+
+    fn publish(&mut self) {
+        let now = self.now;
+        let Some((due, table)) = self.leader.publishing.clone() else { return };
+        if due > now {
+            return;
+        }
+        self.leader.publishing = None;
+        self.news = true;
+        self.leader.seq += 1;
+        let version = Version::new(self.leader.epoch, self.leader.seq);
+        if self.redis_down && self.dice.percent(80) {
+            self.leader.core.routes_failed(now);
+            return;
+        }
+        self.note(|| format!("published {version}: {:?}", shorten(&table)));
+        self.redis = Some((version, table));
+        match self.redis_down {
+            true => self.leader.core.routes_failed(now),
+            false => self.leader.core.routes_published(version, now),
+        }
+    }
+
+    fn route(&mut self) {
+        let now = self.now;
+        let (longest, dice) = (self.request_ms, &mut self.dice);
+        for router in self.routers.values_mut() {
+            if let Some(head) = self.redis.as_ref().filter(|_| !self.redis_down) {
+                router.follow(head, now, || dice.below(longest + 1));
+            }
+        }
+        let mut said = Vec::new();
+        for router in self.routers.values_mut() {
+            said.extend(router.report(now).filter(|_| router.cut_off_since.is_none()));
+        }
+        for (name, _) in self.leader.core.routers_to_read(now) {
+            let reachable = self.routers.get(&name).filter(|router| router.up && router.cut_off_since.is_none());
+            if let Some(status) = reachable.map(Router::status) {
+                self.leader.core.router_report(&status, now);
+            }
+        }
+        for report in said {
+            self.mail(Message::Router(Box::new(report)));
+        }
+    }
+
+    fn send_reports(&mut self) {
+        let now = self.now;
+        let mut reports = Vec::new();
+        for (name, agent) in &mut self.agents {
+            if let Some(report) = agent.report(CLUSTER, now).filter(|_| !agent.cut_off) {
+                reports.push(Message::Report(name.clone(), Box::new(report)));
+            }
+        }
+        for message in reports {
+            self.mail(message);
+        }
+    }
+
+    fn delay(&mut self) -> u64 {
+        match self.network.reorder {
+            true => self.dice.below(self.network.most_delay_ms + 1),
+            false => self.network.most_delay_ms,
+        }
+    }
+
+    fn mail(&mut self, message: Message) {
+        let copies = 1 + u64::from(self.dice.percent(self.network.double_percent));
+        for _ in 0..copies {
+            if self.dice.percent(self.network.loss_percent) {
+                continue;
+            }
+            let due = self.now + self.delay();
+            self.mailed += 1;
+            self.mail.push((due, self.mailed, message.clone()));
+        }
+    }
+
+    fn deliver(&mut self) {
+        let now = self.now;
+        let mut due: Vec<_> = Vec::new();
+        self.mail.retain(|(at, number, message)| {
+            if *at <= now {
+                due.push((*at, *number, message.clone()));
+            }
+            *at > now
+        });
+        due.sort_by_key(|(at, number, _)| (*at, *number));
+        for (_, _, message) in due {
+            self.news |= matches!(message, Message::Report(..) | Message::Router(_));
+            match message {
+                Message::Report(name, report) => {
+                    let wall = i64::try_from(now).unwrap();
+                    let reply = self.leader.core.report(&name, &report, now, wall);
+                    self.mail(Message::Reply(name, reply));
+                }
+                Message::Reply(name, reply) => {
+                    if let Some(agent) = self.agents.get_mut(&name).filter(|agent| agent.up && !agent.cut_off) {
+                        agent.needs_full |= reply.resync;
+                    }
+                }
+                Message::Orders(name, sent) => {
+                    let (database, broken) = (&self.database, &self.broken);
+                    let Some(agent) = self.agents.get_mut(&name).filter(|agent| agent.up && !agent.cut_off) else { continue };
+                    agent.take(&sent, |run| {
+                        let spec = database.apps.get(&run.app).and_then(|app| app.releases.get(&run.release));
+                        (spec.map_or(128, |spec| spec.resources.memory_mb), broken.contains(&run.release))
+                    }, now);
+                }
+                Message::Router(report) => {
+                    self.known_routers.insert(report.router.clone());
+                    self.leader.core.router_report(&report, now);
+                }
+            }
+        }
+    }
+}
+
+/// What people do.
+impl World {
+    pub fn create_app(&mut self, name: &str, instances: u32) {
+        let wanted = DesiredApp {
+            name: app(name),
+            started: true,
+            deleted: false,
+            instances,
+            release: None,
+            domains: Vec::new(),
+            releases: BTreeMap::new(),
+            deployment: None,
+            older_deployments: Vec::new(),
+        };
+        self.database.apps.insert(app(name), wanted);
+        self.commit();
+    }
+
+    /// Begins a deployment; ids of deployments are those of releases.
+    pub fn deploy(&mut self, name: &str, release: u64, memory_mb: u32) {
+        let wanted = self.database.apps.get_mut(&app(name)).unwrap();
+        let spec = ReleaseSpec {
+            id: release,
+            image: format!("registry.example:5000/{name}:v{release}").parse().unwrap(),
+            command: None,
+            resources: Resources { memory_mb, cpu_millis: 100, cpu_limit_millis: None },
+            health: None,
+            env_version: 0,
+        };
+        wanted.releases.insert(release, spec);
+        if let Some(before) = wanted.deployment.take() {
+            wanted.older_deployments.push(before.id);
+        }
+        let state = DeploymentState::Pending;
+        wanted.deployment = Some(DesiredDeployment { id: release, release, cancel: false, state, previous: None });
+        self.note(|| format!("deploy {name} {release}"));
+        self.commit();
+    }
+
+    pub fn change(&mut self, name: &str, how: impl FnOnce(&mut DesiredApp)) {
+        how(self.database.apps.get_mut(&app(name)).unwrap());
+        self.note(|| format!("change {name}"));
+        self.commit();
+    }
+
+    /// An app that runs: release 1, so many instances.
+    pub fn with_app(mut self, name: &str, instances: u32, memory_mb: u32) -> Self {
+        self.create_app(name, instances);
+        self.deploy(name, 1, memory_mb);
+        self.until(30_000, "the app is deployed", |world| world.database.apps[&app(name)].deployment.is_none());
+        self
+    }
+}
+
+/// What is true, whatever the leader thinks.
+impl World {
+    /// Instances of an app that serve, with node and release.
+    pub fn serving(&self, name: &str) -> Vec<(InstanceId, NodeName, u64)> {
+        let mut serving = Vec::new();
+        for (node, agent) in &self.agents {
+            let here = agent.containers.iter().filter(|(id, one)| one.app.as_str() == name && agent.is_serving(id));
+            serving.extend(here.map(|(id, one)| (id.clone(), node.clone(), one.release)));
+        }
+        serving
+    }
+
+    /// All containers of an app.
+    pub fn containers(&self, name: &str) -> Vec<(InstanceId, NodeName, InstanceState)> {
+        let all = self.agents.iter().flat_map(|(node, agent)| agent.containers.iter().map(move |one| (node, one)));
+        let of_app = all.filter(|(_, (_, one))| one.app.as_str() == name);
+        of_app.map(|(node, (id, one))| (id.clone(), node.clone(), one.state)).collect()
+    }
+
+    pub fn per_node(&self, name: &str) -> Vec<usize> {
+        let on = |node: &NodeName| self.serving(name).iter().filter(|(_, at, _)| at == node).count();
+        self.agents.keys().map(on).collect()
+    }
+
+    /// Instances that the table in Redis names for an app.
+    pub fn routed(&self, name: &str) -> BTreeSet<InstanceId> {
+        let table = self.redis.as_ref().and_then(|(_, table)| table.get(name));
+        table.into_iter().flat_map(|routes| &routes.endpoints).map(|one| one.instance.clone()).collect()
+    }
+
+    pub fn picture(&self) -> String {
+        let tail = self.trace.len().saturating_sub(120);
+        let mut text = self.trace[tail..].join("\n");
+        text += &format!("\nnow {} status {:?}\n", self.now, self.leader.core.status());
+        for (name, agent) in &self.agents {
+            text += &format!("{name} up {} cut off {} seen {:?}\n", agent.up, agent.cut_off, agent.seen);
+            for (id, one) in &agent.containers {
+                text += &format!("  {} {} r{} {:?} port {}\n", id.short(), one.app, one.release, one.state, one.port);
+            }
+        }
+        for (name, router) in &self.routers {
+            text += &format!("{name} up {} cut off {:?} applied {} {:?}\n", router.up, router.cut_off_since, router.applied, shorten(&router.table));
+        }
+        for (name, app) in &self.database.apps {
+            text += &format!("{name} {}x r{:?} started {} deleted {} {:?}\n", app.instances, app.release, app.started, app.deleted, app.deployment);
+        }
+        for one in self.leader.core.instances(None) {
+            text += &format!("  known {} {} r{} {} {:?} routed {} {:?}\n", one.instance.short(), one.app, one.release, one.node, one.state, one.routed, one.node_condition);
+        }
+        text
+    }
+}
+
+fn shorten(table: &Table) -> Vec<String> {
+    let one = |routes: &dinp_common::routes::AppRoutes| {
+        let ids: Vec<String> = routes.endpoints.iter().map(|one| format!("{}{}", one.instance.short(), if one.state == dinp_common::routes::EndpointState::Suspect { "?" } else { "" })).collect();
+        format!("{} {ids:?}", routes.app)
+    };
+    table.values().map(one).collect()
+}
