@@ -36,7 +36,8 @@ fn host_memory(meminfo: &str) -> Option<u64> {
 fn cgroup_memory(own: &str, read: &dyn Fn(&Path) -> Option<String>) -> Option<u64> {
     // Version 2 has one line `0::/path`; version 1 one with the memory controller. The unit's own limit is
     // the agent's, so only the root of what is seen here counts.
-    let is_v1 = own.lines().any(|line| line.split(':').nth(1).is_some_and(|names| names.split(',').any(|n| n == "memory")));
+    let is_v1 =
+        own.lines().any(|line| line.split(':').nth(1).is_some_and(|names| names.split(',').any(|n| n == "memory")));
     let file = if is_v1 { "/sys/fs/cgroup/memory/memory.limit_in_bytes" } else { "/sys/fs/cgroup/memory.max" };
     read(Path::new(file))?.trim().parse().ok()
 }

@@ -148,11 +148,17 @@ impl DaemonConfig for AgentConfig {
             return Err(ConfigError::invalid("docker.network", "must be letters, digits, - _ and ."));
         }
         if !is_name(&self.docker.bridge) || self.docker.bridge.len() > 15 {
-            return Err(ConfigError::invalid("docker.bridge", "must be the name of an interface: at most 15 letters, digits and -"));
+            return Err(ConfigError::invalid(
+                "docker.bridge",
+                "must be the name of an interface: at most 15 letters, digits and -",
+            ));
         }
         let slice = &self.container.cgroup_parent;
         if !is_name(slice) || !slice.ends_with(".slice") || slice.starts_with('-') {
-            return Err(ConfigError::invalid("container.cgroup_parent", "must be the name of a slice, such as dinp-apps.slice"));
+            return Err(ConfigError::invalid(
+                "container.cgroup_parent",
+                "must be the name of a slice, such as dinp-apps.slice",
+            ));
         }
         for (key, zero) in [
             ("pull_limit", self.pull_limit == 0),
@@ -176,12 +182,16 @@ pub fn bundle(config: &AgentConfig) -> Result<NodeBundle, CredentialError> {
     let credential = config.bundle_credential.as_deref();
     let secret = credentials::resolve(credential, config.bundle_file.as_deref(), DEFAULT)?;
     let malformed = |problem: String| CredentialError::Malformed {
-        id: config.bundle_file.as_ref().map_or_else(|| credential.unwrap_or(DEFAULT).to_owned(), |f| f.display().to_string()),
+        id: config
+            .bundle_file
+            .as_ref()
+            .map_or_else(|| credential.unwrap_or(DEFAULT).to_owned(), |f| f.display().to_string()),
         problem,
     };
     // The error of serde would quote the secret.
-    let bundle: NodeBundle = serde_json::from_str(secret.expose())
-        .map_err(|error| malformed(format!("it is not a node's bundle (line {}, column {})", error.line(), error.column())))?;
+    let bundle: NodeBundle = serde_json::from_str(secret.expose()).map_err(|error| {
+        malformed(format!("it is not a node's bundle (line {}, column {})", error.line(), error.column()))
+    })?;
     if bundle.cluster.is_empty() || bundle.address.is_empty() {
         return Err(malformed("cluster and address must not be empty".into()));
     }
@@ -198,7 +208,10 @@ pub fn servers(loaded: &Loaded<AgentConfig>, bundle: &NodeBundle) -> Result<Vec<
             Err(ConfigError::invalid("servers", format!("{text} in the node's bundle: TLS is not supported yet")))
         }
         Ok(url) if url.scheme() == "http" && url.host_str().is_some() => Ok(url),
-        _ => Err(ConfigError::invalid("servers", format!("{text} in the node's bundle is not an http:// URL with a host"))),
+        _ => Err(ConfigError::invalid(
+            "servers",
+            format!("{text} in the node's bundle is not an http:// URL with a host"),
+        )),
     };
     bundle.servers.iter().map(parse).collect()
 }
@@ -235,7 +248,10 @@ mod tests {
         let packaged = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../etc/agent.toml");
         let text = std::fs::read_to_string(&packaged).unwrap();
         let dir = TestDir::new("agent-toml");
-        let open: String = text.lines().map(|line| line.strip_prefix('#').filter(|l| !l.starts_with(' ')).unwrap_or(line).to_owned() + "\n").collect();
+        let open: String = text
+            .lines()
+            .map(|line| line.strip_prefix('#').filter(|l| !l.starts_with(' ')).unwrap_or(line).to_owned() + "\n")
+            .collect();
         std::fs::write(dir.path().join("agent.toml"), open).unwrap();
         let mut config = load::<AgentConfig>(dir.path(), "agent").unwrap().daemon;
         // Keys without a default stand there with an example.

@@ -33,6 +33,12 @@ pub enum EngineError {
         /// Its reason.
         message: String,
     },
+    /// It ended a stream that has no end.
+    #[error("{act}: the stream has ended")]
+    Ended {
+        /// What was read.
+        act: String,
+    },
     /// There is no connection to it, or its answer makes no sense.
     #[error("{act}")]
     Unreachable {
@@ -197,7 +203,10 @@ mod tests {
     #[test]
     fn refusals_are_told_apart() {
         let error = |status_code, message: &str| {
-            EngineError::new("start x".into(), Bollard::DockerResponseServerError { status_code, message: message.into() })
+            EngineError::new(
+                "start x".into(),
+                Bollard::DockerResponseServerError { status_code, message: message.into() },
+            )
         };
         assert!(error(404, "No such container: x").is_not_found());
         assert!(error(409, "Conflict").is_conflict());

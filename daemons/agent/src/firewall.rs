@@ -159,7 +159,8 @@ fn script(family: &Family, rules: &Rules) -> String {
     let bridge = &rules.bridge;
     let answers = "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN";
     let mut text = format!("*filter\n:{INPUT} - [0:0]\n:{FORWARD} - [0:0]\n");
-    let mut rule = |chain: &str, rest: &str| writeln!(text, "-A {chain} {rest}").expect("writing to a text never fails");
+    let mut rule =
+        |chain: &str, rest: &str| writeln!(text, "-A {chain} {rest}").expect("writing to a text never fails");
     rule(INPUT, answers);
     rule(INPUT, "-j REJECT");
     rule(FORWARD, answers);

@@ -28,11 +28,13 @@ pub enum NetworkError {
 /// Makes the network, unless it exists and is right.
 pub async fn ensure(engine: &Engine, config: &DockerConfig, cluster: &str) -> Result<(), NetworkError> {
     let name = &config.network;
-    let inspect = || engine.call(format!("inspect network {name}"), |d| async move { d.inspect_network(name, None).await });
+    let inspect =
+        || engine.call(format!("inspect network {name}"), |d| async move { d.inspect_network(name, None).await });
     let found = match inspect().await {
         Err(error) if error.is_not_found() => {
-            let create = engine
-                .call(format!("create network {name}"), |d| async move { d.create_network(request(config, cluster)).await });
+            let create = engine.call(format!("create network {name}"), |d| async move {
+                d.create_network(request(config, cluster)).await
+            });
             match create.await {
                 Ok(_) => tracing::info!(network = name, bridge = config.bridge, "network of instances created"),
                 // Somebody was quicker.
@@ -80,8 +82,7 @@ mod tests {
     fn an_open_network_is_refused() {
         let config = DockerConfig::default();
         let made = request(&config, "c1");
-        let mut found =
-            NetworkInspect { driver: made.driver, options: made.options, ..NetworkInspect::default() };
+        let mut found = NetworkInspect { driver: made.driver, options: made.options, ..NetworkInspect::default() };
         assert_eq!(check(&found, &config), Ok(()));
         found.options.as_mut().unwrap().insert(ICC.into(), "true".into());
         assert!(check(&found, &config).unwrap_err().contains("talk to each other"));

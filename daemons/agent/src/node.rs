@@ -4,13 +4,15 @@
 //! the disk before they are. Orders of the disk are carried out when no server has given any for a while.
 
 use crate::container::Identity;
-use crate::instance::{Driver, Found, Ordered, Task, Wanted};
+use crate::instance::{Found, Ordered, Task, Wanted};
+use crate::ledger::Ledger;
 use crate::orders::{OrderBook, Refusal};
 use crate::shared::Shared;
 use crate::streams::Streams;
 use dinp_common::api::agent::{Orders, StopOrder};
 use dinp_common::error::ErrorChain;
 use dinp_common::model::{InstanceId, Version};
+use futures_util::StreamExt;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +20,9 @@ use tokio::sync::{mpsc, oneshot};
 
 /// How long a starting agent waits for a server before it carries out the orders of the disk.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Containers that are read at the same time when the agent starts.
+const READ_AT_ONCE: usize = 16;
 
 /// What the node's task is told.
 #[derive(Debug)]
@@ -91,7 +96,8 @@ impl Node {
             Message::Ended(instance) => {
                 self.tasks.remove(&instance);
                 // It ended on orders that may have changed in the same moment.
-                let named = self.in_force.as_ref().is_some_and(|f| f.orders.run.iter().any(|spec| spec.instance == instance));
+                let named =
+                    self.in_force.as_ref().is_some_and(|f| f.orders.run.iter().any(|spec| spec.instance == instance));
                 if named {
                     self.carry_out().await;
                 }
@@ -104,44 +110,55 @@ impl Node {
             task.nudge();
         }
         let present: BTreeSet<InstanceId> = found.iter().map(|found| found.identity.instance.clone()).collect();
-        for found in found {
-            if !self.tasks.contains_key(&found.identity.instance) {
-                self.adopt(found).await;
-            }
-        }
+        let fresh: Vec<_> = found.into_iter().filter(|f| !self.tasks.contains_key(&f.identity.instance)).collect();
+        self.adopt(fresh).await;
         if self.shared.board.is_complete() {
             return;
         }
         let unfinished: BTreeSet<InstanceId> =
             self.book.kept().into_iter().flat_map(|kept| &kept.orders.run).map(|spec| spec.instance.clone()).collect();
-        let hold = move |ledger: &mut crate::ledger::Ledger| {
+        self.change_ledger(move |ledger| {
             ledger.hold_others(|instance| present.contains(instance) || unfinished.contains(instance));
-        };
-        if let Err(error) = self.shared.ledger.change(hold).await {
-            tracing::error!(error = %ErrorChain(&error), "the port ledger cannot be written");
-        }
+        })
+        .await;
         self.shared.board.set_complete();
         self.carry_out().await;
     }
 
-    async fn adopt(&mut self, found: Found) {
-        let (Identity { instance, app, .. }, port) = (found.identity.clone(), found.settings.port);
-        let id = instance.clone();
-        if let Err(error) = self.shared.ledger.change(move |ledger| ledger.adopt(&id, port)).await {
-            tracing::error!(error = %ErrorChain(&error), "the port ledger cannot be written");
+    /// Begins the tasks of containers that were found.
+    async fn adopt(&mut self, found: Vec<Found>) {
+        if found.is_empty() {
+            return;
         }
-        let wanted = match &self.in_force {
-            Some(in_force) => in_force.wanted(&instance),
-            None => Wanted::Undecided { claimed: self.book.kept().is_some_and(|kept| kept.names(&instance)) },
-        };
-        match Driver::found(&self.shared, found, wanted, self.ended()).await {
-            Ok(task) => {
-                tracing::info!(%app, %instance, port, "instance adopted");
-                self.tasks.insert(instance, task);
+        let ports: Vec<_> = found.iter().map(|found| (found.identity.instance.clone(), found.settings.port)).collect();
+        let write_down = move |ledger: &mut Ledger| ports.iter().for_each(|(id, port)| ledger.adopt(id, *port));
+        self.change_ledger(write_down).await;
+        let beginnings = found.into_iter().map(|found| {
+            let Identity { instance, app, .. } = found.identity.clone();
+            let wanted = match &self.in_force {
+                Some(in_force) => in_force.wanted(&instance),
+                None => Wanted::Undecided { claimed: self.book.kept().is_some_and(|kept| kept.names(&instance)) },
+            };
+            let (shared, ended) = (self.shared.clone(), self.ended());
+            async move { (app, instance, Task::found(&shared, found, wanted, ended).await) }
+        });
+        let begun: Vec<_> = futures_util::stream::iter(beginnings).buffer_unordered(READ_AT_ONCE).collect().await;
+        for (app, instance, task) in begun {
+            match task {
+                Ok(task) => {
+                    tracing::info!(%app, %instance, "instance adopted");
+                    self.tasks.insert(instance, task);
+                }
+                Err(error) => {
+                    tracing::warn!(%app, %instance, error = %ErrorChain(&error), "a container cannot be read, it is adopted with the next list");
+                }
             }
-            Err(error) => {
-                tracing::warn!(%app, %instance, error = %ErrorChain(&error), "a container cannot be read, it is adopted with the next list");
-            }
+        }
+    }
+
+    async fn change_ledger(&self, change: impl FnOnce(&mut Ledger) + Send + 'static) {
+        if let Err(error) = self.shared.ledger.change(change).await {
+            tracing::error!(error = %ErrorChain(&error), "the port ledger cannot be written");
         }
     }
 
@@ -189,13 +206,13 @@ impl Node {
         let Some(in_force) = self.in_force.take() else { return };
         self.streams.open(&in_force.orders.streams);
         if self.shared.board.is_complete() {
-            self.give_orders(&in_force);
+            self.give_orders(&in_force).await;
             self.release_ports(&in_force.orders.release_ports).await;
         }
         self.in_force = Some(in_force);
     }
 
-    fn give_orders(&mut self, in_force: &InForce) {
+    async fn give_orders(&mut self, in_force: &InForce) {
         for (instance, task) in &self.tasks {
             task.set(in_force.wanted(instance));
         }
@@ -204,12 +221,14 @@ impl Node {
                 && let Wanted::Run(ordered) = in_force.wanted(&spec.instance)
             {
                 tracing::info!(app = %spec.app, instance = %spec.instance, release = spec.release, "instance ordered");
-                let task = Driver::ordered(&self.shared, ordered, self.ended());
+                let task = Task::ordered(&self.shared, ordered, self.ended());
                 self.tasks.insert(spec.instance.clone(), task);
             }
         }
         for StopOrder { instance, .. } in &in_force.orders.stop {
             if !self.tasks.contains_key(instance) {
+                let id = instance.clone();
+                self.change_ledger(move |ledger| ledger.hold(&id)).await;
                 self.shared.board.gone(instance);
             }
         }
@@ -220,10 +239,8 @@ impl Node {
             return;
         }
         let (instances, now) = (instances.to_vec(), dinp_common::api::unix_millis());
-        match self.shared.ledger.change(move |ledger| ledger.release(&instances, now)).await {
-            Ok(()) => self.shared.board.touch(),
-            Err(error) => tracing::error!(error = %ErrorChain(&error), "the port ledger cannot be written"),
-        }
+        self.change_ledger(move |ledger| ledger.release(&instances, now)).await;
+        self.shared.board.touch();
     }
 }
 

@@ -12,7 +12,12 @@ const CONNECT: Duration = Duration::from_secs(1);
 const PROXIED: Duration = Duration::from_millis(50);
 
 /// Asks once; the error says for people why it is not well.
-pub async fn probe(client: &reqwest::Client, host: &str, port: u16, health: Option<&HealthCheck>) -> Result<(), String> {
+pub async fn probe(
+    client: &reqwest::Client,
+    host: &str,
+    port: u16,
+    health: Option<&HealthCheck>,
+) -> Result<(), String> {
     match health {
         Some(health) => http(client, host, port, health).await,
         None => tcp(host, port).await,

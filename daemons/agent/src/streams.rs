@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 /// How often an instance that has ended is looked at for whether it runs again.
-const AGAIN: Duration = Duration::from_millis(500);
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// Longest line that is kept whole.
 const LONGEST: usize = 64 * 1024;
@@ -46,7 +46,8 @@ impl Streams {
     pub fn open(&mut self, orders: &[StreamOrder]) {
         self.dialled.retain(|stream| orders.iter().any(|order| order.stream == *stream));
         for order in orders {
-            let plain = !order.stream.is_empty() && order.stream.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+            let plain = !order.stream.is_empty()
+                && order.stream.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
             if plain && self.dialled.insert(order.stream.clone()) {
                 tokio::spawn(carry(self.shared.clone(), self.client.clone(), order.clone()));
             }
@@ -162,7 +163,11 @@ impl Reader<'_> {
             filters: Some(HashMap::from([("label".to_owned(), vec![label])])),
             ..ListContainersOptions::default()
         };
-        let list = self.shared.engine.call("list containers", |d| async move { d.list_containers(Some(options)).await }).await?;
+        let list = self
+            .shared
+            .engine
+            .call("list containers", |d| async move { d.list_containers(Some(options)).await })
+            .await?;
         Ok(list.into_iter().find_map(|summary| summary.id))
     }
 

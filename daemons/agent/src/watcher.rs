@@ -28,6 +28,8 @@ const LIST: Duration = Duration::from_secs(60);
 /// Longest pause between two attempts to reach the engine.
 const RETRY: Duration = Duration::from_secs(2);
 
+const EVENTS: &str = "read the events of the docker engine";
+
 /// Watches for ever.
 pub async fn watch(shared: Arc<Shared>, node: mpsc::Sender<Message>, condition: Condition, heartbeat: Heartbeat) {
     let mut pause = Duration::from_millis(100);
@@ -68,7 +70,8 @@ async fn session(
     let mut network = ensure_network(shared).await;
 
     // Asked for before the list is read, from a moment before now on: nothing falls between the two.
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs().saturating_sub(1);
+    let since =
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs().saturating_sub(1);
     let docker = shared.engine.docker().await?;
     let mut events = std::pin::pin!(docker.events(Some(filter(&shared.bundle.cluster, since))));
     send(node, Message::Listed(list(shared).await?)).await;
@@ -86,12 +89,8 @@ async fn session(
                         send(node, Message::Touched(instance)).await;
                     }
                 }
-                Some(Err(error)) => return Err(failed("read the events of the docker engine", error)),
-                None => return Err(EngineError::Refused {
-                    act: "read the events of the docker engine".into(),
-                    status: 0,
-                    message: "the stream has ended".into(),
-                }),
+                Some(Err(error)) => return Err(failed(EVENTS, error)),
+                None => return Err(EngineError::Ended { act: EVENTS.into() }),
             },
             _ = pings.tick() => {
                 shared.engine.call("ping the docker engine", |d| async move { d.ping().await }).await?;
@@ -146,7 +145,10 @@ async fn list(shared: &Shared) -> Result<Vec<Found>, EngineError> {
     let found = list.await?.into_iter().filter_map(|summary| {
         let container = summary.id?;
         let Some((identity, settings)) = recognise(&summary.labels.unwrap_or_default(), cluster) else {
-            tracing::warn!(container, "a container bears this cluster's label, but does not say which instance it is; it is left alone");
+            tracing::warn!(
+                container,
+                "a container bears this cluster's label, but does not say which instance it is; it is left alone"
+            );
             return None;
         };
         Some(Found { container, identity, settings })

@@ -8,13 +8,13 @@
 //! All but the last need a service credential of role dash.
 
 use crate::job::Job;
-use crate::package::{Format, Inventory, Package, PackageError};
+use crate::package::{Format, Inventory, Package, PackageError, Spooled};
 use crate::registry::RegistryError;
 use crate::runtime::{Runtime, RuntimeError};
 use crate::service::Service;
 use crate::spool::{self, SpoolError};
 use crate::version;
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream, HttpBody};
 use axum::extract::{Path, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -28,6 +28,7 @@ use dinp_common::lifecycle::Lifecycle;
 use dinp_common::metrics::ops_router;
 use dinp_common::model::ImageRef;
 use dinp_common::problem::{ApiQuery, Problem};
+use dinp_common::store::audit::AuditEvent;
 use dinp_common::store::build::NewBuild;
 use dinp_common::store::{self, StoreError};
 use http::StatusCode;
@@ -54,7 +55,7 @@ async fn guard(State(service): State<Arc<Service>>, request: Request, next: Next
     match service.auth.require(request.headers(), &[Role::Dash]).await {
         Ok(_) => next.run(request).await,
         Err(problem) => {
-            spool::discard(request.into_body()).await;
+            spool::discard(request.into_body().into_data_stream()).await;
             problem.into_response()
         }
     }
@@ -88,19 +89,21 @@ async fn upload(
     query: Result<ApiQuery<BuildQuery>, Problem>,
     body: Body,
 ) -> Result<(StatusCode, Json<BuildView>), Problem> {
-    let prepared = match query {
-        Ok(ApiQuery(query)) => prepare(&service, query).await,
-        Err(problem) => Err(problem),
+    let announced = body.size_hint().lower();
+    let mut stream = body.into_data_stream();
+    let taken = async {
+        let ApiQuery(query) = query?;
+        let order = prepare(&service, query).await?;
+        let spooled = receive(&service, announced, &mut stream).await?;
+        accept(&service, order, spooled).await
     };
-    let order = match prepared {
-        Ok(order) => order,
+    match taken.await {
+        Ok(build) => Ok((StatusCode::ACCEPTED, Json(build))),
         Err(problem) => {
-            spool::discard(body).await;
-            return Err(problem);
+            spool::discard(stream).await;
+            Err(problem)
         }
-    };
-    let build = accept(&service, order, body).await?;
-    Ok((StatusCode::ACCEPTED, Json(build)))
+    }
 }
 
 /// A request whose words are all valid.
@@ -127,15 +130,22 @@ async fn prepare(service: &Service, query: BuildQuery) -> Result<Order, Problem>
     Ok(Order { query, runtime })
 }
 
-/// Takes the package in, checks it, and starts the build.
-async fn accept(service: &Arc<Service>, order: Order, body: Body) -> Result<BuildView, Problem> {
-    let Order { query, runtime } = order;
+/// Takes the package in.
+async fn receive(service: &Service, announced: u64, stream: &mut BodyDataStream) -> Result<Spooled, Problem> {
     let limits = &service.config.package;
-    let stall = Duration::from_secs(limits.upload_stall_secs.into());
     let max_bytes = u64::from(limits.max_mb) << 20;
-    let spooled = spool::receive(body, &service.spool(), max_bytes, stall).await.map_err(spool_problem)?;
+    if announced > max_bytes {
+        return Err(spool_problem(SpoolError::TooLarge(limits.max_mb.into())));
+    }
+    let stall = Duration::from_secs(limits.upload_stall_secs.into());
+    let spooled = spool::receive(stream, &service.spool(), max_bytes, stall).await.map_err(spool_problem)?;
     metrics::counter!("dinp_builder_uploaded_bytes_total").increment(spooled.len());
+    Ok(spooled)
+}
 
+/// Checks the package, and starts the build.
+async fn accept(service: &Arc<Service>, order: Order, spooled: Spooled) -> Result<BuildView, Problem> {
+    let Order { query, runtime } = order;
     let version = match &query.version {
         Some(version) => version.clone(),
         None => version::default(jiff::Timestamp::now(), spooled.sha256()),
@@ -168,10 +178,16 @@ async fn accept(service: &Arc<Service>, order: Order, body: Body) -> Result<Buil
     let Some(id) = store::build::begin(&mut conn, &new).await.map_err(store_problem)? else {
         return Err(taken(&query, &version));
     };
-    let build = store::build::get(&mut conn, id).await.map_err(store_problem)?;
+    let detail = format!("build {id}, version {version}, runtime {}", runtime.name);
+    let object = format!("app/{}", query.app);
+    let event = AuditEvent { actor: &query.user, address: "", action: "build.begin", object: &object, detail: &detail };
+    // From here on there is a record that only a running build ends.
+    let told = store::audit::write(&mut conn, &event).await;
+    let build = store::build::get(&mut conn, id).await;
     tracing::info!(app = %query.app, build = id, version, user = query.user, "build begins");
     service.start(Job { id, app: query.app, version, runtime, package, image });
-    build.ok_or_else(|| Problem::not_found(format!("build {id} does not exist")))
+    told.map_err(store_problem)?;
+    build.map_err(store_problem)?.ok_or_else(|| Problem::not_found(format!("build {id} does not exist")))
 }
 
 fn fits(runtime: &Runtime, format: Format, inventory: &Inventory) -> Result<(), Problem> {

@@ -68,8 +68,8 @@ impl Scope {
     }
 }
 
-const LABEL_BUILDER: &str = "dinp.builder";
-const LABEL_BUILD: &str = "dinp.build";
+const LABEL_BUILDER: &str = "dinp.image.builder";
+const LABEL_BUILD: &str = "dinp.image.build";
 
 /// A connection to the Engine.
 #[derive(Debug, Clone)]

@@ -20,6 +20,8 @@ use tokio::sync::watch;
 const APP_DIR: &str = "/app";
 const DEADLINE: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(1);
+/// How long cleaning up may hold up the end of a build.
+const CLEANING: Duration = Duration::from_secs(8);
 
 /// What is to be built.
 #[derive(Debug)]
@@ -160,20 +162,26 @@ impl Job {
         let mut labels = vec![
             ("org.opencontainers.image.base.name", base.clone()),
             ("org.opencontainers.image.version", self.version.clone()),
-            ("dinp.app", self.app.to_string()),
-            ("dinp.runtime", self.runtime.name.to_string()),
-            ("dinp.package", format!("sha256:{}", self.package.spooled.sha256())),
+            ("dinp.image.app", self.app.to_string()),
+            ("dinp.image.runtime", self.runtime.name.to_string()),
+            ("dinp.image.package", format!("sha256:{}", self.package.spooled.sha256())),
         ];
         labels.extend(scope.labels(self.id));
         self.runtime.template.render(&values, &labels)
     }
 
     async fn clean(&self, service: &Service) {
-        match service.engine().await {
-            Ok(engine) => engine.clean(self.id).await,
-            Err(error) => {
-                tracing::warn!(build = self.id, error = %ErrorChain(&error), "images of a build are left behind");
+        let clean = async {
+            match service.engine().await {
+                Ok(engine) => engine.clean(self.id).await,
+                Err(error) => {
+                    tracing::warn!(build = self.id, error = %ErrorChain(&error), "images of a build are left behind");
+                }
             }
+        };
+        // How a build ended must be told also where the Engine hangs; the next start cleans up.
+        if tokio::time::timeout(CLEANING, clean).await.is_err() {
+            tracing::warn!(build = self.id, "images of a build are left behind, the Engine does not answer");
         }
     }
 

@@ -22,6 +22,8 @@ use tokio_util::task::TaskTracker;
 const DEADLINE: Duration = Duration::from_secs(3);
 /// How often what a builder needs is looked at.
 const LOOK: Duration = Duration::from_secs(5);
+/// How long a look at the Engine may take.
+const LONGEST_LOOK: Duration = Duration::from_secs(30);
 /// How long builds that were stopped may take to say so.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
@@ -156,7 +158,9 @@ impl Service {
         }
         if tokio::time::timeout(LAST_WORDS, self.tasks.wait()).await.is_err() {
             self.abandon.cancel();
-            self.tasks.wait().await;
+            if tokio::time::timeout(LAST_WORDS, self.tasks.wait()).await.is_err() {
+                tracing::error!(builds = self.tasks.len(), "builds do not end, leaving them");
+            }
         }
     }
 
@@ -169,9 +173,10 @@ impl Service {
                 Ok(_) => database.ok(),
                 Err(error) => database.missing(&ErrorChain(&error).to_string()),
             }
-            match self.look_at_engine(&mut cleaned).await {
-                Ok(()) => engine.ok(),
-                Err(error) => engine.missing(&ErrorChain(&error).to_string()),
+            match tokio::time::timeout(LONGEST_LOOK, self.look_at_engine(&mut cleaned)).await {
+                Ok(Ok(())) => engine.ok(),
+                Ok(Err(error)) => engine.missing(&ErrorChain(&error).to_string()),
+                Err(_) => engine.missing("no answer"),
             }
             tokio::time::sleep(LOOK).await;
         }

@@ -2,7 +2,7 @@
 //! however the builder ends.
 
 use crate::package::Spooled;
-use axum::body::Body;
+use axum::body::BodyDataStream;
 use dinp_common::auth::hex;
 use futures_util::StreamExt;
 use sha2::{Digest, Sha256};
@@ -38,13 +38,17 @@ pub enum SpoolError {
 }
 
 /// Receives a whole body.
-pub async fn receive(body: Body, directory: &Path, max_bytes: u64, stall: Duration) -> Result<Spooled, SpoolError> {
+pub async fn receive(
+    stream: &mut BodyDataStream,
+    directory: &Path,
+    max_bytes: u64,
+    stall: Duration,
+) -> Result<Spooled, SpoolError> {
     let failed = |source| SpoolError::Write { directory: directory.to_owned(), source };
     let file = tempfile::tempfile_in(directory).map_err(failed)?;
     let mut writer = tokio::io::BufWriter::with_capacity(256 << 10, tokio::fs::File::from_std(file));
     let mut hash = Sha256::new();
     let mut len = 0_u64;
-    let mut stream = body.into_data_stream();
     loop {
         let next = tokio::time::timeout(stall, stream.next()).await;
         let Some(chunk) = next.map_err(|_| SpoolError::Stalled(stall.as_secs()))? else { break };
@@ -70,10 +74,9 @@ const DISCARD_BYTES: u64 = 64 << 20;
 const DISCARD_TIME: Duration = Duration::from_secs(10);
 
 /// Reads on for a while after a refusal: a client that is still sending would lose the answer to a reset.
-pub async fn discard(body: Body) {
+pub async fn discard(mut stream: BodyDataStream) {
     let read = async {
         let mut left = DISCARD_BYTES;
-        let mut stream = body.into_data_stream();
         while let Some(Ok(chunk)) = stream.next().await {
             left = left.saturating_sub(chunk.len() as u64);
             if left == 0 {

@@ -52,7 +52,7 @@ async fn samples_become_images_that_serve() {
         assert!(image.starts_with(&format!("{}/team1/{name}:1.0@sha256:", world.registry.address())), "{image}");
         let log = world.log(id).await;
         assert!(log.contains("COPY app/ /app/") && log.contains(&format!("done: {image}")), "{log}");
-        assert_eq!(sh("docker", &["images", "-qa", "--filter", &format!("label=dinp.app={name}")]), "", "nothing stays in the Engine");
+        assert_eq!(sh("docker", &["images", "-qa", "--filter", &format!("label=dinp.image.app={name}")]), "", "nothing stays in the Engine");
 
         world.pull(&image);
         let container = Container::run(&image, &world.client).await;
@@ -89,7 +89,7 @@ async fn what_failed_is_failed_and_what_is_refused_leaves_nothing() {
     assert_eq!(build.status, BuildStatus::Failed);
     assert!(build.reason.contains("exit 3") && build.reason.contains("non-zero code: 3"), "{}", build.reason);
     assert!(build.image.is_none() && world.tags("team1/web").await.is_empty());
-    let left = sh("docker", &["images", "-qa", "--filter", "label=dinp.app=web"]);
+    let left = sh("docker", &["images", "-qa", "--filter", "label=dinp.image.app=web"]);
     assert_eq!(left, "", "intermediate images are removed");
     let log = world.log(id).await;
     assert!(log.contains("before") && log.contains("failed: the build failed"), "{log}");
@@ -189,7 +189,7 @@ async fn the_log_is_seen_while_it_grows_and_builds_can_be_stopped() {
     assert_eq!(cancel().await, 409);
     let none = world.request(reqwest::Method::DELETE, "/v1/builds/999").send().await.unwrap();
     assert_eq!(none.status(), 404);
-    let running = async || sh("docker", &["ps", "-q", "--filter", "label=dinp.app=web"]).is_empty().then_some(());
+    let running = async || sh("docker", &["ps", "-q", "--filter", "label=dinp.image.app=web"]).is_empty().then_some(());
     eventually("its container is gone", running).await;
 
     // A clean stop gives builds their time, and then tells.

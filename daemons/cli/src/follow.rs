@@ -11,7 +11,7 @@ use http::Method;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::sleep;
 
-use crate::api::{Api, with_query};
+use crate::api::Api;
 use crate::error::CliError;
 use crate::output::Output;
 
@@ -64,10 +64,10 @@ pub async fn build(
     id: u64,
     mut sink: impl FnMut(&[u8]) -> Result<(), CliError>,
 ) -> Result<BuildView, CliError> {
-    let mut from = 0_u64;
+    let mut seen = 0;
     let mut patience = Patience::new(out);
     loop {
-        match log(api, id, true, &mut from, &mut sink).await {
+        match log(api, id, true, &mut seen, &mut sink).await {
             Ok(()) => {
                 let build: BuildView = match api.get(&format!("/v1/builds/{id}")).await {
                     Ok(build) => build,
@@ -79,8 +79,6 @@ pub async fn build(
                 };
                 patience.reset();
                 if build.status.is_final() {
-                    // What was written between the end of the stream and the end of the build.
-                    log(api, id, false, &mut from, &mut sink).await?;
                     return Ok(build);
                 }
             }
@@ -90,23 +88,22 @@ pub async fn build(
     }
 }
 
-/// Passes a build's log on from an offset, and moves the offset.
+/// Passes a build's log on, without the bytes that were seen before a stream broke.
 pub async fn log(
     api: &Api,
     id: u64,
     follow: bool,
-    from: &mut u64,
+    seen: &mut usize,
     sink: &mut impl FnMut(&[u8]) -> Result<(), CliError>,
 ) -> Result<(), CliError> {
-    let offset = from.to_string();
-    let path = with_query(
-        &format!("/v1/builds/{id}/log"),
-        &[("from", Some(&offset)), ("follow", Some(if follow { "true" } else { "false" }))],
-    );
+    let path = format!("/v1/builds/{id}/log?follow={follow}");
     let mut response = api.send(api.request(Method::GET, &path)?).await?;
+    let mut at = 0;
     while let Some(chunk) = response.chunk().await.map_err(|error| api.broken(error))? {
-        *from += chunk.len() as u64;
-        sink(&chunk)?;
+        let new = seen.saturating_sub(at).min(chunk.len());
+        at += chunk.len();
+        *seen = at.max(*seen);
+        sink(&chunk[new..])?;
     }
     Ok(())
 }

@@ -36,7 +36,7 @@ async fn authorize(State(uic): State<Uic>, headers: HeaderMap, Query(query): Que
     assert_eq!((query["client_id"].as_str(), query["code_challenge_method"].as_str()), ("cli", "S256"));
     let back = format!("{}?code=the-code&state={}", query["redirect_uri"], query["state"]);
     uic.0.lock().unwrap().authorize = query;
-    if headers.get(header::COOKIE).is_some_and(|cookie| cookie == "browser=known") {
+    if headers.get(header::COOKIE).is_some_and(|cookie| cookie.to_str().unwrap().contains("browser=known")) {
         return Redirect::to(&back).into_response();
     }
     Redirect::to("/login?next=authorize").into_response()
@@ -57,8 +57,7 @@ async fn sign_in(State(uic): State<Uic>, headers: HeaderMap, Query(query): Query
     }
     let seen = uic.0.lock().unwrap();
     let asked = serde_urlencoded(&seen.authorize);
-    ([(header::SET_COOKIE, "browser=known; Path=/"), (header::SET_COOKIE, "csrf=; Max-Age=0; Path=/")], Redirect::to(&asked))
-        .into_response()
+    ([(header::SET_COOKIE, "browser=known; Path=/")], Redirect::to(&asked)).into_response()
 }
 
 fn serde_urlencoded(query: &Map) -> String {

@@ -88,7 +88,10 @@ impl Dash {
                 problem.with("field", "team")
             }
         })?;
-        if let Some(team) = team {
+        // Who is in the team proves that it exists; an operator can name any.
+        if let Some(team) = team
+            && !caller.user.teams.iter().any(|membership| membership.team == team)
+        {
             self.require_team(team).await?;
         }
         let mut change = self.begin().await?;

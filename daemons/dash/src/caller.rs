@@ -31,7 +31,7 @@ pub struct Caller {
 impl Caller {
     fn new(user: Arc<UserInfo>, token: &str, address: String) -> Self {
         let team_names = user.teams.iter().map(|membership| membership.team.clone()).collect();
-        Self { user, token: token.into(), address, team_names }
+        Self { user, token: dinp_common::credentials::Secret::new(token), address, team_names }
     }
 
     /// Name of the person.

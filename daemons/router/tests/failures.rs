@@ -41,13 +41,14 @@ impl Scene {
 #[tokio::test]
 async fn a_refused_connection_is_tried_elsewhere_for_any_request() {
     let good = Backend::answering("good").await;
-    let scene = Scene::new(&[refusing().await, good.endpoint(), refusing().await]).await;
+    let other = Backend::answering("good").await;
+    let scene = Scene::new(&[refusing().await, good.endpoint(), other.endpoint()]).await;
     for _ in 0..20 {
         assert_eq!(scene.call("POST", "body").await, (200, "good".into()));
         assert_eq!(scene.call("GET", "").await, (200, "good".into()));
     }
     let failed = scene.router.report().await.counters[0].failed;
-    assert!((1..20).contains(&failed), "set aside after a few attempts, not tried each time: {failed}");
+    assert!((1..10).contains(&failed), "set aside after a few attempts, not tried each time: {failed}");
     scene.router.stop().await;
 }
 
@@ -124,10 +125,12 @@ async fn endings_before_an_answer() {
             let before = hits.load(Ordering::SeqCst);
             let (status, body) = scene.call("POST", "body").await;
             let tried = hits.load(Ordering::SeqCst) - before;
-            assert!(matches!((status, tried), (200, 0) | (502, 1)), "{name}: {status} after {tried} attempts: {body}");
+            // A connection that ends before anything went out is none: then the other may have the request.
+            let unsent = name == "closes at once" && (status, tried) == (200, 1);
+            assert!(unsent || matches!((status, tried), (200, 0) | (502, 1)), "{name}: {status} after {tried} attempts: {body}");
             seen.insert(status);
         }
-        assert_eq!(seen.into_iter().collect::<Vec<_>>(), [200, 502], "{name}");
+        assert!(name == "closes at once" || seen.len() == 2, "{name}: {seen:?}");
         scene.router.stop().await;
     }
 }

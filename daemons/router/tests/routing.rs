@@ -120,7 +120,8 @@ async fn a_client_s_connection_serves_many_requests_and_pipelined_ones_in_order(
     let second = answer.find("HTTP/1.1 400 Bad Request").expect("a refusal");
     assert!(answer.find("HTTP/1.1 200 OK").is_some_and(|first| first < second), "{answer}");
     assert!(answer[second..].contains("connection: close\r\n") && !answer.contains("evil"), "{answer}");
-    assert_eq!(backend.connections(), 1);
+    // At most one for each worker.
+    assert!(backend.connections() <= 2);
     router.stop().await;
 }
 

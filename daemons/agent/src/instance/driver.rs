@@ -1,206 +1,47 @@
 //! The task of one instance: asks its [`Life`] for the next step, does it, and tells the life what came of it.
 
-use super::life::{Exit, Goal, Life, Now, Observed, Step};
-use crate::container::{self, Identity, Settings};
+use super::calls::{StepError, has_image, inspect, is_instance, pull_image};
+use super::life::Life;
+use super::task::Wanted;
+use super::terms::{Now, Observed, Step};
+use crate::container::{self, Identity};
 use crate::disk::DiskError;
-use crate::docker::{EngineError, failed};
+use crate::docker::EngineError;
 use crate::ledger;
 use crate::probe::probe;
 use crate::shared::{Remembered, Shared};
-use bollard::auth::DockerCredentials;
-use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum};
 use bollard::query_parameters::{
-    CreateContainerOptions, CreateImageOptions, InspectContainerOptions, RemoveContainerOptions, StartContainerOptions,
-    StopContainerOptions,
+    CreateContainerOptions, RemoveContainerOptions, StartContainerOptions, StopContainerOptions,
 };
-use dinp_common::api::agent::{InstanceReport, InstanceSpec, RegistryAccess, StopOrder};
+use dinp_common::api::agent::InstanceReport;
 use dinp_common::error::ErrorChain;
-use dinp_common::model::InstanceId;
-use futures_util::StreamExt;
+use dinp_common::model::HealthCheck;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
-use tokio::task::AbortHandle;
 
 /// Grace of an instance that was not ready in time.
 const ABORT_GRACE: Duration = Duration::from_secs(5);
 
-/// A pull that shows no progress for so long has failed.
-const PULL_SILENCE: Duration = Duration::from_secs(60);
-
-/// An instance to run, with all that its container needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ordered {
-    /// The order.
-    pub spec: InstanceSpec,
-    /// Epoch of the orders.
-    pub epoch: u64,
-    /// Whether the environment in `spec` is the whole one.
-    pub env_known: bool,
-    /// Account for pulling its image.
-    pub registry: Option<RegistryAccess>,
-}
-
-/// What the orders in force say about an instance.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// No orders have been read since the agent started; those before did name it, or not.
-    Undecided {
-        /// Whether they did.
-        claimed: bool,
-    },
-    /// Run it.
-    Run(Arc<Ordered>),
-    /// Nothing.
-    Unnamed,
-    /// Stop it.
-    Stop(StopOrder),
-}
-
-impl Wanted {
-    fn goal(&self) -> Goal {
-        match self {
-            Self::Undecided { .. } => Goal::Undecided,
-            Self::Run(ordered) => Goal::Run { can_create: ordered.env_known },
-            Self::Unnamed => Goal::Unnamed,
-            Self::Stop(_) => Goal::Stop,
-        }
-    }
-
-    fn claimed(&self) -> bool {
-        match self {
-            Self::Undecided { claimed } => *claimed,
-            Self::Run(_) | Self::Stop(_) => true,
-            Self::Unnamed => false,
-        }
-    }
-}
-
-/// A container of ours.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// Its id.
-    pub container: String,
-    /// Which instance it is.
-    pub identity: Identity,
-    /// What it was made with.
-    pub settings: Settings,
-}
-
-/// A running [`Driver`].
-#[derive(Debug)]
-pub struct Task {
-    wanted: watch::Sender<Wanted>,
-    nudge: Arc<Notify>,
-    abort: AbortHandle,
-}
-
-impl Task {
-    /// The orders in force say this now.
-    pub fn set(&self, wanted: Wanted) {
-        self.wanted.send_if_modified(|now| {
-            let differs = *now != wanted;
-            *now = wanted;
-            differs
-        });
-    }
-
-    /// Something may have happened to the container.
-    pub fn nudge(&self) {
-        self.nudge.notify_one();
-    }
-}
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.abort.abort();
-    }
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct Driver {
-    shared: Arc<Shared>,
-    identity: Identity,
-    port: Option<u16>,
-    memory_mb: u32,
-    cpu_millis: u32,
-    health: Option<dinp_common::model::HealthCheck>,
-    container: Option<String>,
-    wanted: watch::Receiver<Wanted>,
-    nudge: Arc<Notify>,
-    life: Life,
-}
-
-/// Why a step failed.
-#[derive(Debug, thiserror::Error)]
-enum StepError {
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    #[error(transparent)]
-    Disk(#[from] DiskError),
-    #[error("no port of the range is free on this node")]
-    NoPort,
-    #[error("container name {0} is taken by a container that is not of this cluster")]
-    NameTaken(String),
-    #[error("{0}")]
-    Pull(String),
+    pub(super) shared: Arc<Shared>,
+    pub(super) identity: Identity,
+    pub(super) port: Option<u16>,
+    pub(super) memory_mb: u32,
+    pub(super) cpu_millis: u32,
+    pub(super) health: Option<HealthCheck>,
+    /// The id of its container, once it is known.
+    pub(super) container: Option<String>,
+    pub(super) wanted: watch::Receiver<Wanted>,
+    pub(super) nudge: Arc<Notify>,
+    pub(super) life: Life,
 }
 
 impl Driver {
-    /// Begins the task of an instance that was ordered and has no container.
-    pub fn ordered(shared: &Arc<Shared>, ordered: Arc<Ordered>, ended: impl FnOnce(InstanceId) + Send + 'static) -> Task {
-        let spec = &ordered.spec;
-        let identity = Identity {
-            instance: spec.instance.clone(),
-            app: spec.app.clone(),
-            release: spec.release,
-            epoch: ordered.epoch,
-        };
-        let start_timeout = Duration::from_secs(spec.start_timeout_secs.into());
-        let driver = Parts {
-            port: None,
-            memory_mb: spec.resources.memory_mb,
-            cpu_millis: spec.resources.cpu_millis,
-            health: spec.health.clone(),
-            container: None,
-            life: Life::ordered(start_timeout, spec.health.clone(), Now::read()),
-            identity,
-        };
-        driver.spawn(shared, Wanted::Run(ordered), ended)
-    }
-
-    /// Begins the task of an instance whose container was found.
-    pub async fn found(
-        shared: &Arc<Shared>,
-        found: Found,
-        wanted: Wanted,
-        ended: impl FnOnce(InstanceId) + Send + 'static,
-    ) -> Result<Task, EngineError> {
-        let observed = inspect(shared, &found.container).await?;
-        let Found { container, identity, settings } = found;
-        let remembered = shared.memory.read(|memory| memory.get(&identity.instance).cloned());
-        let life = Life::found(
-            Duration::from_secs(settings.start_timeout_secs.into()),
-            settings.health.clone(),
-            observed,
-            remembered.as_ref().map(|remembered| remembered.started_at.as_str()),
-            remembered.as_ref().map_or(0, |remembered| remembered.restarts),
-            Now::read(),
-        );
-        let driver = Parts {
-            port: Some(settings.port),
-            memory_mb: settings.memory_mb,
-            cpu_millis: settings.cpu_millis,
-            health: settings.health,
-            container: Some(container),
-            life,
-            identity,
-        };
-        Ok(driver.spawn(shared, wanted, ended))
-    }
-
-    async fn run(mut self) {
+    /// Lives it to its end.
+    pub(super) async fn run(mut self) {
         loop {
             self.take_orders();
             self.publish();
@@ -297,14 +138,14 @@ impl Driver {
     async fn pull(&mut self) -> Result<(), StepError> {
         let Wanted::Run(ordered) = self.wanted.borrow().clone() else { return Ok(()) };
         let image = container::image_name(&ordered.spec);
-        if !self.has_image(&image).await? {
+        if !has_image(&self.shared, &image).await? {
             self.life.pulling(Now::read());
             self.publish();
             let shared = self.shared.clone();
             let pulled = async {
                 // Closed never: the semaphore lives as long as the agent.
                 let _turn = shared.pulls.acquire().await;
-                if self.has_image(&image).await? {
+                if has_image(&shared, &image).await? {
                     return Ok(());
                 }
                 pull_image(&shared, &image, ordered.registry.as_ref()).await
@@ -319,15 +160,6 @@ impl Driver {
         Ok(())
     }
 
-    async fn has_image(&self, image: &str) -> Result<bool, EngineError> {
-        let look = self.shared.engine.call(format!("inspect image {image}"), |d| async move { d.inspect_image(image).await });
-        match look.await {
-            Ok(_) => Ok(true),
-            Err(error) if error.is_not_found() => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
     async fn create(&mut self) -> Result<(), StepError> {
         let Wanted::Run(ordered) = self.wanted.borrow().clone() else { return Ok(()) };
         let spec = &ordered.spec;
@@ -339,10 +171,9 @@ impl Driver {
         for name in [container::name(&spec.app, &spec.instance), container::long_name(&spec.app, &spec.instance)] {
             let options = CreateContainerOptions { name: Some(name.clone()), ..CreateContainerOptions::default() };
             let body = body.clone();
-            let create = self
-                .shared
-                .engine
-                .call(format!("create container {name}"), |d| async move { d.create_container(Some(options), body).await });
+            let create = self.shared.engine.call(format!("create container {name}"), |d| async move {
+                d.create_container(Some(options), body).await
+            });
             match create.await {
                 Ok(made) => {
                     self.container = Some(made.id);
@@ -350,7 +181,7 @@ impl Driver {
                     return Ok(());
                 }
                 Err(error) if error.is_conflict() => {
-                    if self.is_ours(&name).await? {
+                    if is_instance(&self.shared, &name, &self.identity.instance).await? {
                         // Made by a call whose answer was lost, or by the agent before this one.
                         self.container = Some(name);
                         self.life.created();
@@ -367,14 +198,6 @@ impl Driver {
             }
         }
         Err(StepError::NameTaken(container::name(&spec.app, &spec.instance)))
-    }
-
-    /// Whether the container of that name is this instance's.
-    async fn is_ours(&self, name: &str) -> Result<bool, EngineError> {
-        let found = inspect_raw(&self.shared, name).await?;
-        let labels = found.and_then(|found| found.config?.labels).unwrap_or_default();
-        let known = container::recognise(&labels, &self.shared.bundle.cluster);
-        Ok(known.is_some_and(|(identity, _)| identity.instance == self.identity.instance))
     }
 
     async fn start(&mut self) -> Result<(), StepError> {
@@ -508,7 +331,8 @@ impl Driver {
         }
     }
 
-    fn publish(&self) {
+    /// Tells what a report says of it.
+    pub(super) fn publish(&self) {
         let shown = self.life.shown().clone();
         self.shared.board.put(InstanceReport {
             instance: self.identity.instance.clone(),
@@ -526,101 +350,4 @@ impl Driver {
             claimed: self.wanted.borrow().claimed(),
         });
     }
-}
-
-/// A driver before it runs.
-struct Parts {
-    identity: Identity,
-    port: Option<u16>,
-    memory_mb: u32,
-    cpu_millis: u32,
-    health: Option<dinp_common::model::HealthCheck>,
-    container: Option<String>,
-    life: Life,
-}
-
-impl Parts {
-    fn spawn(self, shared: &Arc<Shared>, wanted: Wanted, ended: impl FnOnce(InstanceId) + Send + 'static) -> Task {
-        let (wanted, orders) = watch::channel(wanted);
-        let nudge = Arc::new(Notify::new());
-        let Parts { identity, port, memory_mb, cpu_millis, health, container, life } = self;
-        let instance = identity.instance.clone();
-        let driver = Driver {
-            shared: shared.clone(),
-            identity,
-            port,
-            memory_mb,
-            cpu_millis,
-            health,
-            container,
-            wanted: orders,
-            nudge: nudge.clone(),
-            life,
-        };
-        // The first report of an instance is there before the task has its turn.
-        driver.publish();
-        let task = tokio::spawn(async move {
-            driver.run().await;
-            ended(instance);
-        });
-        Task { wanted, nudge, abort: task.abort_handle() }
-    }
-}
-
-async fn inspect(shared: &Shared, container: &str) -> Result<Observed, EngineError> {
-    Ok(inspect_raw(shared, container).await?.map_or(Observed::Absent, observed))
-}
-
-async fn inspect_raw(shared: &Shared, container: &str) -> Result<Option<ContainerInspectResponse>, EngineError> {
-    let inspect = shared.engine.call(format!("inspect container {container}"), |d| async move {
-        d.inspect_container(container, None::<InspectContainerOptions>).await
-    });
-    match inspect.await {
-        Ok(found) => Ok(Some(found)),
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-fn observed(found: ContainerInspectResponse) -> Observed {
-    let state = found.state.unwrap_or_default();
-    if state.running == Some(true) {
-        return Observed::Up(state.started_at.unwrap_or_default());
-    }
-    if state.status == Some(ContainerStateStatusEnum::CREATED) {
-        return Observed::Down(None);
-    }
-    Observed::Down(Some(Exit {
-        code: state.exit_code.unwrap_or_default(),
-        out_of_memory: state.oom_killed == Some(true),
-        error: state.error.unwrap_or_default(),
-    }))
-}
-
-async fn pull_image(shared: &Shared, image: &str, registry: Option<&RegistryAccess>) -> Result<(), StepError> {
-    let act = format!("pull image {image}");
-    let account = registry.filter(|access| image.starts_with(&format!("{}/", access.address)));
-    let credentials = account.map(|access| DockerCredentials {
-        username: Some(access.username.clone()),
-        password: Some(access.password.clone()),
-        serveraddress: Some(access.address.clone()),
-        ..DockerCredentials::default()
-    });
-    tracing::info!(image, "pulling an image");
-    let begin = Instant::now();
-    let docker = shared.engine.docker().await?;
-    let options = CreateImageOptions { from_image: Some(image.to_owned()), ..CreateImageOptions::default() };
-    let mut progress = std::pin::pin!(docker.create_image(Some(options), None, credentials));
-    let limit = Duration::from_secs(shared.config.pull_timeout_secs);
-    loop {
-        match tokio::time::timeout(PULL_SILENCE, progress.next()).await {
-            Ok(None) => break,
-            Ok(Some(Ok(_))) if begin.elapsed() < limit => {}
-            Ok(Some(Ok(_))) => return Err(StepError::Pull(format!("{act}: not done after {} s", limit.as_secs()))),
-            Ok(Some(Err(error))) => return Err(failed(act, error).into()),
-            Err(_) => return Err(StepError::Pull(format!("{act}: no progress for {} s", PULL_SILENCE.as_secs()))),
-        }
-    }
-    tracing::info!(image, millis = begin.elapsed().as_millis(), "image pulled");
-    Ok(())
 }

@@ -1,120 +1,14 @@
 //! The life of an instance, without I/O: what was seen and what is wanted go in, the next step comes out.
 
+use super::terms::{Goal, Now, Observed, Shown, Step};
 use crate::backoff::Backoff;
 use crate::probe::pace;
-use dinp_common::api::UnixMillis;
 use dinp_common::api::agent::InstanceState;
 use dinp_common::model::HealthCheck;
 use std::time::{Duration, Instant};
 
 /// An instance that was ready for so long starts with a clean record.
 const PROVEN: Duration = Duration::from_secs(60);
-
-/// This moment on both clocks: one to decide by, one for people.
-#[derive(Clone, Copy, Debug)]
-pub struct Now {
-    /// Monotonic.
-    pub instant: Instant,
-    /// On the wall.
-    pub millis: UnixMillis,
-}
-
-impl Now {
-    /// This moment.
-    pub fn read() -> Self {
-        Self { instant: Instant::now(), millis: dinp_common::api::unix_millis() }
-    }
-}
-
-/// What the orders in force say about the instance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Goal {
-    /// No orders have been read yet.
-    Undecided,
-    /// Run it. It can be created only if its environment is known.
-    Run {
-        /// Whether all that a container needs is known.
-        can_create: bool,
-    },
-    /// Nothing: it runs on.
-    Unnamed,
-    /// Stop it.
-    Stop,
-}
-
-/// What the engine says about the container.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Observed {
-    /// There is none.
-    Absent,
-    /// It does not run.
-    Down(Option<Exit>),
-    /// It has run since then (in the engine's words).
-    Up(String),
-}
-
-/// How a container ended.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Exit {
-    /// Its code.
-    pub code: i64,
-    /// Whether the kernel ended it for its memory.
-    pub out_of_memory: bool,
-    /// What the engine says about it.
-    pub error: String,
-}
-
-impl Exit {
-    fn reason(&self) -> String {
-        match self {
-            Self { out_of_memory: true, .. } => "out of memory".into(),
-            Self { error, .. } if !error.is_empty() => error.clone(),
-            // Engines with cgroup version 1 may miss that it was for memory.
-            Self { code: 137, .. } => "exited with code 137 (killed: out of memory, or by hand)".into(),
-            Self { code, .. } => format!("exited with code {code}"),
-        }
-    }
-}
-
-/// What is to be done now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Read the container from the engine.
-    Look,
-    /// Pull the image.
-    Pull,
-    /// Create the container.
-    Create,
-    /// Start it.
-    Start,
-    /// Ask whether it is well.
-    Probe,
-    /// Stop it because it was not ready in time.
-    Abort,
-    /// Stop it because the orders say so.
-    End,
-    /// Remove the container.
-    Remove,
-    /// Nothing before that moment, unless something happens.
-    Wait(Option<Instant>),
-    /// It is over.
-    Gone,
-}
-
-/// What a report says of the life.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shown {
-    /// Where it is.
-    pub state: InstanceState,
-    /// Since when.
-    pub since: UnixMillis,
-    /// Why, for people.
-    pub reason: String,
-    /// Times it was started again.
-    pub restarts: u32,
-    /// Code of the last end.
-    pub exit_code: Option<i64>,
-}
 
 /// Whether it serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -289,7 +183,11 @@ impl Life {
             if now >= late && now >= self.call_at {
                 return Step::Abort;
             }
-            return if now >= self.next_probe { Step::Probe } else { self.wait(Some(self.next_probe.min(late.max(now)))) };
+            return if now >= self.next_probe {
+                Step::Probe
+            } else {
+                self.wait(Some(self.next_probe.min(late.max(now))))
+            };
         }
         match self.health {
             None => self.wait(None),
@@ -323,7 +221,6 @@ impl Life {
                 self.service = Service::NotYet;
                 self.streak = 0;
                 self.aborted = false;
-                self.has_run = true;
                 self.up_since = now.instant;
                 self.next_probe = now.instant;
                 self.ready_since = None;
@@ -410,17 +307,17 @@ impl Life {
         // Believed until the engine is asked, so that an end before that counts as one.
         self.container = Some(Observed::Up(String::new()));
         self.service = Service::NotYet;
-        if self.has_run {
+        let again = std::mem::replace(&mut self.has_run, true);
+        if again {
             self.shown.restarts = self.shown.restarts.saturating_add(1);
         }
-        self.has_run
+        again
     }
 
     /// The engine could not start it.
     pub fn not_started(&mut self, reason: &str, now: Now) {
         self.engine_answers();
         self.container = Some(Observed::Down(None));
-        self.has_run = true;
         self.crashed(reason, now);
     }
 
@@ -465,7 +362,10 @@ impl Life {
         self.streak = 0;
         self.ready_since.get_or_insert(now.instant);
         self.next_probe = now.instant
-            + self.health.as_ref().map_or(self.start_timeout, |health| Duration::from_secs(health.interval_secs.into()));
+            + self
+                .health
+                .as_ref()
+                .map_or(self.start_timeout, |health| Duration::from_secs(health.interval_secs.into()));
         self.enter_unless_stopping(InstanceState::Ready, "", now);
     }
 

@@ -1,3 +1,4 @@
+use super::super::terms::Exit;
 use super::*;
 use InstanceState::*;
 
@@ -110,7 +111,10 @@ fn an_end_that_nobody_saw_counts_too() {
         assert_eq!(life.step(clock.instant()), Step::Start);
         life.starting();
         life.observe(down(127), clock.now());
-        assert_eq!((life.shown().state, life.shown().reason.as_str()), (BackOff, "exited with code 127"));
+        assert_eq!(
+            (life.shown().state, life.shown().reason.as_str()),
+            (BackOff, "exited with code 127 (its command was not found)")
+        );
     }
     life.starting();
     life.not_started("exec format error", clock.now());

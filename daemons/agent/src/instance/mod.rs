@@ -22,7 +22,10 @@
 //! Docker's events only wake the task; what it then acts on is what it reads from the engine. An engine that
 //! does not answer changes no state: probes go on, calls are tried again.
 
+mod calls;
 mod driver;
 mod life;
+mod task;
+mod terms;
 
-pub use driver::{Driver, Found, Ordered, Task, Wanted};
+pub use task::{Found, Ordered, Task, Wanted};

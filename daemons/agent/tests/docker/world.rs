@@ -8,7 +8,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use dinp_agent::config::AgentConfig;
 use dinp_common::api::WatchQuery;
-use dinp_common::api::agent::{Goodbye, InstanceReport, InstanceSpec, InstanceState, LogLine, Orders, Report, ReportReply};
+use dinp_common::api::agent::{
+    Goodbye, InstanceReport, InstanceSpec, InstanceState, LogLine, Orders, Report, ReportReply,
+};
 use dinp_common::config::Loaded;
 use dinp_common::lifecycle::Lifecycle;
 use dinp_common::model::InstanceId;
@@ -171,8 +173,11 @@ impl World {
         config.docker.network = format!("dinp-test-{tag}");
         config.docker.bridge = format!("dt{tag}");
         change(&mut config);
-        let server =
-            Arc::new(Server { orders: watch::channel(None).0, heard: watch::channel(Heard::default()).0, lost: Mutex::new(false) });
+        let server = Arc::new(Server {
+            orders: watch::channel(None).0,
+            heard: watch::channel(Heard::default()).0,
+            lost: Mutex::new(false),
+        });
         let port = dinp_common::testing::free_port();
         let cluster = format!("test{tag}");
         let mut world = Self { cluster, server, dir, config, port, serving: None, agent: None };
@@ -189,7 +194,9 @@ impl World {
             .route("/v1/agent/goodbye", post(goodbye))
             .route("/v1/agent/streams/{id}", post(stream))
             .with_state(self.server.clone());
-        let listeners = dinp_common::listen::listeners("test", &[format!("127.0.0.1:{}", self.port).parse().unwrap()]).await.unwrap();
+        let listeners = dinp_common::listen::listeners("test", &[format!("127.0.0.1:{}", self.port).parse().unwrap()])
+            .await
+            .unwrap();
         let token = CancellationToken::new();
         tokio::spawn(dinp_common::listen::serve(listeners, app, token.clone(), Duration::ZERO));
         self.serving = Some(token);

@@ -39,7 +39,9 @@ pub async fn print_router(args: &BundleArgs) -> Result<(), SetupError> {
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, SetupError> {
     let mut text = String::new();
     if path == Path::new("-") {
-        std::io::stdin().read_to_string(&mut text).map_err(SetupError::file("read the bundle from", Path::new("standard input")))?;
+        std::io::stdin()
+            .read_to_string(&mut text)
+            .map_err(SetupError::file("read the bundle from", Path::new("standard input")))?;
     } else {
         text = std::fs::read_to_string(path).map_err(SetupError::file("read", path))?;
     }
@@ -94,7 +96,9 @@ fn config() -> Result<ClusterConfig, SetupError> {
 
 fn print(bundle: &impl Serialize) -> Result<(), SetupError> {
     let text = serde_json::to_string_pretty(bundle).unwrap_or_default() + "\n";
-    std::io::stdout().write_all(text.as_bytes()).map_err(SetupError::file("write the bundle to", Path::new("standard output")))
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(SetupError::file("write the bundle to", Path::new("standard output")))
 }
 
 fn checked_name(name: &str) -> Result<NodeName, SetupError> {
@@ -135,7 +139,10 @@ async fn node_is_known(config: &ClusterConfig, bundle: &NodeBundle) -> Result<bo
     let pool = mysql::migrate_pool(&config.mysql.host, config.mysql.port)?;
     let mut conn = store::connect(&pool, Duration::from_secs(5)).await?;
     let row: Option<(Vec<u8>, String)> = conn
-        .exec_first("SELECT secret_hash, address FROM node WHERE name = ? AND deleted_at IS NULL", (bundle.node.as_str(),))
+        .exec_first(
+            "SELECT secret_hash, address FROM node WHERE name = ? AND deleted_at IS NULL",
+            (bundle.node.as_str(),),
+        )
         .await
         .map_err(SetupError::query("read a node"))?;
     Ok(row.is_some_and(|(hash, address)| hash == credential.secret_hash() && address == bundle.address))

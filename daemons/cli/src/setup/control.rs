@@ -52,14 +52,20 @@ impl Plan {
     /// Completes what was not said with what the machine knows.
     pub fn new(args: &ControlArgs) -> Result<Self, SetupError> {
         let refused = |text: &str| SetupError::Refused(text.to_owned());
-        let name = args.name.clone().or_else(system::host_name).ok_or_else(|| refused("this machine has no name: pass --name"))?;
+        let name = args
+            .name
+            .clone()
+            .or_else(system::host_name)
+            .ok_or_else(|| refused("this machine has no name: pass --name"))?;
         if let Err(error) = name.parse::<NodeName>() {
             return Err(SetupError::Refused(error.to_string()));
         }
         let address = args.address.or_else(system::own_address);
         let address = address.ok_or_else(|| refused("this machine has no default route: pass --address"))?;
         if !system::is_own_address(address) {
-            return Err(SetupError::Refused(format!("{address} is no address of this machine: pass another --address")));
+            return Err(SetupError::Refused(format!(
+                "{address} is no address of this machine: pass another --address"
+            )));
         }
         let admin_password = args.admin_password_file.as_deref().map(read_secret_file).transpose()?;
         let plan = Self {
@@ -144,7 +150,8 @@ impl Plan {
     /// Databases, registry, Docker.
     fn foundation(&self) -> Steps {
         let mut steps: Steps = vec![self.programs()];
-        let passwords = ["mysql-migrate".to_owned()].into_iter().chain(mysql::daemons().map(|name| format!("mysql-{name}")));
+        let passwords =
+            ["mysql-migrate".to_owned()].into_iter().chain(mysql::daemons().map(|name| format!("mysql-{name}")));
         steps.extend(passwords.map(|id| CredentialFile::step(id, Kind::Password)));
         steps.extend(["redis-server", "redis-router"].map(|id| CredentialFile::step(id, Kind::Password)));
         steps.extend([registry::PUSH, registry::PULL].map(|(user, id)| CredentialFile::step(id, Kind::Account(user))));

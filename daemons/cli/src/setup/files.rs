@@ -55,7 +55,8 @@ impl Step for Programs {
 
     fn check(&self) -> Task<'_, State> {
         Box::pin(async {
-            let missing = |entry: &&(&str, &[&str], &str)| entry.1.iter().all(|name| system::find_program(name).is_none());
+            let missing =
+                |entry: &&(&str, &[&str], &str)| entry.1.iter().all(|name| system::find_program(name).is_none());
             let missing: Vec<_> = self.wanted.iter().filter(missing).collect();
             if missing.is_empty() {
                 return Ok(State::Ok);
@@ -63,8 +64,7 @@ impl Step for Programs {
             let what: Vec<&str> = missing.iter().map(|entry| entry.0).collect();
             let mut packages: Vec<&str> = missing.iter().map(|entry| entry.2).collect();
             packages.dedup();
-            let sentence =
-                format!("{} not installed: apt-get install {}", what.join(", ") + " is", packages.join(" "));
+            let sentence = format!("{} not installed: apt-get install {}", what.join(", ") + " is", packages.join(" "));
             Err(SetupError::Refused(sentence))
         })
     }
@@ -135,7 +135,8 @@ impl CredentialFile {
         match &self.kind {
             Kind::Password => None,
             Kind::Account(name) => {
-                let fits = secret.expose().split_once(':').is_some_and(|(user, rest)| user == *name && !rest.is_empty());
+                let fits =
+                    secret.expose().split_once(':').is_some_and(|(user, rest)| user == *name && !rest.is_empty());
                 (!fits).then_some("not an account and its password")
             }
             Kind::Given(given) => (given != secret).then_some("another content"),
@@ -195,7 +196,8 @@ mod tests {
 
     #[tokio::test]
     async fn missing_programs_are_named_with_their_packages() {
-        let step = Programs { wanted: vec![("Nothing", &["no-such-program"], "nothing-server"), ("sh", &["sh"], "dash")] };
+        let step =
+            Programs { wanted: vec![("Nothing", &["no-such-program"], "nothing-server"), ("sh", &["sh"], "dash")] };
         let error = step.check().await.unwrap_err().to_string();
         assert_eq!(error, "Nothing is not installed: apt-get install nothing-server");
     }

@@ -22,7 +22,8 @@ pub fn parse(text: &str, database: &str) -> BTreeSet<Privilege> {
     let mut found = BTreeSet::new();
     for line in text.lines() {
         let line = line.replace('`', "");
-        let Some((privileges, rest)) = line.trim().strip_prefix("GRANT ").and_then(|rest| rest.split_once(" ON ")) else {
+        let Some((privileges, rest)) = line.trim().strip_prefix("GRANT ").and_then(|rest| rest.split_once(" ON "))
+        else {
             continue;
         };
         let object = rest.split_whitespace().next().unwrap_or_default();

@@ -18,7 +18,9 @@ const STAMP: &str = "dinp.base.stamp";
 /// One step for each root file system of a directory.
 pub fn steps(directory: &Path) -> Result<Steps, SetupError> {
     let registry = load::<NoConfig>(Path::new(DEFAULT_DIR), "cli")?.cluster.registry.address;
-    let refused = |what: &str| SetupError::Refused(format!("{} {what}: fill it with packaging/base-images/build", directory.display()));
+    let refused = |what: &str| {
+        SetupError::Refused(format!("{} {what}: fill it with packaging/base-images/build", directory.display()))
+    };
     let suite = system::read(&directory.join("suite"))?.ok_or_else(|| refused("holds no file `suite`"))?;
     let mut images: Vec<Image> = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(SetupError::file("read", directory))? {
@@ -62,7 +64,8 @@ impl Image {
         let (stamp, digests) = text.trim().split_once(' ')?;
         let digests: Vec<String> = serde_json::from_str(digests).unwrap_or_default();
         let repository = self.reference.rsplit_once(':').map_or(self.reference.as_str(), |(repository, _)| repository);
-        let digest = digests.iter().find_map(|digest| digest.strip_prefix(repository)?.strip_prefix('@').map(str::to_owned));
+        let digest =
+            digests.iter().find_map(|digest| digest.strip_prefix(repository)?.strip_prefix('@').map(str::to_owned));
         Some((stamp.to_owned(), digest))
     }
 
@@ -105,10 +108,15 @@ impl Image {
         let account = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{}", password.expose()));
         let settings = json!({ "auths": { &self.registry: { "auth": account } } }).to_string();
         let directory = PathBuf::from(format!("/run/dinp-setup-{}", std::process::id()));
-        std::fs::DirBuilder::new().mode(0o700).recursive(true).create(&directory).map_err(SetupError::file("create directory", &directory))?;
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .recursive(true)
+            .create(&directory)
+            .map_err(SetupError::file("create directory", &directory))?;
         let file = directory.join("config.json");
         let writing = || -> std::io::Result<()> {
-            let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&file)?;
+            let mut file =
+                std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&file)?;
             std::io::Write::write_all(&mut file, settings.as_bytes())
         };
         let outcome = match writing().map_err(SetupError::file("write", &file)) {

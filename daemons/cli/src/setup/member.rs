@@ -1,12 +1,12 @@
 //! A compute node or a router, from the bundle that the control machine issued.
 
 use super::control::HEAD;
+use super::docker;
 use super::error::SetupError;
 use super::files::{CredentialFile, File, Kind, Programs, credential_path};
 use super::step::Steps;
 use super::system::{self, Access};
 use super::units::{Ready, Unit};
-use super::docker;
 use dinp_common::api::agent::NodeBundle;
 use dinp_common::api::router::RouterBundle;
 use dinp_common::credentials::Secret;

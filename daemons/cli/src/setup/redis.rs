@@ -111,10 +111,10 @@ impl Answers {
 
 /// Signs in and asks for an answer.
 pub async fn ping(address: SocketAddr, user: &str, password: &Secret) -> Result<(), SetupError> {
-    let failed = |error: redis::RedisError| {
-        SetupError::Refused(format!("Redis at {address} does not let {user} in: {error}"))
-    };
-    let mut url = url::Url::parse(&format!("redis://{address}")).map_err(|error| SetupError::Refused(error.to_string()))?;
+    let failed =
+        |error: redis::RedisError| SetupError::Refused(format!("Redis at {address} does not let {user} in: {error}"));
+    let mut url =
+        url::Url::parse(&format!("redis://{address}")).map_err(|error| SetupError::Refused(error.to_string()))?;
     if url.set_username(user).and_then(|()| url.set_password(Some(password.expose()))).is_err() {
         return Err(SetupError::Refused(format!("redis://{address} cannot carry an account")));
     }

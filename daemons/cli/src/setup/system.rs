@@ -85,7 +85,9 @@ impl Access {
         match (user, group) {
             (Some(user), Some(group)) => Ok((user.uid, group.gid)),
             (None, _) => Err(SetupError::Refused(format!("there is no user {}: is its package installed?", self.user))),
-            (_, None) => Err(SetupError::Refused(format!("there is no group {}: is its package installed?", self.group))),
+            (_, None) => {
+                Err(SetupError::Refused(format!("there is no group {}: is its package installed?", self.group)))
+            }
         }
     }
 

@@ -59,9 +59,10 @@ impl Unit {
         }
         let since = shown.get("InactiveExitTimestamp").and_then(|text| parse_timestamp(text));
         let since = since.unwrap_or(UNIX_EPOCH);
-        let newer = self.reads.iter().find(|path| {
-            std::fs::metadata(path).and_then(|meta| meta.modified()).is_ok_and(|changed| changed > since)
-        });
+        let newer = self
+            .reads
+            .iter()
+            .find(|path| std::fs::metadata(path).and_then(|meta| meta.modified()).is_ok_and(|changed| changed > since));
         Ok(newer.map_or(State::Ok, |path| State::due(format!("restart: {} has changed", path.display()))))
     }
 }
@@ -84,7 +85,9 @@ impl Step for Unit {
             run("systemctl", &["enable", "--quiet", &self.name], None).await?;
             // A unit that had failed too often would refuse; one that has not is left as it is.
             run("systemctl", &["reset-failed", &self.name], None).await.ok();
-            run("systemctl", &["restart", &self.name], None).await.map_err(|error| told(&self.name, error))?;
+            // A socket that is restarted below its running service fails, and a target would take its daemons along.
+            let verb = if self.name.ends_with(".service") { "restart" } else { "start" };
+            run("systemctl", &[verb, &self.name], None).await.map_err(|error| told(&self.name, error))?;
             match show(&self.name).await?.get("ActiveState").map(String::as_str) {
                 Some("active" | "reloading" | "activating") => Ok(()),
                 state => Err(SetupError::Refused(format!(
@@ -137,6 +140,7 @@ impl Ready {
         Box::new(Self { unit, port, time: Duration::from_secs(60) })
     }
 
+    /// Asks once; the answer of a daemon that is not ready is the error.
     async fn ask(&self) -> Result<(), SetupError> {
         let url = format!("http://127.0.0.1:{}/ready", self.port);
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(3)).build();
@@ -157,10 +161,9 @@ impl Step for Ready {
 
     fn check(&self) -> Task<'_, State> {
         Box::pin(async {
-            Ok(match self.ask().await {
-                Ok(()) => State::Ok,
-                Err(_) => State::due("waited for it"),
-            })
+            // One that its socket starts has begun a moment ago.
+            let at_once = system::retry(Duration::from_secs(2), async || self.ask().await).await;
+            Ok(at_once.map_or_else(|_| State::due("waited for it"), |()| State::Ok))
         })
     }
 

@@ -6,32 +6,39 @@ use std::time::Instant;
 
 /// Chooses among the endpoints that have not been tried; `random(n)` draws from `0..n`.
 ///
-/// Ready ones come first, then those that are set aside for a moment, then suspect ones. When more than half of an
-/// app's endpoints are set aside, none is: then the fault is likelier ours, or the app's as a whole.
+/// Ready ones come first, then those that are set aside for a moment, then suspect ones. At most half of an app's
+/// endpoints are set aside: when more have failed, the fault is likelier ours, or the app's as a whole.
 pub(crate) fn choose<'a>(
     endpoints: &'a [Endpoint],
     tried: &[InstanceId],
     now: Instant,
     mut random: impl FnMut(usize) -> usize,
 ) -> Option<&'a Endpoint> {
-    let usable = |endpoint: &Endpoint| endpoint.weight > 0 && !tried.contains(&endpoint.instance.id);
-    let ready = || endpoints.iter().filter(|endpoint| endpoint.weight > 0 && !endpoint.suspect);
-    let aside = ready().filter(|endpoint| endpoint.instance.is_aside(now)).count();
-    let ignore_aside = aside * 2 > ready().count();
-    let rank = |endpoint: &Endpoint| match endpoint.suspect {
+    let ready = |endpoint: &Endpoint| endpoint.weight > 0 && !endpoint.suspect;
+    let most_aside = endpoints.iter().filter(|endpoint| ready(endpoint)).count() / 2;
+    let aside = |endpoint: &Endpoint| ready(endpoint) && endpoint.instance.is_aside(now);
+    // Endpoints from this index on are not set aside.
+    let cutoff = endpoints.iter().enumerate().filter(|(_, endpoint)| aside(endpoint)).nth(most_aside);
+    let cutoff = cutoff.map_or(endpoints.len(), |(index, _)| index);
+    let rank = |index: usize, endpoint: &Endpoint| match endpoint.suspect {
         true => 2,
-        false => u8::from(!ignore_aside && endpoint.instance.is_aside(now)),
+        false => u8::from(index < cutoff && aside(endpoint)),
     };
-    let best = endpoints.iter().filter(|endpoint| usable(endpoint)).map(rank).min()?;
-    let candidates = || endpoints.iter().filter(|endpoint| usable(endpoint) && rank(endpoint) == best);
+    let ranked = || {
+        let untried = |endpoint: &Endpoint| endpoint.weight > 0 && !tried.contains(&endpoint.instance.id);
+        let usable = endpoints.iter().enumerate().filter(move |(_, endpoint)| untried(endpoint));
+        usable.map(|(index, endpoint)| (rank(index, endpoint), endpoint))
+    };
+    let best = ranked().map(|(rank, _)| rank).min()?;
+    let candidates = || ranked().filter(|(rank, _)| *rank == best).map(|(_, endpoint)| endpoint);
     let count = candidates().count();
-    let first = random(count);
+    // A failure in another worker may have moved an endpoint between two passes; then any that is left will do.
+    let first = random(count.max(1));
     let mut second = random(count.max(2) - 1);
     if second >= first {
         second += 1;
     }
-    // The clock may have moved an endpoint between the two passes; then the first that is left will do.
-    let one = candidates().nth(first).or_else(|| candidates().next())?;
+    let one = candidates().nth(first).or_else(|| ranked().map(|(_, endpoint)| endpoint).next())?;
     let Some(other) = candidates().nth(second) else { return Some(one) };
     Some(if cost(other) < cost(one) { other } else { one })
 }
@@ -117,6 +124,10 @@ mod tests {
         assert_eq!(possible(&endpoints, &[]), [3, 4]);
         assert_eq!(possible(&endpoints, &[3, 4]), [1, 2], "better than none");
         endpoints[2].instance.refused(Instant::now());
-        assert_eq!(possible(&endpoints, &[]), [1, 2, 3, 4]);
+        assert_eq!(possible(&endpoints, &[]), [3, 4], "a third one stays in");
+        endpoints[3].instance.refused(Instant::now());
+        assert_eq!(possible(&endpoints, &[]), [3, 4]);
+        let alone = &endpoints[..1];
+        assert_eq!(possible(alone, &[]), [1]);
     }
 }

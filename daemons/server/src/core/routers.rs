@@ -19,6 +19,8 @@ pub(super) struct Router {
     pub known_since: Tick,
     pub last_heard: Option<Tick>,
     pub said_goodbye: bool,
+    /// Since when it has been live without a break.
+    pub live_since: Tick,
 }
 
 impl Router {
@@ -52,6 +54,7 @@ impl Routers {
             known_since: now,
             last_heard: None,
             said_goodbye: false,
+            live_since: now,
         };
         self.all.entry(name).or_insert(router);
     }
@@ -73,6 +76,9 @@ impl Core {
     pub fn router_report(&mut self, report: &RouterReport, now: Tick) {
         self.routers.know(report.router.clone(), report.status_url.clone(), now);
         let Some(router) = self.routers.all.get_mut(&report.router) else { return };
+        if !router.is_live(now, self.settings.router_timeout_ms) {
+            router.live_since = now;
+        }
         router.status_url.clone_from(&report.status_url);
         router.version.clone_from(&report.version);
         router.applied = report.applied;
@@ -113,10 +119,15 @@ impl Core {
         self.routers.all.values().all(|router| router.has_applied(version))
     }
 
-    /// Whether no live router has a request in flight to an instance that is out of the table.
-    pub(super) fn is_drained(&self, instance: &InstanceId, now: Tick) -> bool {
+    /// Whether no live router has a request in flight to an instance that is out of the table since then, or each that
+    /// has was given the drain timeout. One that comes back late may have sent to it until just now.
+    pub(super) fn is_drained(&self, instance: &InstanceId, confirmed_at: Tick, now: Tick) -> bool {
         let mut live = self.routers.live(now, self.settings.router_timeout_ms);
-        live.all(|(_, router)| router.in_flight.get(instance).is_none_or(|count| *count == 0))
+        live.all(|(_, router)| {
+            let is_busy = router.in_flight.get(instance).is_some_and(|count| *count > 0);
+            let since = confirmed_at.max(router.live_since);
+            !is_busy || now.saturating_sub(since) >= self.settings.drain_timeout_ms
+        })
     }
 
     /// Live routers that do not have this table yet.

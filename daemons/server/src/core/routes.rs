@@ -19,6 +19,8 @@ const WEIGHT: u32 = 100;
 pub(super) struct TableState {
     /// Table of the leader before, as read from Redis, until it was taken in.
     pub adopted: Option<Table>,
+    /// Whether Redis has been read.
+    pub was_adopted: bool,
     /// The same, for as long as this leader may not take anything out of it.
     pub floor: Option<Table>,
     /// Endpoints of the table before whose node is not known.
@@ -69,9 +71,10 @@ fn host_of(addr: &str) -> &str {
 
 impl Core {
     /// Takes in the table of the leader before, read from Redis (an empty one if there is none). To be called once
-    /// after `lead`, as soon as Redis can be read: it keeps the endpoints of nodes that are not heard yet. Without it
-    /// the first table waits until every known node was heard or is lost.
+    /// after `lead`, as soon as Redis can be read: it keeps the endpoints of nodes that are not heard, and no table is
+    /// handed out before. An empty one makes the first table wait until every known node was heard or is lost.
     pub fn adopt_routes(&mut self, table: Table, _now: Tick) {
+        self.table.was_adopted = true;
         if self.table.published.is_none() && !table.is_empty() {
             self.table.adopted = Some(table);
         }
@@ -83,22 +86,26 @@ impl Core {
         self.published_at = now;
         self.table.outstanding = false;
         self.table.unsure = false;
-        self.table.routed = instances_of(&table);
-        self.table.handed_out.clear();
+        let next = instances_of(&table);
+        // A table that was handed out and failed may have arrived all the same: what it held leaves only now.
+        let mut before = std::mem::take(&mut self.table.handed_out);
+        before.append(&mut self.table.routed);
+        self.table.routed = next;
         self.table.published = Some((version, table));
+        let left = |id: &InstanceId, left: Option<Version>| left.filter(|_| !before.contains(id)).or(Some(version));
         for instance in self.fleet.instances.values_mut() {
             if self.table.routed.contains(&instance.id) {
                 instance.entered = instance.entered.or(Some(version));
                 instance.left = None;
             } else {
-                instance.left = instance.left.or(Some(version));
+                instance.left = left(&instance.id, instance.left);
                 instance.entered = None;
             }
         }
         for (id, gone) in &mut self.fleet.gone {
             gone.left = match self.table.routed.contains(id) {
                 true => None,
-                false => gone.left.or(Some(version)),
+                false => left(id, gone.left),
             };
         }
     }
@@ -152,7 +159,7 @@ impl Core {
         if self.settled {
             self.table.floor = None;
         }
-        if self.table.outstanding || (!self.settled && self.table.floor.is_none()) {
+        if self.table.outstanding || !self.table.was_adopted || (!self.settled && self.table.floor.is_none()) {
             return None;
         }
         let known = &self.fleet.instances;

@@ -240,7 +240,7 @@ fn a_new_leader_stops_and_places_nothing_before_every_node_has_acknowledged_it()
     let mut world = two_nodes().with_app("web", 4, 256);
     let before = ids(&world, "web");
     world.agents.get_mut(&node("node2")).unwrap().cut_off = true;
-    world.change_leader(Some(0), 0);
+    world.change_leader(0, 0);
     world.change("web", |app| app.instances = 1);
     world.run(50_000);
     assert_eq!(ids(&world, "web"), before);
@@ -254,7 +254,7 @@ fn a_new_leader_stops_and_places_nothing_before_every_node_has_acknowledged_it()
 fn a_new_leader_replaces_a_node_that_it_never_hears_after_a_minute() {
     let mut world = two_nodes().with_app("web", 4, 256);
     world.agents.get_mut(&node("node2")).unwrap().power_off();
-    world.change_leader(Some(0), 0);
+    world.change_leader(0, 0);
     world.run(55_000);
     assert_eq!(world.per_node("web"), [2, 0]);
     world.until(20_000, "whole on node1", |world| world.per_node("web") == [4, 0] && world.routed("web") == ids(world, "web"));
@@ -265,7 +265,7 @@ fn a_new_leader_goes_on_with_the_deployment_of_the_one_before() {
     let mut world = two_nodes().with_app("web", 4, 256);
     world.deploy("web", 2, 256);
     world.until(30_000, "two new ones", |world| world.serving("web").iter().filter(|one| one.2 == 2).count() == 2);
-    world.change_leader(Some(100), 200);
+    world.change_leader(100, 200);
     world.until(60_000, "it is over", |world| world.database.apps[&app("web")].deployment.is_none());
     world.run(5_000);
     assert!(world.serving("web").iter().all(|one| one.2 == 2) && world.serving("web").len() == 4);

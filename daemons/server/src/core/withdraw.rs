@@ -25,13 +25,11 @@ impl Core {
             None => false,
         };
         let confirmed = is_out.then(|| was_confirmed.unwrap_or(now));
-        let drained = self.is_drained(id, now);
-        let timeout = self.settings.drain_timeout_ms;
-        let may_stop = self.may_destroy();
+        let may_stop = self.may_destroy() && confirmed.is_some_and(|at| self.is_drained(id, at, now));
         let Some(instance) = self.fleet.instances.get_mut(id) else { return };
         let (app, node) = (instance.app.clone(), instance.node.clone());
         match confirmed {
-            Some(at) if may_stop && (drained || now.saturating_sub(at) >= timeout) => {
+            Some(_) if may_stop => {
                 instance.phase = Phase::Stopping { reason: reason.clone() };
                 self.changes += 1;
                 self.event(Some(&app), Some(id), Some(&node), "stop", reason);

@@ -217,9 +217,8 @@ impl History {
                 self.endings.push((until, Ending::RedisDown));
             }
             15..=17 => {
-                let adopt_after = [None, Some(0), Some(3_000)][self.world.dice.below(3) as usize];
+                let adopt_after = [0, 3_000, 20_000][self.world.dice.below(3) as usize];
                 let desired_after = self.world.dice.below(4_000);
-                // Without a table to start from the first one waits; a real leader cannot read Redis then.
                 self.world.change_leader(adopt_after, desired_after);
             }
             18 => {
@@ -371,6 +370,13 @@ impl History {
         self.world.request_ms = self.world.request_ms.min(5_000);
         for router in self.world.routers.values_mut() {
             router.stalled_until = 0;
+        }
+        // A release that was deployed while nothing ran of the app may be a broken one: somebody mends it.
+        let apps = self.world.database.apps.values();
+        let is_broken = |release: Option<u64>| release.is_some_and(|release| self.world.broken.contains(&release));
+        let to_mend: Vec<AppName> = apps.filter(|app| is_broken(app.release)).map(|app| app.name.clone()).collect();
+        for name in to_mend {
+            self.deploy(&name, false);
         }
     }
 }

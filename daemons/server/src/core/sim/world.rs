@@ -161,7 +161,7 @@ impl World {
     }
 
     /// Another server leads from now on; it reads Redis and the database after these delays.
-    pub fn change_leader(&mut self, adopt_after: Option<u64>, desired_after: u64) {
+    pub fn change_leader(&mut self, adopt_after: u64, desired_after: u64) {
         let settings = self.leader.core.settings().clone();
         let seed = self.dice.next();
         let core = Core::new(settings, CLUSTER.to_owned(), seed);
@@ -170,7 +170,7 @@ impl World {
         self.leader = lead(core, epoch, &self.known_routers, self.now);
         self.leader.desired_at = self.now + desired_after;
         self.news = true;
-        self.leader.adopt_at = adopt_after.map(|after| self.now + after);
+        self.leader.adopt_at = Some(self.now + adopt_after);
     }
 
     pub fn note(&mut self, text: impl FnOnce() -> String) {

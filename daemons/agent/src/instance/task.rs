@@ -1,0 +1,190 @@
+//! The handle of an instance's task, and what it is told.
+
+use super::calls::inspect;
+use super::driver::Driver;
+use super::life::Life;
+use super::terms::{Goal, Now};
+use crate::container::{Identity, Settings};
+use crate::docker::EngineError;
+use crate::shared::Shared;
+use dinp_common::api::agent::{InstanceSpec, RegistryAccess, StopOrder};
+use dinp_common::model::InstanceId;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
+
+/// An instance to run, with all that its container needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ordered {
+    /// The order.
+    pub spec: InstanceSpec,
+    /// Epoch of the orders.
+    pub epoch: u64,
+    /// Whether the environment in `spec` is the whole one.
+    pub env_known: bool,
+    /// Account for pulling its image.
+    pub registry: Option<RegistryAccess>,
+}
+
+/// What the orders in force say about an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// No orders have been read since the agent started; those before did name it, or not.
+    Undecided {
+        /// Whether they did.
+        claimed: bool,
+    },
+    /// Run it.
+    Run(Arc<Ordered>),
+    /// Nothing.
+    Unnamed,
+    /// Stop it.
+    Stop(StopOrder),
+}
+
+impl Wanted {
+    pub(super) fn goal(&self) -> Goal {
+        match self {
+            Self::Undecided { .. } => Goal::Undecided,
+            Self::Run(ordered) => Goal::Run { can_create: ordered.env_known },
+            Self::Unnamed => Goal::Unnamed,
+            Self::Stop(_) => Goal::Stop,
+        }
+    }
+
+    pub(super) fn claimed(&self) -> bool {
+        match self {
+            Self::Undecided { claimed } => *claimed,
+            Self::Run(_) | Self::Stop(_) => true,
+            Self::Unnamed => false,
+        }
+    }
+}
+
+/// A container of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its id.
+    pub container: String,
+    /// Which instance it is.
+    pub identity: Identity,
+    /// What it was made with.
+    pub settings: Settings,
+}
+
+/// The handle of a running [`Driver`]; the task ends when it is dropped, the container runs on.
+#[derive(Debug)]
+pub struct Task {
+    wanted: watch::Sender<Wanted>,
+    nudge: Arc<Notify>,
+    abort: AbortHandle,
+}
+
+impl Task {
+    /// Begins the task of an instance that was ordered and has no container.
+    pub fn ordered(
+        shared: &Arc<Shared>,
+        ordered: Arc<Ordered>,
+        ended: impl FnOnce(InstanceId) + Send + 'static,
+    ) -> Self {
+        let shared = shared.clone();
+        let order = ordered.clone();
+        let make = move |wanted, nudge| {
+            let spec = &order.spec;
+            let start_timeout = Duration::from_secs(spec.start_timeout_secs.into());
+            Driver {
+                shared,
+                identity: Identity {
+                    instance: spec.instance.clone(),
+                    app: spec.app.clone(),
+                    release: spec.release,
+                    epoch: order.epoch,
+                },
+                port: None,
+                memory_mb: spec.resources.memory_mb,
+                cpu_millis: spec.resources.cpu_millis,
+                health: spec.health.clone(),
+                container: None,
+                wanted,
+                nudge,
+                life: Life::ordered(start_timeout, spec.health.clone(), Now::read()),
+            }
+        };
+        Self::begin(Wanted::Run(ordered), make, ended)
+    }
+
+    /// Begins the task of an instance whose container was found.
+    pub async fn found(
+        shared: &Arc<Shared>,
+        found: Found,
+        wanted: Wanted,
+        ended: impl FnOnce(InstanceId) + Send + 'static,
+    ) -> Result<Self, EngineError> {
+        let observed = inspect(shared, &found.container).await?;
+        let shared = shared.clone();
+        let make = move |wanted, nudge| {
+            let Found { container, identity, settings } = found;
+            let remembered = shared.memory.read(|memory| memory.get(&identity.instance).cloned());
+            let life = Life::found(
+                Duration::from_secs(settings.start_timeout_secs.into()),
+                settings.health.clone(),
+                observed,
+                remembered.as_ref().map(|remembered| remembered.started_at.as_str()),
+                remembered.as_ref().map_or(0, |remembered| remembered.restarts),
+                Now::read(),
+            );
+            Driver {
+                shared,
+                identity,
+                port: Some(settings.port),
+                memory_mb: settings.memory_mb,
+                cpu_millis: settings.cpu_millis,
+                health: settings.health,
+                container: Some(container),
+                wanted,
+                nudge,
+                life,
+            }
+        };
+        Ok(Self::begin(wanted, make, ended))
+    }
+
+    fn begin(
+        wanted: Wanted,
+        make: impl FnOnce(watch::Receiver<Wanted>, Arc<Notify>) -> Driver,
+        ended: impl FnOnce(InstanceId) + Send + 'static,
+    ) -> Self {
+        let (wanted, orders) = watch::channel(wanted);
+        let nudge = Arc::new(Notify::new());
+        let driver = make(orders, nudge.clone());
+        // The first report of an instance is there before the task has its turn.
+        driver.publish();
+        let task = tokio::spawn(async move {
+            let instance = driver.identity.instance.clone();
+            driver.run().await;
+            ended(instance);
+        });
+        Self { wanted, nudge, abort: task.abort_handle() }
+    }
+
+    /// The orders in force say this now.
+    pub fn set(&self, wanted: Wanted) {
+        self.wanted.send_if_modified(|now| {
+            let differs = *now != wanted;
+            *now = wanted;
+            differs
+        });
+    }
+
+    /// Something may have happened to the container.
+    pub fn nudge(&self) {
+        self.nudge.notify_one();
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.abort.abort();
+    }
+}

@@ -1,0 +1,239 @@
+//! From a package to a verdict.
+
+mod support;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use axum::{Json, Router};
+use dinp_common::api::unix_millis;
+use dinp_common::problem::Problem;
+use futures_util::stream;
+use http::StatusCode;
+use serde_json::{Value, json};
+use support::World;
+use tokio::net::TcpListener;
+
+/// A dashboard with one app, one build and one deployment that goes its way a step at each look.
+#[derive(Clone)]
+struct Dash {
+    url: String,
+    states: &'static [&'static str],
+    build: &'static str,
+    looks: Arc<AtomicUsize>,
+    app: Arc<Mutex<Option<Value>>>,
+    package: Arc<Mutex<Bytes>>,
+    asked: Arc<Mutex<Value>>,
+}
+
+impl Dash {
+    fn deployment(&self) -> Value {
+        let look = self.looks.fetch_add(1, Ordering::SeqCst);
+        let state = self.states[look.min(self.states.len() - 1)];
+        let reason = if state == "rolled_back" { "instance deadbeef ended with exit code 1" } else { "" };
+        json!({"id": 7, "app": "hello", "release_id": 12, "release_number": 2, "state": state, "reason": reason,
+            "created_by": "anna", "created_at": unix_millis()})
+    }
+
+    fn build(&self, status: &str) -> Value {
+        json!({"id": 3, "app": "hello", "version": "v1", "runtime": "python", "created_by": "anna", "builder": "control",
+            "status": status, "stage": "image", "reason": if status == "failed" { "pip: no such package" } else { "" },
+            "started_at": unix_millis()})
+    }
+
+    fn view(&self, instances: &Value) -> Value {
+        json!({"name": "hello", "owner": "anna", "state": "started", "instances": instances, "urls": [self.url],
+            "created_at": unix_millis()})
+    }
+}
+
+async fn world(build: &'static str, states: &'static [&'static str], exists: bool) -> (World, Dash) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let dash = Dash {
+        url,
+        states,
+        build,
+        looks: Arc::default(),
+        app: Arc::default(),
+        package: Arc::default(),
+        asked: Arc::default(),
+    };
+    if exists {
+        *dash.app.lock().unwrap() = Some(dash.view(&json!(2)));
+    }
+    let endpoints = Router::new()
+        .route("/", any(async || "hello"))
+        .route("/v1/apps", post(create))
+        .route("/v1/apps/hello", get(show))
+        .route("/v1/apps/hello/deployments", post(deploy))
+        .route("/v1/apps/hello/rollback", post(deploy))
+        .route("/v1/apps/hello/env", any(env))
+        .route("/v1/apps/hello/instances", get(instances))
+        .route("/v1/deployments/7", get(async |State(dash): State<Dash>| Json(dash.deployment())))
+        .route("/v1/builds", get(async || Json(json!({"items": []}))).post(upload))
+        .route("/v1/builds/3", get(async |State(dash): State<Dash>| Json(dash.build(dash.build))))
+        .route("/v1/builds/3/log", get(log))
+        .route("/v1/runtimes", get(runtimes))
+        .with_state(dash.clone());
+    (World::at(listener, endpoints), dash)
+}
+
+async fn show(State(dash): State<Dash>) -> Response {
+    match &*dash.app.lock().unwrap() {
+        Some(app) => Json(app.clone()).into_response(),
+        None => Problem::not_found("app hello does not exist").into_response(),
+    }
+}
+
+async fn create(State(dash): State<Dash>, Json(body): Json<Value>) -> impl IntoResponse {
+    let view = dash.view(&body["instances"]);
+    *dash.app.lock().unwrap() = Some(view.clone());
+    (StatusCode::CREATED, Json(view))
+}
+
+async fn upload(State(dash): State<Dash>, body: Bytes) -> impl IntoResponse {
+    *dash.package.lock().unwrap() = body;
+    (StatusCode::ACCEPTED, Json(dash.build("running")))
+}
+
+async fn log() -> Body {
+    let pieces = ["step 1 of 2\n", "step 2 ", "of 2\n"].map(|piece| Ok::<_, std::io::Error>(Bytes::from_static(piece.as_bytes())));
+    Body::from_stream(stream::iter(pieces))
+}
+
+async fn deploy(State(dash): State<Dash>, Json(body): Json<Value>) -> impl IntoResponse {
+    *dash.asked.lock().unwrap() = body;
+    (StatusCode::CREATED, Json(dash.deployment()))
+}
+
+async fn env(State(dash): State<Dash>, Json(body): Json<Value>) -> impl IntoResponse {
+    let deployment = if body["deploy"] == json!(true) { dash.deployment() } else { Value::Null };
+    *dash.asked.lock().unwrap() = body;
+    Json(json!({"version": 5, "names": ["A"], "deployment": deployment}))
+}
+
+async fn instances(State(dash): State<Dash>, Query(_): Query<Value>) -> impl IntoResponse {
+    let instance = |id: &str, release: u64, state: &str| {
+        json!({"instance": id, "app": "hello", "release": release, "node": "node1", "state": state, "routed": state == "ready",
+            "since": 0, "restarts": 0, "node_condition": "ready"})
+    };
+    let ready = if dash.looks.load(Ordering::SeqCst) > 2 { "ready" } else { "starting" };
+    Json(json!({"items": [instance("deadbeef00000001", 12, ready), instance("deadbeef00000002", 11, "ready")]}))
+}
+
+async fn runtimes() -> impl IntoResponse {
+    let runtime = |name: &str, what: &str| json!({"name": name, "description": what});
+    Json(json!({"items": [runtime("binary", "one static executable"), runtime("python", "a WSGI application")]}))
+}
+
+const GOOD: &[&str] = &["pending", "rolling", "rolling", "verifying", "succeeded"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_line_deploys() {
+    let (world, dash) = world("succeeded", GOOD, false).await;
+    let package = world.file("app.tar.gz", &[7; 200_000]);
+    let args = ["deploy", package.to_str().unwrap(), "--app", "hello", "--runtime", "python", "--instances", "2", "--health", "/health"];
+    let ended = world.dinp(&args).await;
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let (first, second) = ended.stdout.split_once('\n').unwrap();
+    assert_eq!(first, "hello release 2 is deployed (2 instances)");
+    assert!(second.starts_with(&format!("{}  first answer after ", dash.url)), "{second}");
+    assert_eq!(
+        ended.stderr,
+        "created app hello\n\
+         build 3 of hello with runtime python\n\
+         step 1 of 2\nstep 2 of 2\n\
+         hello release 2: waiting to begin, 0/2 ready, 1 of other releases left\n\
+         hello release 2: rolling, 0/2 ready, 1 of other releases left\n\
+         hello release 2: rolling, 1/2 ready, 1 of other releases left\n\
+         hello release 2: watching the new release, 1/2 ready, 1 of other releases left\n"
+    );
+    assert_eq!(dash.package.lock().unwrap().len(), 200_000);
+    assert!(world.requests().contains(&"POST /v1/builds?app=hello&runtime=python&package=app.tar.gz".to_owned()));
+    let asked = dash.asked.lock().unwrap().clone();
+    assert_eq!((&asked["build"], &asked["instances"], &asked["health"]["path"]), (&json!(3), &json!(2), &json!("/health")));
+    assert!(asked.get("image").is_none() && asked.get("memory_mb").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_learn_how_long_it_took() {
+    let (world, dash) = world("succeeded", GOOD, true).await;
+    let image = "control:5000/web/hello:v2";
+    let args = ["deploy", "--image", image, "--app", "hello", "-o", "json", "-q", "--", "run", "--fast"];
+    let ended = world.dinp(&args).await;
+    assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
+    let document: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!((&document["state"], &document["release_number"]), (&json!("succeeded"), &json!(2)));
+    assert!(document["first_answer_ms"].as_u64().unwrap() > 0);
+    assert_eq!(dash.asked.lock().unwrap()["command"], json!(["run", "--fast"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_servers_verdict_is_the_exit_code() {
+    let bad: &[(&'static [&str], i32, &str)] = &[
+        (&["rolling", "rolling_back", "rolled_back"], 4, "release 2 of hello did not come up and was taken back: instance deadbeef ended with exit code 1"),
+        (&["pending", "cancelled"], 4, "deployment 7 of hello was cancelled"),
+        (&["pending", "superseded"], 4, "deployment 7 of hello was overtaken by a newer one"),
+    ];
+    for (states, code, sentence) in bad {
+        let (world, _) = world("succeeded", states, true).await;
+        let ended = world.dinp(&["app", "rollback", "hello"]).await;
+        assert_eq!((ended.code, ended.stdout.as_str()), (*code, ""));
+        assert!(ended.stderr.contains(&format!("error: {sentence}")), "{}", ended.stderr);
+    }
+    let (world, _) = world("succeeded", &["pending"], true).await;
+    let ended = world.dinp(&["app", "rollback", "hello", "--no-wait"]).await;
+    assert_eq!((ended.code, ended.stdout.as_str()), (0, "deployment 7 of hello release 2 is pending\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_fails_deploys_nothing() {
+    let (world, _) = world("failed", GOOD, true).await;
+    let package = world.file("app.tar.gz", b"package");
+    let ended = world.dinp(&["deploy", package.to_str().unwrap(), "--app", "hello", "--runtime", "python"]).await;
+    assert_eq!(ended.code, 4);
+    assert!(ended.stderr.contains("step 2 of 2\nerror: build 3 of hello failed: pip: no such package\n next: `dinp build log 3`"), "{}", ended.stderr);
+    assert!(!world.requests().iter().any(|request| request.contains("deployments")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runtime_that_cannot_be_told_is_asked_for_before_anything_is_made() {
+    let (world, dash) = world("succeeded", GOOD, false).await;
+    let package = world.file("app.tar.gz", b"package");
+    let ended = world.dinp(&["deploy", package.to_str().unwrap(), "--app", "hello"]).await;
+    assert_eq!(ended.code, 64);
+    assert_eq!(
+        ended.stderr,
+        "error: the runtime of app.tar.gz cannot be told from the file\n next: name it with --runtime:\n    \
+         binary: one static executable\n    python: a WSGI application\n"
+    );
+    assert!(dash.app.lock().unwrap().is_none());
+    let binary = world.file("server", b"\x7fELF...");
+    let ended = world.dinp(&["deploy", binary.to_str().unwrap(), "--app", "hello"]).await;
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert!(world.requests().iter().any(|request| request.contains("runtime=binary")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn environment_comes_from_arguments_files_and_standard_input_and_is_never_shown() {
+    let (world, dash) = world("succeeded", GOOD, true).await;
+    let file = world.file("cert", b"from file\n");
+    let from_file = format!("B=@{}", file.display());
+    let args = ["app", "env", "hello", "set", "A=from argument", &from_file, "C=-", "--no-deploy"];
+    let env = [("DINP_SERVER", world.url.as_str()), ("DINP_TOKEN", support::TOKEN)];
+    let ended = world.run(&args, &env, "from input\n").await;
+    assert_eq!((ended.code, ended.stdout.as_str()), (0, "environment of hello is now version 5\n"));
+    assert_eq!(
+        *dash.asked.lock().unwrap(),
+        json!({"set": {"A": "from argument", "B": "from file", "C": "from input"}, "unset": [], "deploy": false})
+    );
+    let ended = world.dinp(&["app", "env", "hello", "unset", "A", "--wait"]).await;
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert!(ended.stdout.starts_with("hello release 2 is deployed"), "{}", ended.stdout);
+    assert!(ended.stderr.starts_with("environment of hello is now version 5\n"));
+}

@@ -1,0 +1,55 @@
+//! Output of instances, as people and programs get it.
+
+mod support;
+
+use axum::body::{Body, Bytes};
+use axum::routing::get;
+use axum::{Json, Router};
+use futures_util::stream;
+use serde_json::json;
+use support::World;
+
+const LINES: &str = "{\"at\":0,\"instance\":\"deadbeef00000001\",\"stream\":\"stdout\",\"text\":\"one\"}\n\
+{\"at\":1000,\"instance\":\"cafecafe00000001\",\"stream\":\"stderr\",\"text\":\"two \u{e4}\"}\n";
+
+async fn world() -> World {
+    // Cut at any byte, as networks do.
+    let logs = async || {
+        let bytes = LINES.as_bytes().chunks(7).map(|chunk| Ok::<_, std::io::Error>(Bytes::from_static(chunk)));
+        Body::from_stream(stream::iter(bytes.collect::<Vec<_>>()))
+    };
+    let instance = |id: &str| {
+        json!({"instance": id, "app": "hello", "release": 1, "node": "node1", "state": "ready", "routed": true, "since": 0,
+            "restarts": 0, "node_condition": "ready"})
+    };
+    let instances = json!({"items": [instance("deadbeef00000001"), instance("deadbeef00000002"), instance("cafecafe00000001")]});
+    let endpoints = Router::new()
+        .route("/v1/apps/hello/logs", get(logs))
+        .route("/v1/apps/hello/instances", get(async move || Json(instances)));
+    World::new(endpoints).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_bear_their_instance() {
+    let world = world().await;
+    let ended = world.dinp(&["logs", "hello", "-f", "--tail", "5"]).await;
+    assert_eq!((ended.code, ended.stdout.as_str()), (0, "deadbeef one\ncafecafe two \u{e4}\n"), "{}", ended.stderr);
+    assert_eq!(world.requests(), ["GET /v1/apps/hello/logs?tail=5&follow=true"]);
+    let ended = world.dinp(&["logs", "hello", "-t"]).await;
+    assert!(ended.stdout.starts_with("1970-01-01 00:00:00 UTC deadbeef one\n"), "{}", ended.stdout);
+    let ended = world.dinp(&["logs", "hello", "-o", "json"]).await;
+    assert_eq!(ended.stdout, LINES);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_is_named_by_its_first_digits() {
+    let world = world().await;
+    let ended = world.dinp(&["logs", "hello", "-i", "cafecafe"]).await;
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert_eq!(world.requests().last().unwrap(), "GET /v1/apps/hello/logs?instance=cafecafe00000001&tail=100&follow=false");
+    for (text, sentence) in [("beef", "hello has no instance beef"), ("deadbeef", "hello has several instances that begin with deadbeef")] {
+        let ended = world.dinp(&["logs", "hello", "-i", text]).await;
+        assert_eq!(ended.code, 65);
+        assert!(ended.stderr.starts_with(&format!("error: {sentence}\n")), "{}", ended.stderr);
+    }
+}

@@ -1,0 +1,232 @@
+//! Builds: packages handed on to the builder as they arrive, records and logs read from MySQL.
+
+use crate::backend::{self, BUILDER, LIMIT};
+use crate::{Caller, Dash, invalid, refuse};
+use axum::body::Body;
+use bytes::Bytes;
+use dinp_common::api::Page;
+use dinp_common::api::builder::{BuildView, RuntimeView};
+use dinp_common::error::ErrorChain;
+use dinp_common::model::{AppName, InvalidValue, RuntimeName};
+use dinp_common::problem::Problem;
+use dinp_common::store::app::AppRow;
+use dinp_common::store::build;
+use futures_util::{Stream, TryStreamExt};
+use http::{Method, StatusCode, header};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Time from one look at a growing log to the next.
+const POLL: Duration = Duration::from_millis(300);
+/// How long the database may be away while a log is followed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the person says about a package.
+#[derive(Debug, Clone)]
+pub(crate) struct Upload {
+    /// How to make an image of it.
+    pub runtime: RuntimeName,
+    /// What to call this version.
+    pub version: Option<String>,
+    /// File name, for people.
+    pub package: String,
+    /// Size, where it is known beforehand.
+    pub length: Option<u64>,
+}
+
+/// Checks what a version is called; the rule is that of image tags.
+fn check_version(version: &str) -> Result<(), InvalidValue> {
+    let first = version.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let rest = version.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+    if first && rest && version.len() <= 64 {
+        return Ok(());
+    }
+    let rule = "it must be 1 to 64 letters, digits, dots, underscores and hyphens, and not start with a dot or hyphen";
+    Err(InvalidValue::new("version", version, rule))
+}
+
+impl Dash {
+    fn too_large(&self) -> Problem {
+        let detail = format!("the package is larger than {} MiB, which is the most that is taken here", self.config.upload_max_mb);
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail).with("field", "package")
+    }
+
+    /// Hands a package on to the builder while it arrives.
+    pub(crate) async fn upload<S, E>(
+        &self,
+        caller: &Caller,
+        row: &AppRow,
+        upload: &Upload,
+        package: S,
+    ) -> Result<BuildView, Problem>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send + 'static,
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        if let Some(version) = &upload.version {
+            check_version(version).map_err(|error| invalid("version", &error))?;
+        }
+        let max = self.config.upload_max_mb * 1024 * 1024;
+        if upload.length.is_some_and(|length| length > max) {
+            return Err(self.too_large());
+        }
+        let path = {
+            let mut query = url::form_urlencoded::Serializer::new(String::new());
+            query.append_pair("app", row.name.as_str());
+            query.append_pair("runtime", upload.runtime.as_str());
+            query.append_pair("user", caller.name());
+            query.append_pair("owner", row.team.as_deref().unwrap_or(&row.owner));
+            query.append_pair("package", &upload.package.chars().take(200).collect::<String>());
+            if let Some(version) = &upload.version {
+                query.append_pair("version", version);
+            }
+            format!("/v1/builds?{}", query.finish())
+        };
+        // What went wrong on the person's side is told apart from what the builder says.
+        let (seen, over, broken) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let counted = {
+            let (seen, over, broken) = (seen.clone(), over.clone(), broken.clone());
+            package
+                .map_err(move |error| {
+                    broken.store(true, Ordering::Relaxed);
+                    std::io::Error::other(error)
+                })
+                .and_then(move |chunk| {
+                    let total = seen.fetch_add(chunk.len() as u64, Ordering::Relaxed) + chunk.len() as u64;
+                    let too_large = total > max;
+                    over.fetch_or(too_large, Ordering::Relaxed);
+                    std::future::ready(if too_large { Err(std::io::Error::other("the package is too large")) } else { Ok(chunk) })
+                })
+        };
+        let mut request = self.builder.request(Method::POST, &path).map_err(|error| backend::problem(error, &BUILDER))?;
+        request = request.header(header::CONTENT_TYPE, "application/octet-stream");
+        if let Some(length) = upload.length {
+            request = request.header(header::CONTENT_LENGTH, length);
+        }
+        let answer = backend::head(request.body(reqwest::Body::wrap_stream(counted)), None, &BUILDER).await;
+        if over.load(Ordering::Relaxed) {
+            return Err(self.too_large());
+        }
+        if broken.load(Ordering::Relaxed) {
+            return Err(Problem::bad_request("upload-incomplete", "the package did not arrive whole"));
+        }
+        let response = answer?;
+        let view = response.json::<BuildView>().await.map_err(|error| Problem::internal(&error))?;
+        self.record_done(caller, "build.begin", &crate::apps::object(&row.name)).await;
+        Ok(view)
+    }
+
+    /// Asks the builder to end a build.
+    pub(crate) async fn cancel_build(&self, caller: &Caller, view: &BuildView) -> Result<BuildView, Problem> {
+        if view.status.is_final() {
+            let detail = format!("build {} has ended: it is {}", view.id, view.status.as_str());
+            return Err(Problem::conflict("has-ended", detail));
+        }
+        let path = format!("/v1/builds/{}", view.id);
+        self.builder.delete::<()>(&path, LIMIT).await.map_err(|error| backend::problem(error, &BUILDER))?;
+        self.record_done(caller, "build.cancel", &crate::apps::object(&view.app)).await;
+        let now = build::get(&mut self.conn().await?, view.id).await?;
+        Ok(now.unwrap_or_else(|| view.clone()))
+    }
+
+    /// The builds that the caller sees, newest first.
+    pub(crate) async fn builds(
+        &self,
+        caller: &Caller,
+        app: Option<&AppName>,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<BuildView>, Problem> {
+        Ok(build::list_visible(&mut self.conn().await?, caller.visible(), app, before, limit).await?)
+    }
+
+    /// The builder's runtimes.
+    pub(crate) async fn runtimes(&self) -> Result<Page<RuntimeView>, Problem> {
+        self.builder.get("/v1/runtimes", LIMIT).await.map_err(|error| backend::problem(error, &BUILDER))
+    }
+
+    /// A runtime's name that the builder may know; the builder has the last word.
+    pub(crate) fn check_runtime(name: &str) -> Result<RuntimeName, Problem> {
+        if name.is_empty() {
+            return Err(refuse("runtime", "invalid-value", "name the runtime that makes an image of the package"));
+        }
+        name.parse().map_err(|error: InvalidValue| invalid("runtime", &error))
+    }
+
+    /// The log of a build from a piece on; followed, it ends when the build does.
+    pub(crate) fn build_log(self: &Arc<Self>, id: u64, from: u32, follow: bool) -> Body {
+        let tail = Tail { dash: self.clone(), id, next: from, follow, ready: VecDeque::new(), ended: false };
+        let stream = futures_util::stream::try_unfold(tail, |mut tail| async move {
+            let piece = tail.piece().await?;
+            Ok::<_, std::io::Error>(piece.map(|piece| (Bytes::from(piece), tail)))
+        });
+        Body::from_stream(stream)
+    }
+}
+
+/// A log that is being read.
+struct Tail {
+    dash: Arc<Dash>,
+    id: u64,
+    next: u32,
+    follow: bool,
+    ready: VecDeque<(u32, String)>,
+    ended: bool,
+}
+
+impl Tail {
+    /// The next piece; none at the end.
+    async fn piece(&mut self) -> std::io::Result<Option<String>> {
+        let mut failing_since: Option<Instant> = None;
+        loop {
+            if let Some((seq, text)) = self.ready.pop_front() {
+                self.next = seq + 1;
+                return Ok(Some(text));
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            match self.look().await {
+                Ok(()) if !self.ready.is_empty() || self.ended => continue,
+                Ok(()) => failing_since = None,
+                Err(problem) => {
+                    let since = *failing_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() > PATIENCE {
+                        return Err(std::io::Error::other(problem.detail));
+                    }
+                }
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    async fn look(&mut self) -> Result<(), Problem> {
+        let mut conn = self.dash.conn().await?;
+        // The status first: a build that had ended by then writes nothing more.
+        let view = build::get(&mut conn, self.id).await?;
+        let over = view.is_none_or(|view| view.status.is_final());
+        let pieces = build::log_from(&mut conn, self.id, self.next).await.inspect_err(|error| {
+            tracing::warn!(build = self.id, error = %ErrorChain(error), "log of a build cannot be read");
+        })?;
+        self.ended = pieces.is_empty() && (over || !self.follow);
+        self.ready = pieces.into();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_image_tags() {
+        for good in ["v1", "2026-11-22", "_x", "1.0.0-rc.1"] {
+            assert!(check_version(good).is_ok(), "{good}");
+        }
+        for bad in ["", ".x", "-x", "a b", "a/b", "ä", &"x".repeat(65)] {
+            assert!(check_version(bad).is_err(), "{bad:?}");
+        }
+    }
+}
