@@ -4,7 +4,7 @@
 //! the disk before they are. Orders of the disk are carried out when no server has given any for a while.
 
 use crate::container::Identity;
-use crate::instance::{Found, Ordered, Task, Wanted};
+use crate::instance::{Died, Found, Ordered, Task, Wanted};
 use crate::ledger::Ledger;
 use crate::orders::{OrderBook, Refusal};
 use crate::shared::Shared;
@@ -29,8 +29,8 @@ const READ_AT_ONCE: usize = 16;
 pub enum Message {
     /// All containers of ours.
     Listed(Vec<Found>),
-    /// Something happened to the container of an instance.
-    Touched(InstanceId),
+    /// Something happened to the container of an instance, perhaps its end.
+    Touched(InstanceId, Option<Died>),
     /// A server answered with orders; the version is sent back if they were accepted.
     Orders(Box<Orders>, oneshot::Sender<Option<Version>>),
     /// The task of an instance has ended.
@@ -83,9 +83,9 @@ impl Node {
     async fn take(&mut self, message: Message) {
         match message {
             Message::Listed(found) => self.listed(found).await,
-            Message::Touched(instance) => {
+            Message::Touched(instance, died) => {
                 if let Some(task) = self.tasks.get(&instance) {
-                    task.nudge();
+                    task.nudge(died);
                 }
             }
             Message::Orders(orders, answer) => {
@@ -107,7 +107,7 @@ impl Node {
 
     async fn listed(&mut self, found: Vec<Found>) {
         for task in self.tasks.values() {
-            task.nudge();
+            task.nudge(None);
         }
         let present: BTreeSet<InstanceId> = found.iter().map(|found| found.identity.instance.clone()).collect();
         let fresh: Vec<_> = found.into_iter().filter(|f| !self.tasks.contains_key(&f.identity.instance)).collect();

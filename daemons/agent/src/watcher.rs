@@ -4,7 +4,7 @@
 
 use crate::container::{CLUSTER, INSTANCE, recognise};
 use crate::docker::{EngineError, failed};
-use crate::instance::Found;
+use crate::instance::{Died, Found};
 use crate::network::{self, NetworkError};
 use crate::node::Message;
 use crate::shared::Shared;
@@ -86,7 +86,7 @@ async fn session(
             event = events.next() => match event {
                 Some(Ok(event)) => {
                     if let Some(instance) = instance_of(&event) {
-                        send(node, Message::Touched(instance)).await;
+                        send(node, Message::Touched(instance, death(&event))).await;
                     }
                 }
                 Some(Err(error)) => return Err(failed(EVENTS, error)),
@@ -132,6 +132,11 @@ fn instance_of(event: &EventMessage) -> Option<dinp_common::model::InstanceId> {
     event.actor.as_ref()?.attributes.as_ref()?.get(INSTANCE)?.parse().ok()
 }
 
+fn death(event: &EventMessage) -> Option<Died> {
+    let code = event.actor.as_ref()?.attributes.as_ref()?.get("exitCode")?.parse().ok()?;
+    (event.action.as_deref() == Some("die")).then_some(Died { at_nanos: event.time_nano?, code })
+}
+
 async fn list(shared: &Shared) -> Result<Vec<Found>, EngineError> {
     let cluster = &shared.bundle.cluster;
     let options = ListContainersOptions {
@@ -170,6 +175,12 @@ mod tests {
         };
         assert_eq!(instance_of(&event(attributes)).unwrap().as_str(), "00000000000000aa");
         assert_eq!(instance_of(&event(HashMap::new())), None);
+        let die = EventMessage {
+            action: Some("die".into()),
+            time_nano: Some(7),
+            ..event(HashMap::from([("exitCode".to_owned(), "137".to_owned())]))
+        };
+        assert_eq!(death(&die), Some(Died { at_nanos: 7, code: 137 }));
         assert_eq!(filter("c1", 5).filters.unwrap()["label"], ["dinp.cluster=c1"]);
     }
 }

@@ -212,7 +212,9 @@ fn invalid(field: &'static str, error: dinp_common::model::InvalidValue) -> Prob
 async fn refuse_taken(service: &Service, image: &ImageRef, version: &str) -> Result<(), Problem> {
     match service.registry.digest(image).await {
         Ok(Some(_)) => {
-            let detail = format!("version \"{version}\" exists already: {image} is in the registry, and versions are never changed");
+            let detail = format!(
+                "version \"{version}\" exists already: {image} is in the registry, and versions are never changed"
+            );
             Err(Problem::conflict("version-exists", detail).with("image", image.to_string()))
         }
         Ok(None) => Ok(()),
@@ -225,7 +227,10 @@ async fn refuse_taken(service: &Service, image: &ImageRef, version: &str) -> Res
 }
 
 fn taken(query: &BuildQuery, version: &str) -> Problem {
-    let detail = format!("version \"{version}\" of app {} exists already or is being built, and versions are never changed", query.app);
+    let detail = format!(
+        "version \"{version}\" of app {} exists already or is being built, and versions are never changed",
+        query.app
+    );
     Problem::conflict("version-exists", detail)
 }
 

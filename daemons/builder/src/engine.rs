@@ -4,8 +4,8 @@ use crate::config::BuildConfig;
 use bollard::errors::Error as DockerError;
 use bollard::models::ProgressDetail;
 use bollard::query_parameters::{
-    BuildImageOptionsBuilder, ListImagesOptionsBuilder, PruneImagesOptionsBuilder, PushImageOptionsBuilder,
-    RemoveImageOptionsBuilder, TagImageOptionsBuilder,
+    BuildImageOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder, PruneImagesOptionsBuilder,
+    PushImageOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
 };
 use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker, auth::DockerCredentials, body_try_stream};
 use bytes::Bytes;
@@ -21,6 +21,8 @@ use std::time::Duration;
 
 /// How long the Engine may take for what takes no time.
 const QUICK: Duration = Duration::from_secs(20);
+/// From one try to clean up to the next.
+const CLEAN_AGAIN: Duration = Duration::from_millis(200);
 const CPU_PERIOD: u64 = 100_000;
 
 /// What went wrong at the Engine.
@@ -183,10 +185,17 @@ impl Engine {
         digest.ok_or_else(|| EngineError::Push("the Engine ended the push without a digest".into()))
     }
 
-    /// Removes the names of a build's image, and what is left of it and of intermediate images.
+    /// Removes the names of a build's image, and what is left of it and of intermediate images. A build that was
+    /// cut off ends a little later than its request.
     pub async fn clean(&self, id: u64) {
         self.untag(&self.scope.image(id)).await;
-        self.prune(self.scope.labels(id).iter()).await;
+        loop {
+            self.prune(&self.scope.labels(id)).await;
+            if !self.is_left(&self.scope.labels(id)).await {
+                return;
+            }
+            tokio::time::sleep(CLEAN_AGAIN).await;
+        }
     }
 
     /// Removes what builds left that were cut off: no other build may run.
@@ -203,7 +212,7 @@ impl Engine {
             }
             Err(error) => tracing::warn!(%error, "images of earlier builds cannot be listed"),
         }
-        self.prune(self.scope.labels(0)[..1].iter()).await;
+        self.prune(&self.scope.labels(0)[..1]).await;
     }
 
     /// Removes all names of the image that has this one.
@@ -218,15 +227,22 @@ impl Engine {
     }
 
     /// Removes images that have neither name nor digest, of this builder alone.
-    async fn prune(&self, labels: impl Iterator<Item = &(&'static str, String)>) {
-        let filters = HashMap::from([
-            ("dangling".to_owned(), vec!["true".to_owned()]),
-            ("label".to_owned(), labels.map(|(name, value)| format!("{name}={value}")).collect()),
-        ]);
+    async fn prune(&self, labels: &[(&'static str, String)]) {
+        let filters = dangling(labels);
         let options = PruneImagesOptionsBuilder::new().filters(&filters).build();
         if let Err(error) = self.docker.prune_images(Some(options)).await {
             tracing::warn!(%error, "intermediate images of a build cannot be removed");
         }
+    }
+
+    /// Whether a container or a nameless image of a build is still there.
+    async fn is_left(&self, labels: &[(&'static str, String)]) -> bool {
+        let containers = HashMap::from([("label".to_owned(), words(labels))]);
+        let containers = ListContainersOptionsBuilder::new().all(true).filters(&containers).build();
+        let images = ListImagesOptionsBuilder::new().filters(&dangling(labels)).build();
+        let containers = self.docker.list_containers(Some(containers)).await;
+        let images = self.docker.list_images(Some(images)).await;
+        matches!((containers, images), (Ok(containers), Ok(images)) if !containers.is_empty() || !images.is_empty())
     }
 
     /// The cgroup of builds in the words of the Engine's driver.
@@ -241,6 +257,14 @@ impl Engine {
     }
 }
 
+fn words(labels: &[(&'static str, String)]) -> Vec<String> {
+    labels.iter().map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+fn dangling(labels: &[(&'static str, String)]) -> HashMap<String, Vec<String>> {
+    HashMap::from([("dangling".to_owned(), vec!["true".to_owned()]), ("label".to_owned(), words(labels))])
+}
+
 /// Where systemd puts a slice: `a-b.slice` is `/a.slice/a-b.slice`.
 fn slice_path(slice: &str) -> String {
     let name = slice.strip_suffix(".slice").unwrap_or(slice);
@@ -252,8 +276,7 @@ fn slice_path(slice: &str) -> String {
 fn limited(docker: &Docker, limits: &BuildConfig, cgroup_parent: &str) -> Docker {
     let memory = u64::from(limits.memory_mb) << 20;
     let quota = u64::from(limits.cpu_millis) * CPU_PERIOD / 1000;
-    let mut query =
-        format!("&memory={memory}&memswap={memory}&cpuperiod={CPU_PERIOD}&cpuquota={quota}");
+    let mut query = format!("&memory={memory}&memswap={memory}&cpuperiod={CPU_PERIOD}&cpuquota={quota}");
     if !cgroup_parent.is_empty() {
         query += &format!("&cgroupparent={}", cgroup_parent.replace('/', "%2F"));
     }

@@ -72,14 +72,13 @@ pub async fn run(loaded: Loaded<BuilderConfig>, lifecycle: Lifecycle) -> Result<
     let password = mysql.password_for("builder")?;
     let pool = store::pool(&mysql.host, mysql.port, &mysql.database, &mysql.user_for("builder"), &password);
     let registry = Registry::new(&cluster.registry, cluster.registry.account("registry-push")?);
-    let runtimes = Runtimes::new(
-        BuilderConfig::runtimes_dir(&loaded),
-        cluster.registry.address.clone(),
-        config.base_tag.clone(),
-    );
+    let runtimes =
+        Runtimes::new(BuilderConfig::runtimes_dir(&loaded), cluster.registry.address.clone(), config.base_tag.clone());
     let name = match &config.name {
         Some(name) => name.clone(),
-        None => nix::unistd::gethostname().map_err(|error| RunError::Name(error.into()))?.to_string_lossy().into_owned(),
+        None => {
+            nix::unistd::gethostname().map_err(|error| RunError::Name(error.into()))?.to_string_lossy().into_owned()
+        }
     };
     let service = Service::new(config, name, pool, registry, runtimes);
     let spool = service.spool();

@@ -188,8 +188,10 @@ impl Runtimes {
 
     fn load(&self, name: &RuntimeName) -> Result<Runtime, RuntimeError> {
         let path = self.directory.join(format!("{name}.toml"));
-        let described: Description = toml::from_str(&read(&path)?)
-            .map_err(|error| RuntimeError::Description { path: path.clone(), problem: error.to_string().trim().into() })?;
+        let described: Description = toml::from_str(&read(&path)?).map_err(|error| RuntimeError::Description {
+            path: path.clone(),
+            problem: error.to_string().trim().into(),
+        })?;
         let template_name = described.template.unwrap_or_else(|| format!("{name}.Dockerfile"));
         if template_name.contains('/') {
             let problem = "template must be the name of a file in the same directory".into();

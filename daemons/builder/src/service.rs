@@ -25,7 +25,7 @@ const LOOK: Duration = Duration::from_secs(5);
 /// How long a look at the Engine may take.
 const LONGEST_LOOK: Duration = Duration::from_secs(30);
 /// How long builds that were stopped may take to say so.
-const LAST_WORDS: Duration = Duration::from_secs(10);
+const LAST_WORDS: Duration = Duration::from_secs(15);
 
 /// Why a build is to end early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

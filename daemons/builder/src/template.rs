@@ -74,8 +74,10 @@ impl Template {
         }
         let mut lines = self.fill(values)?.into_iter();
         let mut text: String = lines.next().map(|from| from + "\n").unwrap_or_default();
-        for (name, value) in labels {
-            text += &format!("LABEL {name}=\"{value}\"\n");
+        if !labels.is_empty() {
+            // One instruction: each makes an image, and all of a build can be told by all of the labels.
+            let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
+            text += &format!("LABEL {}\n", labels.join(" "));
         }
         lines.for_each(|line| text += &(line + "\n"));
         Ok(text)

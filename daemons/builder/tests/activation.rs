@@ -1,5 +1,7 @@
 //! The real program on a socket that it inherits, with nothing else around it there.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use dinp_common::testing::{TestDir, free_port};
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
@@ -18,7 +20,10 @@ fn config(dir: &TestDir, more: &str) {
         path("push")
     );
     write("dinp.toml", cluster);
-    write("builder.toml", format!("state_dir = \"{}\"\ndocker_socket = \"{}\"\n{more}", path("state"), path("none.sock")));
+    write(
+        "builder.toml",
+        format!("state_dir = \"{}\"\ndocker_socket = \"{}\"\n{more}", path("state"), path("none.sock")),
+    );
     std::fs::create_dir_all(dir.path().join("builder.d")).unwrap();
 }
 

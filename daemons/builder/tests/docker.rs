@@ -1,5 +1,7 @@
 //! The builder against a real Docker Engine, a real registry with accounts and a real MariaDB.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use dinp_common::api::builder::BuildStatus;
@@ -16,7 +18,8 @@ struct Container {
 
 impl Container {
     async fn run(image: &str, client: &reqwest::Client) -> Self {
-        let flags = ["run", "-d", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "-p", "127.0.0.1::8080", image];
+        let flags =
+            ["run", "-d", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "-p", "127.0.0.1::8080", image];
         let id = sh("docker", &flags);
         let address = sh("docker", &["port", &id, "8080/tcp"]);
         let url = format!("http://{}", address.lines().next().unwrap());
@@ -43,30 +46,45 @@ impl Drop for Container {
     }
 }
 
+/// What the Engine holds of an app.
+fn left_of(app: &str) -> String {
+    sh("docker", &["images", "-qa", "--filter", &format!("label=dinp.image.app={app}")])
+}
+
+/// Builds a sample, runs the image as an agent would, and stops it.
+async fn becomes_an_image_that_serves(world: &World, name: &str, runtime: &str) {
+    let id = world.begin(name, "1.0", runtime, sample(name, "1.0")).await;
+    let image = world.succeeded(id).await;
+    assert!(image.starts_with(&format!("{}/team1/{name}:1.0@sha256:", world.registry.address())), "{image}");
+    let log = world.log(id).await;
+    assert!(log.contains("COPY app/ /app/") && log.contains(&format!("done: {image}")), "{log}");
+    assert_eq!(left_of(name), "", "nothing stays in the Engine");
+
+    world.pull(&image);
+    let container = Container::run(&image, &world.client).await;
+    let greeting = container.get("/", &world.client).await;
+    assert!(greeting.starts_with("Hello from ") && greeting.contains(" 1.0 on "), "{name}: {greeting}");
+    assert_eq!(container.get("/env?name=PORT", &world.client).await, "8080\n");
+    assert_eq!(sh("docker", &["exec", &container.id, "id", "-u"]), "1000");
+    assert_eq!(sh("docker", &["exec", &container.id, "stat", "-c", "%u %a", "/app/VERSION"]), "0 644");
+    let (code, took) = container.stop();
+    assert!(code == "0" && took < Duration::from_secs(15), "{name} ended with {code} after {took:?}");
+    drop(container);
+    sh("docker", &["rmi", "-f", &image]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn samples_become_images_that_serve() {
-    let world = World::start(&["base-binary", "base-python"]).await;
-    for (name, runtime) in [("hello-python", "python"), ("web-binary", "binary"), ("tree-binary", "binary")] {
-        let id = world.begin(name, "1.0", runtime, sample(name, "1.0")).await;
-        let image = world.succeeded(id).await;
-        assert!(image.starts_with(&format!("{}/team1/{name}:1.0@sha256:", world.registry.address())), "{image}");
-        let log = world.log(id).await;
-        assert!(log.contains("COPY app/ /app/") && log.contains(&format!("done: {image}")), "{log}");
-        assert_eq!(sh("docker", &["images", "-qa", "--filter", &format!("label=dinp.image.app={name}")]), "", "nothing stays in the Engine");
+async fn the_python_sample_serves() {
+    let world = World::start(&["base-python"]).await;
+    becomes_an_image_that_serves(&world, "hello-python", "python").await;
+}
 
-        world.pull(&image);
-        let container = Container::run(&image, &world.client).await;
-        let greeting = container.get("/", &world.client).await;
-        assert!(greeting.starts_with("Hello from ") && greeting.contains(" 1.0 on "), "{name}: {greeting}");
-        assert_eq!(container.get("/env?name=PORT", &world.client).await, "8080\n");
-        assert_eq!(sh("docker", &["exec", &container.id, "id", "-u"]), "1000");
-        assert_eq!(sh("docker", &["exec", &container.id, "stat", "-c", "%u %a", "/app/VERSION"]), "0 644");
-        let (code, took) = container.stop();
-        assert!(code == "0" && took < Duration::from_secs(10), "{name} ended with {code} after {took:?}");
-        drop(container);
-        sh("docker", &["rmi", "-f", &image]);
+#[tokio::test(flavor = "multi_thread")]
+async fn the_binary_samples_serve() {
+    let world = World::start(&["base-binary"]).await;
+    for name in ["web-binary", "tree-binary"] {
+        becomes_an_image_that_serves(&world, name, "binary").await;
     }
-
     // One executable alone is a package too, and nobody has to think of a version.
     let executable = support::root().join("target/samples/release/dinp-sample-web");
     let query = [("app", "single"), ("runtime", "binary"), ("user", "ann"), ("owner", "team1")];
@@ -84,18 +102,19 @@ async fn what_failed_is_failed_and_what_is_refused_leaves_nothing() {
 
     // The exit reason is that of the build; that a push would have worked changes nothing.
     world.runtime("failing", "RUN echo before && exit 3");
-    let id = world.begin("web", "v1", "failing", package()).await;
+    let id = world.begin("failing-app", "v1", "failing", package()).await;
     let build = world.ended(id).await;
     assert_eq!(build.status, BuildStatus::Failed);
     assert!(build.reason.contains("exit 3") && build.reason.contains("non-zero code: 3"), "{}", build.reason);
-    assert!(build.image.is_none() && world.tags("team1/web").await.is_empty());
-    let left = sh("docker", &["images", "-qa", "--filter", "label=dinp.image.app=web"]);
-    assert_eq!(left, "", "intermediate images are removed");
+    assert!(build.image.is_none() && world.tags("team1/failing-app").await.is_empty());
+    assert_eq!(left_of("failing-app"), "", "intermediate images are removed");
     let log = world.log(id).await;
     assert!(log.contains("before") && log.contains("failed: the build failed"), "{log}");
 
     // A version that failed can be built; one that was built cannot again.
     world.runtime("plain", "COPY app/ {{app_dir}}/");
+    let id = world.begin("failing-app", "v1", "plain", package()).await;
+    world.succeeded(id).await;
     let id = world.begin("web", "v1", "plain", package()).await;
     world.succeeded(id).await;
     let query = [("app", "web"), ("version", "v1"), ("runtime", "plain"), ("owner", "team1")];
@@ -110,8 +129,16 @@ async fn what_failed_is_failed_and_what_is_refused_leaves_nothing() {
 
     // What nobody may say in a name.
     for (name, value) in [
-        ("app", "web;reboot"), ("app", "$(id)"), ("version", "v1 --pull"), ("version", "`id`"), ("version", "v\nRUN id"),
-        ("owner", "../dinp"), ("owner", "Team 1"), ("owner", "dinp"), ("runtime", "../../x"), ("runtime", "cobol"),
+        ("app", "web;reboot"),
+        ("app", "$(id)"),
+        ("version", "v1 --pull"),
+        ("version", "`id`"),
+        ("version", "v\nRUN id"),
+        ("owner", "../dinp"),
+        ("owner", "Team 1"),
+        ("owner", "dinp"),
+        ("runtime", "../../x"),
+        ("runtime", "cobol"),
     ] {
         let mut query = vec![("app", "web"), ("version", "v9"), ("runtime", "plain"), ("owner", "team1")];
         query.iter_mut().find(|(key, _)| *key == name).unwrap().1 = value;
@@ -154,7 +181,7 @@ async fn what_failed_is_failed_and_what_is_refused_leaves_nothing() {
     let build = world.ended(id).await;
     assert_eq!(build.status, BuildStatus::Failed);
     assert!(build.reason.contains("refused"), "{}", build.reason);
-    world.registry.resume();
+    world.registry.resume().await;
     world.mysql.stop();
     let (status, body) = world.upload(&query, package()).await;
     assert_eq!((status, body["type"].as_str()), (503, Some("urn:dinp:database-unavailable")), "{body}");
@@ -173,12 +200,14 @@ async fn the_log_is_seen_while_it_grows_and_builds_can_be_stopped() {
     let package = || tar_gz(&[("app", "#!/bin/sh\n")]);
     world.runtime("slow", "RUN echo first && sleep 60 && echo second");
 
-    let id = world.begin("web", "v1", "slow", package()).await;
+    let id = world.begin("stopped-app", "v1", "slow", package()).await;
     let is_seen = async || world.log(id).await.lines().any(|line| line == "first").then_some(());
     eventually("the first line shows", is_seen).await;
     let build = world.build(id).await;
     assert_eq!((build.status, build.stage.as_str()), (BuildStatus::Running, "building"));
-    let (status, body) = world.upload(&[("app", "web"), ("version", "v1"), ("runtime", "slow"), ("owner", "team1")], package()).await;
+    let (status, body) = world
+        .upload(&[("app", "stopped-app"), ("version", "v1"), ("runtime", "slow"), ("owner", "team1")], package())
+        .await;
     assert_eq!(status, 409, "{body}");
 
     let path = format!("/v1/builds/{id}");
@@ -186,23 +215,26 @@ async fn the_log_is_seen_while_it_grows_and_builds_can_be_stopped() {
     assert_eq!(cancel().await, 204);
     assert_eq!(world.build(id).await.status, BuildStatus::Cancelled);
     assert!(world.log(id).await.ends_with("cancelled\n"));
+    assert_eq!(left_of("stopped-app"), "", "a cancelled build leaves nothing");
     assert_eq!(cancel().await, 409);
     let none = world.request(reqwest::Method::DELETE, "/v1/builds/999").send().await.unwrap();
     assert_eq!(none.status(), 404);
-    let running = async || sh("docker", &["ps", "-q", "--filter", "label=dinp.image.app=web"]).is_empty().then_some(());
+    let running =
+        async || sh("docker", &["ps", "-q", "--filter", "label=dinp.image.app=stopped-app"]).is_empty().then_some(());
     eventually("its container is gone", running).await;
 
     // A clean stop gives builds their time, and then tells.
-    let id = world.begin("web", "v2", "slow", package()).await;
+    let id = world.begin("stopped-app", "v2", "slow", package()).await;
     eventually("it runs", async || world.log(id).await.contains("first\n").then_some(())).await;
     world.stop_builder().await;
     let build = world.build(id).await;
     assert_eq!((build.status, build.reason.as_str()), (BuildStatus::Failed, "the builder was stopped"));
+    assert_eq!(left_of("stopped-app"), "", "nor does one that was stopped");
 
     // What was cut off without a word is told by the next one.
     let mut conn = world.pool.get_conn().await.unwrap();
     conn.query_drop(
-        "INSERT INTO build (app, version, runtime, created_by, builder) VALUES ('web', 'v3', 'slow', 'ann', 'builder1')",
+        "INSERT INTO build (app, version, runtime, created_by, builder) VALUES ('stopped-app', 'v3', 'slow', 'ann', 'builder1')",
     )
     .await
     .unwrap();

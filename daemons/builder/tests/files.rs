@@ -1,5 +1,7 @@
 //! The files of /etc/dinp: defaults as the code has them, and the Dockerfiles that the runtimes make.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use dinp_builder::config::BuilderConfig;
 use dinp_builder::runtime::Runtimes;
 use dinp_builder::template::Values;
@@ -67,9 +69,10 @@ fn broken_runtimes_are_named_and_do_not_hide_the_others() {
     let (sound, broken) = runtimes.list().unwrap();
     assert_eq!(sound.len(), 1);
     assert_eq!(sound[0].base.to_string(), "control:5000/dinp/b:bookworm");
-    let texts: Vec<String> =
-        broken.iter().map(|error| dinp_common::error::ErrorChain(error).to_string()).collect();
-    for (text, part) in texts.iter().zip(["image \"", "line 2: unknown placeholder user", "No such file", "unknown field `package`"]) {
+    let texts: Vec<String> = broken.iter().map(|error| dinp_common::error::ErrorChain(error).to_string()).collect();
+    for (text, part) in
+        texts.iter().zip(["image \"", "line 2: unknown placeholder user", "No such file", "unknown field `package`"])
+    {
         assert!(text.contains(part), "{text}");
     }
     let unknown = runtimes.get(&"cobol".parse().unwrap()).unwrap_err();

@@ -2,9 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{
-    app, build, completions, context, deploy, logs, node, operator, ps, sign, team, user,
-};
+use crate::commands::{app, build, completions, context, deploy, logs, node, operator, ps, sign, team, user};
 use crate::output::Format;
 use crate::setup::SetupCommand;
 
@@ -55,7 +53,14 @@ pub struct Global {
     #[arg(long, global = true, value_name = "NAME", env = "DINP_CONTEXT", hide_env = true)]
     pub context: Option<String>,
     /// table for people, json for programs
-    #[arg(long, short = 'o', global = true, value_name = "FORMAT", default_value = "table", hide_possible_values = true)]
+    #[arg(
+        long,
+        short = 'o',
+        global = true,
+        value_name = "FORMAT",
+        default_value = "table",
+        hide_possible_values = true
+    )]
     pub output: Format,
     /// No progress and no notes
     #[arg(long, short = 'q', global = true)]

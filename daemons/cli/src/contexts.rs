@@ -81,7 +81,11 @@ impl ContextFile {
         let text = toml::to_string(contexts)
             .map_err(|error| CliError::Other(format!("cannot write {}: {error}", self.0.display())))?;
         let dir = self.0.parent().unwrap_or(Path::new("."));
-        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| CliError::file("make", dir, error))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(|error| CliError::file("make", dir, error))?;
         write_private(&self.0, text.as_bytes())
     }
 }
@@ -111,8 +115,12 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     fn some() -> Contexts {
-        let context =
-            Context { server: "http://x:1985".into(), user: "anna".into(), token: Some("t".into()), expires_at: Some(7) };
+        let context = Context {
+            server: "http://x:1985".into(),
+            user: "anna".into(),
+            token: Some("t".into()),
+            expires_at: Some(7),
+        };
         Contexts { current: Some("dinp".into()), contexts: [("dinp".to_owned(), context)].into() }
     }
 

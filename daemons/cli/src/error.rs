@@ -205,7 +205,8 @@ fn root(error: &dyn Error) -> &dyn Error {
 fn hint_of(source: &ClientError) -> Option<String> {
     let problem = match source {
         ClientError::Transport { .. } => {
-            let hint = "check the address (`dinp context ls`) and that dinp-dash runs there (`systemctl status dinp-dash`)";
+            let hint =
+                "check the address (`dinp context ls`) and that dinp-dash runs there (`systemctl status dinp-dash`)";
             return Some(hint.into());
         }
         ClientError::Decode { .. } => {
@@ -232,7 +233,9 @@ fn told(source: &ClientError, server: &Url) -> String {
     match source {
         ClientError::Problem(problem) => problem.to_string(),
         ClientError::Transport { .. } => format!("no answer from {}", trimmed(server)),
-        ClientError::Decode { .. } => format!("{} answered with something else than a document of DINP", trimmed(server)),
+        ClientError::Decode { .. } => {
+            format!("{} answered with something else than a document of DINP", trimmed(server))
+        }
         ClientError::Url { .. } => source.to_string(),
     }
 }
@@ -258,8 +261,18 @@ mod tests {
     #[test]
     fn exit_codes_follow_the_status() {
         let table = [
-            (400, REFUSED), (401, NOT_ALLOWED), (403, NOT_ALLOWED), (404, REFUSED), (409, REFUSED), (413, REFUSED),
-            (422, REFUSED), (429, UNAVAILABLE), (500, FAILURE), (502, UNAVAILABLE), (503, UNAVAILABLE), (504, UNAVAILABLE),
+            (400, REFUSED),
+            (401, NOT_ALLOWED),
+            (403, NOT_ALLOWED),
+            (404, REFUSED),
+            (409, REFUSED),
+            (413, REFUSED),
+            (422, REFUSED),
+            (429, UNAVAILABLE),
+            (500, FAILURE),
+            (502, UNAVAILABLE),
+            (503, UNAVAILABLE),
+            (504, UNAVAILABLE),
         ];
         for (status, code) in table {
             assert_eq!(answered(status).code(), code, "{status}");

@@ -117,7 +117,10 @@ pub fn built(build: &BuildView) -> Result<(), CliError> {
         _ if reason.is_empty() => format!("build {id} of {} failed at \"{}\"", build.app, build.stage),
         _ => format!("build {id} of {} failed: {reason}", build.app),
     };
-    Err(CliError::NotDeployed { message, hint: format!("`dinp build log {id}` shows the whole log; what ran before still runs") })
+    Err(CliError::NotDeployed {
+        message,
+        hint: format!("`dinp build log {id}` shows the whole log; what ran before still runs"),
+    })
 }
 
 /// Waits until a deployment ends; `step` hears of each state.
@@ -190,9 +193,10 @@ pub fn deployed(deployment: &DeploymentView) -> Result<(), CliError> {
     let because = if deployment.reason.is_empty() { String::new() } else { format!(": {}", deployment.reason) };
     let (message, hint) = match deployment.state {
         DeploymentState::Cancelled => (format!("deployment {id} of {app} was cancelled{because}"), String::new()),
-        DeploymentState::Superseded => {
-            (format!("deployment {id} of {app} was overtaken by a newer one{because}"), format!("`dinp app show {app}` shows that one"))
-        }
+        DeploymentState::Superseded => (
+            format!("deployment {id} of {app} was overtaken by a newer one{because}"),
+            format!("`dinp app show {app}` shows that one"),
+        ),
         DeploymentState::RolledBack => (
             format!("release {release} of {app} did not come up and was taken back{because}"),
             format!("what ran before runs; `dinp logs {app}` and `dinp events {app}` show what happened"),

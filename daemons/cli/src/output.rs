@@ -147,9 +147,14 @@ impl Output {
             return Ok(());
         }
         if !stdin().is_terminal() || !stderr().is_terminal() {
-            return Err(CliError::usage(format!("{question} This cannot be taken back."), "say --yes to do it without a question"));
+            return Err(CliError::usage(
+                format!("{question} This cannot be taken back."),
+                "say --yes to do it without a question",
+            ));
         }
-        write!(stderr(), "{question} [y/N] ").and_then(|()| stderr().flush()).map_err(|error| CliError::io("ask", error))?;
+        write!(stderr(), "{question} [y/N] ")
+            .and_then(|()| stderr().flush())
+            .map_err(|error| CliError::io("ask", error))?;
         let mut answer = String::new();
         stdin().read_line(&mut answer).map_err(|error| CliError::io("read the answer", error))?;
         match answer.trim() {

@@ -28,7 +28,10 @@ impl Package {
     pub fn open(path: &Path) -> Result<Self, CliError> {
         let shown = path.display();
         let failed = |error| match path.exists() {
-            false => CliError::refused(format!("package {shown} does not exist"), "name a .tar.gz, .zip, .war or one executable file"),
+            false => CliError::refused(
+                format!("package {shown} does not exist"),
+                "name a .tar.gz, .tar, .zip or one static executable",
+            ),
             true => CliError::file("read package", path, error),
         };
         let meta = std::fs::metadata(path).map_err(failed)?;

@@ -50,7 +50,10 @@ pub fn target(global: &Global, contexts: &Contexts) -> Result<Target, CliError> 
     };
     if let Some(name) = &global.context {
         let Some(context) = contexts.contexts.get(name) else {
-            return Err(CliError::refused(format!("there is no context {name}"), "`dinp context ls` shows those that exist"));
+            return Err(CliError::refused(
+                format!("there is no context {name}"),
+                "`dinp context ls` shows those that exist",
+            ));
         };
         let target = of(name, context)?;
         return match &global.server {
@@ -63,7 +66,8 @@ pub fn target(global: &Global, contexts: &Contexts) -> Result<Target, CliError> 
     }
     if let Some(server) = &global.server {
         let server = server_url(server)?;
-        let known = contexts.contexts.iter().find(|(_, context)| server_url(&context.server).is_ok_and(|url| url == server));
+        let known =
+            contexts.contexts.iter().find(|(_, context)| server_url(&context.server).is_ok_and(|url| url == server));
         return match known {
             Some((name, context)) => of(name, context),
             None => Ok(Target { name: None, server, token: None }),
@@ -115,7 +119,8 @@ mod tests {
             token: Some(token.into()),
             expires_at: None,
         };
-        let contexts = [("a".to_owned(), context("http://a:1985", "ta")), ("b".to_owned(), context("http://b:1985", "tb"))];
+        let contexts =
+            [("a".to_owned(), context("http://a:1985", "ta")), ("b".to_owned(), context("http://b:1985", "tb"))];
         Contexts { current: Some("a".into()), contexts: contexts.into() }
     }
 
@@ -135,8 +140,11 @@ mod tests {
             assert_eq!(server_url(text).unwrap().as_str(), "http://h:1985/", "{text}");
         }
         for (bad, why) in [
-            ("https://h", "TLS is not supported yet"), ("ftp://h", "must begin with http://"), ("http://h/x", "no path"),
-            ("http://a:b@h", "no user name"), ("http://", "empty host"),
+            ("https://h", "TLS is not supported yet"),
+            ("ftp://h", "must begin with http://"),
+            ("http://h/x", "no path"),
+            ("http://a:b@h", "no user name"),
+            ("http://", "empty host"),
         ] {
             let error = server_url(bad).unwrap_err().to_string();
             assert!(error.contains(why), "{bad}: {error}");

@@ -1,5 +1,7 @@
 //! From a package to a verdict.
 
+#![allow(clippy::unwrap_used, reason = "a test ends there")]
+
 mod support;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -69,7 +71,7 @@ async fn world(build: &'static str, states: &'static [&'static str], exists: boo
     let endpoints = Router::new()
         .route("/", any(async || "hello"))
         .route("/v1/apps", post(create))
-        .route("/v1/apps/hello", get(show))
+        .route("/v1/apps/hello", get(show).delete(remove))
         .route("/v1/apps/hello/deployments", post(deploy))
         .route("/v1/apps/hello/rollback", post(deploy))
         .route("/v1/apps/hello/env", any(env))
@@ -90,8 +92,13 @@ async fn show(State(dash): State<Dash>) -> Response {
     }
 }
 
+async fn remove(State(dash): State<Dash>) -> StatusCode {
+    *dash.app.lock().unwrap() = None;
+    StatusCode::NO_CONTENT
+}
+
 async fn create(State(dash): State<Dash>, Json(body): Json<Value>) -> impl IntoResponse {
-    let view = dash.view(&body["instances"]);
+    let view = dash.view(&json!(body["instances"].as_u64().unwrap_or(1)));
     *dash.app.lock().unwrap() = Some(view.clone());
     (StatusCode::CREATED, Json(view))
 }
@@ -102,13 +109,18 @@ async fn upload(State(dash): State<Dash>, body: Bytes) -> impl IntoResponse {
 }
 
 async fn log() -> Body {
-    let pieces = ["step 1 of 2\n", "step 2 ", "of 2\n"].map(|piece| Ok::<_, std::io::Error>(Bytes::from_static(piece.as_bytes())));
+    let pieces = ["step 1 of 2\n", "step 2 ", "of 2\n"]
+        .map(|piece| Ok::<_, std::io::Error>(Bytes::from_static(piece.as_bytes())));
     Body::from_stream(stream::iter(pieces))
 }
 
-async fn deploy(State(dash): State<Dash>, Json(body): Json<Value>) -> impl IntoResponse {
+async fn deploy(State(dash): State<Dash>, Json(body): Json<Value>) -> Response {
+    if body["image"] == json!("control:5000/nobody/nothing:1") {
+        return Problem::unprocessable("no-image", "image control:5000/nobody/nothing:1 is not in the registry")
+            .into_response();
+    }
     *dash.asked.lock().unwrap() = body;
-    (StatusCode::CREATED, Json(dash.deployment()))
+    (StatusCode::CREATED, Json(dash.deployment())).into_response()
 }
 
 async fn env(State(dash): State<Dash>, Json(body): Json<Value>) -> impl IntoResponse {
@@ -137,7 +149,18 @@ const GOOD: &[&str] = &["pending", "rolling", "rolling", "verifying", "succeeded
 async fn one_line_deploys() {
     let (world, dash) = world("succeeded", GOOD, false).await;
     let package = world.file("app.tar.gz", &[7; 200_000]);
-    let args = ["deploy", package.to_str().unwrap(), "--app", "hello", "--runtime", "python", "--instances", "2", "--health", "/health"];
+    let args = [
+        "deploy",
+        package.to_str().unwrap(),
+        "--app",
+        "hello",
+        "--runtime",
+        "python",
+        "--instances",
+        "2",
+        "--health",
+        "/health",
+    ];
     let ended = world.dinp(&args).await;
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     let (first, second) = ended.stdout.split_once('\n').unwrap();
@@ -156,7 +179,10 @@ async fn one_line_deploys() {
     assert_eq!(dash.package.lock().unwrap().len(), 200_000);
     assert!(world.requests().contains(&"POST /v1/builds?app=hello&runtime=python&package=app.tar.gz".to_owned()));
     let asked = dash.asked.lock().unwrap().clone();
-    assert_eq!((&asked["build"], &asked["instances"], &asked["health"]["path"]), (&json!(3), &json!(2), &json!("/health")));
+    assert_eq!(
+        (&asked["build"], &asked["instances"], &asked["health"]["path"]),
+        (&json!(3), &json!(2), &json!("/health"))
+    );
     assert!(asked.get("image").is_none() && asked.get("memory_mb").is_none());
 }
 
@@ -176,7 +202,11 @@ async fn programs_learn_how_long_it_took() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_servers_verdict_is_the_exit_code() {
     let bad: &[(&'static [&str], i32, &str)] = &[
-        (&["rolling", "rolling_back", "rolled_back"], 4, "release 2 of hello did not come up and was taken back: instance deadbeef ended with exit code 1"),
+        (
+            &["rolling", "rolling_back", "rolled_back"],
+            4,
+            "release 2 of hello did not come up and was taken back: instance deadbeef ended with exit code 1",
+        ),
         (&["pending", "cancelled"], 4, "deployment 7 of hello was cancelled"),
         (&["pending", "superseded"], 4, "deployment 7 of hello was overtaken by a newer one"),
     ];
@@ -197,7 +227,13 @@ async fn a_build_that_fails_deploys_nothing() {
     let package = world.file("app.tar.gz", b"package");
     let ended = world.dinp(&["deploy", package.to_str().unwrap(), "--app", "hello", "--runtime", "python"]).await;
     assert_eq!(ended.code, 4);
-    assert!(ended.stderr.contains("step 2 of 2\nerror: build 3 of hello failed: pip: no such package\n next: `dinp build log 3`"), "{}", ended.stderr);
+    assert!(
+        ended
+            .stderr
+            .contains("step 2 of 2\nerror: build 3 of hello failed: pip: no such package\n next: `dinp build log 3`"),
+        "{}",
+        ended.stderr
+    );
     assert!(!world.requests().iter().any(|request| request.contains("deployments")));
 }
 
@@ -236,4 +272,16 @@ async fn environment_comes_from_arguments_files_and_standard_input_and_is_never_
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     assert!(ended.stdout.starts_with("hello release 2 is deployed"), "{}", ended.stdout);
     assert!(ended.stderr.starts_with("environment of hello is now version 5\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_leaves_no_app_behind() {
+    let (world, dash) = world("succeeded", GOOD, false).await;
+    let ended = world.dinp(&["deploy", "--image", "control:5000/nobody/nothing:1", "--app", "hello"]).await;
+    assert_eq!(ended.code, 65);
+    assert_eq!(
+        ended.stderr,
+        "created app hello\nremoved app hello again\nerror: image control:5000/nobody/nothing:1 is not in the registry\n"
+    );
+    assert!(dash.app.lock().unwrap().is_none());
 }

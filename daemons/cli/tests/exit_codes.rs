@@ -1,5 +1,7 @@
 //! Exit codes and sentences: the same value is refused with the same words here and there.
 
+#![allow(clippy::unwrap_used, reason = "a test ends there")]
+
 mod support;
 
 use axum::Router;
@@ -21,9 +23,19 @@ async fn world() -> World {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_status_becomes_an_exit_code_and_the_servers_sentence() {
     let world = world().await;
-    for (status, code) in
-        [(400, 65), (401, 77), (403, 77), (404, 65), (409, 65), (413, 65), (422, 65), (429, 69), (500, 1), (502, 69), (503, 69)]
-    {
+    for (status, code) in [
+        (400, 65),
+        (401, 77),
+        (403, 77),
+        (404, 65),
+        (409, 65),
+        (413, 65),
+        (422, 65),
+        (429, 69),
+        (500, 1),
+        (502, 69),
+        (503, 69),
+    ] {
         let ended = world.dinp(&["app", "show", &format!("s{status}")]).await;
         assert_eq!(ended.code, code, "{status}: {}", ended.stderr);
         assert!(ended.stderr.starts_with(&format!("error: app s{status} has its reasons\n")), "{}", ended.stderr);
@@ -40,7 +52,10 @@ async fn bad_values_are_refused_before_any_request() {
         (&["node", "add", "a_b", "--address", "10.0.0.1"], format!("node name \"a_b\" {label}")),
         (&["user", "create", "A"], format!("user name \"A\" {label}")),
         (&["team", "rm", "x.y", "--yes"], format!("team name \"x.y\" {label}")),
-        (&["deploy", "--image", "nginx", "--app", "a"], "image \"nginx\" is not valid: it must be registry/path:tag".into()),
+        (
+            &["deploy", "--image", "nginx", "--app", "a"],
+            "image \"nginx\" is not valid: it must be registry/path:tag".into(),
+        ),
         (&["app", "domain", "a", "add", "shop"], "domain \"shop\" is not valid".into()),
         (&["app", "env", "a", "set", "1A=x"], "environment variable \"1A\" is not valid".into()),
         (&["app", "deploy", "a", "--health", "health"], "health path \"health\" is not valid".into()),

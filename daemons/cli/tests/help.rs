@@ -1,5 +1,7 @@
 //! What `--help` teaches.
 
+#![allow(clippy::unwrap_used, reason = "a test ends there")]
+
 mod support;
 
 use axum::Router;

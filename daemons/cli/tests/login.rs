@@ -1,5 +1,7 @@
 //! Signing in, with a form and with a browser, and what is kept of it.
 
+#![allow(clippy::unwrap_used, reason = "a test ends there")]
+
 mod support;
 
 use std::collections::HashMap;
@@ -48,7 +50,12 @@ async fn form() -> Response {
     ([(header::SET_COOKIE, "csrf=c-and-d; Path=/; HttpOnly")], Html(page)).into_response()
 }
 
-async fn sign_in(State(uic): State<Uic>, headers: HeaderMap, Query(query): Query<Map>, Form(form): Form<Map>) -> Response {
+async fn sign_in(
+    State(uic): State<Uic>,
+    headers: HeaderMap,
+    Query(query): Query<Map>,
+    Form(form): Form<Map>,
+) -> Response {
     assert_eq!((query["x"].as_str(), form["csrf"].as_str()), ("1", "c&d"));
     assert_eq!(headers[header::COOKIE], "csrf=c-and-d");
     if (form["username"].as_str(), form["password"].as_str()) != ("anna", "correct horse") {
@@ -82,7 +89,8 @@ async fn revoke(State(uic): State<Uic>, Form(form): Form<Map>) {
 async fn world() -> (World, Uic) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let meta = json!({"cluster": "dinp", "version": "0.1.0", "uic_url": url, "domain": "apps.localhost", "apps_url": url});
+    let meta =
+        json!({"cluster": "dinp", "version": "0.1.0", "uic_url": url, "domain": "apps.localhost", "apps_url": url});
     let me = json!({"name": "anna", "role": "operator", "teams": [{"team": "web", "role": "owner"}]});
     let uic = Uic::default();
     let endpoints = Router::new()
@@ -115,7 +123,11 @@ async fn without_a_browser_the_form_is_filled_in() {
     let me = world.run(&["whoami"], &[], "").await;
     assert_eq!(me.stdout, format!("user    anna\nrole    operator\nteams   web (owner)\nserver  {}\n", world.url));
     let contexts = world.run(&["context", "ls", "--output", "json"], &[], "").await;
-    assert!(contexts.stdout.contains("\"signed_in\": true") && !contexts.stdout.contains("session:"), "{}", contexts.stdout);
+    assert!(
+        contexts.stdout.contains("\"signed_in\": true") && !contexts.stdout.contains("session:"),
+        "{}",
+        contexts.stdout
+    );
 
     // The token goes to no other server.
     let (other, _) = self::world().await;
@@ -153,12 +165,21 @@ async fn a_browser_brings_the_code_to_the_loopback_address() {
     let mut child = world.command(&["login", "--no-browser", "--server", &world.url], &[]).spawn().unwrap();
     let stderr = child.stderr.take().unwrap();
     let address = tokio::task::spawn_blocking(move || {
-        BufReader::new(stderr).lines().map(Result::unwrap).find_map(|line| line.trim().strip_prefix("http").map(|rest| format!("http{rest}")))
+        BufReader::new(stderr)
+            .lines()
+            .map(Result::unwrap)
+            .find_map(|line| line.trim().strip_prefix("http").map(|rest| format!("http{rest}")))
     });
     let address = address.await.unwrap().unwrap();
     let redirects = reqwest::redirect::Policy::limited(5);
     let browser = reqwest::Client::builder().redirect(redirects).build().unwrap();
-    let uri = url::Url::parse(&address).unwrap().query_pairs().find(|(name, _)| name == "redirect_uri").unwrap().1.into_owned();
+    let uri = url::Url::parse(&address)
+        .unwrap()
+        .query_pairs()
+        .find(|(name, _)| name == "redirect_uri")
+        .unwrap()
+        .1
+        .into_owned();
     let page = browser.get(&address).header(header::COOKIE, "browser=known").send().await.unwrap();
     assert!(page.url().as_str().starts_with(&uri), "{}", page.url());
     assert!(page.text().await.unwrap().contains("You can close this window"));

@@ -1,5 +1,7 @@
 //! Output of instances, as people and programs get it.
 
+#![allow(clippy::unwrap_used, reason = "a test ends there")]
+
 mod support;
 
 use axum::body::{Body, Bytes};
@@ -22,7 +24,8 @@ async fn world() -> World {
         json!({"instance": id, "app": "hello", "release": 1, "node": "node1", "state": "ready", "routed": true, "since": 0,
             "restarts": 0, "node_condition": "ready"})
     };
-    let instances = json!({"items": [instance("deadbeef00000001"), instance("deadbeef00000002"), instance("cafecafe00000001")]});
+    let instances =
+        json!({"items": [instance("deadbeef00000001"), instance("deadbeef00000002"), instance("cafecafe00000001")]});
     let endpoints = Router::new()
         .route("/v1/apps/hello/logs", get(logs))
         .route("/v1/apps/hello/instances", get(async move || Json(instances)));
@@ -46,8 +49,13 @@ async fn an_instance_is_named_by_its_first_digits() {
     let world = world().await;
     let ended = world.dinp(&["logs", "hello", "-i", "cafecafe"]).await;
     assert_eq!(ended.code, 0, "{}", ended.stderr);
-    assert_eq!(world.requests().last().unwrap(), "GET /v1/apps/hello/logs?instance=cafecafe00000001&tail=100&follow=false");
-    for (text, sentence) in [("beef", "hello has no instance beef"), ("deadbeef", "hello has several instances that begin with deadbeef")] {
+    assert_eq!(
+        world.requests().last().unwrap(),
+        "GET /v1/apps/hello/logs?instance=cafecafe00000001&tail=100&follow=false"
+    );
+    for (text, sentence) in
+        [("beef", "hello has no instance beef"), ("deadbeef", "hello has several instances that begin with deadbeef")]
+    {
         let ended = world.dinp(&["logs", "hello", "-i", text]).await;
         assert_eq!(ended.code, 65);
         assert!(ended.stderr.starts_with(&format!("error: {sentence}\n")), "{}", ended.stderr);

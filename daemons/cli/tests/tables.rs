@@ -1,5 +1,7 @@
 //! What people and programs see of the cluster.
 
+#![allow(clippy::unwrap_used, reason = "a test ends there")]
+
 mod support;
 
 use axum::routing::{get, post, put};
@@ -10,6 +12,8 @@ use serde_json::{Value, json};
 use support::{Ended, World, golden};
 
 const ID: &str = "deadbeef00000001";
+/// 2026-09-21 14:13:20 UTC.
+const BEGIN: i64 = 1_790_000_000_000;
 const OTHER: &str = "deadbeef00000002";
 
 fn ago(secs: i64) -> i64 {
@@ -29,8 +33,14 @@ fn deployment() -> Value {
 
 fn hello() -> Value {
     json!({"name": "hello", "owner": "anna", "team": "web", "state": "started", "instances": 2, "ready": 2,
-        "release": release(12, 2), "deployment": deployment(), "created_at": 1_790_000_000_000_i64,
+        "release": release(12, 2), "deployment": deployment(), "created_at": BEGIN,
         "urls": ["http://hello.apps.example", "http://shop.example.org"]})
+}
+
+/// With a time in tables that is always the same time ago.
+fn recent(mut document: Value, field: &str) -> Value {
+    document[field] = json!(ago(7300));
+    document
 }
 
 fn bare() -> Value {
@@ -53,7 +63,7 @@ fn failing() -> Value {
 }
 
 fn node(name: &str, condition: &str) -> Value {
-    json!({"name": name, "address": "10.0.0.11", "zone": "", "condition": condition, "cordoned": false, "last_report": ago(1),
+    json!({"name": name, "address": "10.0.0.11", "zone": "", "condition": condition, "cordoned": false, "last_report": ago(90),
         "capacity": {"memory_mb": 4096, "cpu_millis": 2000}, "booked": {"memory_mb": 512, "cpu_millis": 200},
         "instances": 2, "agent_version": "0.1.0"})
 }
@@ -61,12 +71,12 @@ fn node(name: &str, condition: &str) -> Value {
 fn build() -> Value {
     json!({"id": 3, "app": "hello", "version": "v2", "runtime": "python", "created_by": "anna", "builder": "control",
         "status": "failed", "stage": "image", "reason": "pip: no matching distribution", "package_name": "app.tar.gz",
-        "package_bytes": 5_242_880, "started_at": ago(60), "finished_at": ago(30)})
+        "package_bytes": 5_242_880, "started_at": BEGIN, "finished_at": BEGIN + 30_000})
 }
 
 fn status() -> Value {
     json!({"cluster": "dinp", "leader": "http://control:1980", "epoch": 3, "version": "0.1.0", "holdover": false, "frozen": null,
-        "revision": 41, "synced_at": ago(0), "routes": "3-17", "nodes_ready": 1, "nodes_missing": 1, "instances_ready": 2,
+        "revision": 41, "synced_at": ago(90), "routes": "3-17", "nodes_ready": 1, "nodes_missing": 1, "instances_ready": 2,
         "instances_wanted": 3, "problems": ["hello: no node has 4096 MiB free"]})
 }
 
@@ -80,17 +90,24 @@ fn one(document: Value) -> axum::routing::MethodRouter {
 }
 
 async fn world() -> World {
-    let events = vec![json!({"at": 1_790_000_000_000_i64, "instance": ID, "node": "node1", "kind": "ready", "detail": "answers on /health"})];
-    let users = vec![json!({"name": "anna", "role": "admin", "teams": [{"team": "web", "role": "owner"}], "suspended": false})];
-    let teams = vec![json!({"name": "web", "members": [{"user": "anna", "role": "owner"}, {"user": "bo", "role": "viewer"}]})];
-    let routers = vec![json!({"name": "router1", "status_url": "http://router1:1982", "version": "0.1.0", "applied": "3-17",
-        "last_seen": ago(1), "live": true})];
+    let events =
+        vec![json!({"at": BEGIN, "instance": ID, "node": "node1", "kind": "ready", "detail": "answers on /health"})];
+    let users =
+        vec![json!({"name": "anna", "role": "admin", "teams": [{"team": "web", "role": "owner"}], "suspended": false})];
+    let teams =
+        vec![json!({"name": "web", "members": [{"user": "anna", "role": "owner"}, {"user": "bo", "role": "viewer"}]})];
+    let routers =
+        vec![json!({"name": "router1", "status_url": "http://router1:1982", "version": "0.1.0", "applied": "3-17",
+        "last_seen": ago(90), "live": true})];
     let env = json!({"version": 2, "names": ["DATABASE_URL", "DEBUG"], "deployed_version": 1});
     let gone = axum::routing::delete(async || StatusCode::NO_CONTENT);
     let bundle = json!({"cluster": "dinp", "node": "node3", "address": "10.0.0.13", "servers": ["http://control:1980"],
         "secret": "node:node3:00", "insecure_registry": "control:5000"});
     let endpoints = Router::new()
-        .route("/v1/apps", list(vec![hello(), bare()]).post(async || (StatusCode::CREATED, Json(bare()))))
+        .route(
+            "/v1/apps",
+            list(vec![recent(hello(), "created_at"), bare()]).post(async || (StatusCode::CREATED, Json(bare()))),
+        )
         .route("/v1/apps/hello", one(hello()).merge(gone.clone()))
         .route("/v1/apps/hello/scale", put(async || Json(hello())))
         .route("/v1/apps/hello/stop", post(async || Json(hello())))
@@ -101,10 +118,14 @@ async fn world() -> World {
         .route("/v1/apps/hello/events", list(events))
         .route("/v1/apps/hello/instances", list(vec![instance(ID, "node1", "ready"), failing()]))
         .route("/v1/apps/new/instances", list(vec![]))
-        .route("/v1/builds", list(vec![build()]))
+        .route("/v1/builds", list(vec![recent(build(), "started_at")]))
         .route("/v1/builds/3", one(build()))
         .route("/v1/runtimes", list(vec![json!({"name": "python", "description": "a WSGI application"})]))
-        .route("/v1/nodes", list(vec![node("node1", "ready"), node("node2", "docker_down")]).post(async || (StatusCode::CREATED, Json(bundle))))
+        .route(
+            "/v1/nodes",
+            list(vec![node("node1", "ready"), node("node2", "docker_down")])
+                .post(async || (StatusCode::CREATED, Json(bundle))),
+        )
         .route("/v1/orphans", list(vec![instance(ID, "node1", "ready")]))
         .route("/v1/orphans/deadbeef00000001", gone.clone())
         .route("/v1/routers", list(routers))
@@ -125,7 +146,7 @@ async fn people_get_tables() {
     for (name, args) in [
         ("app-ls", &["app", "ls"][..]),
         ("app-show", &["app", "show", "hello"]),
-        ("app-show-new", &["app", "env", "hello"]),
+        ("app-env", &["app", "env", "hello"]),
         ("app-domain", &["app", "domain", "hello"]),
         ("app-releases", &["app", "releases", "hello"]),
         ("app-deployments", &["app", "deployments", "hello"]),

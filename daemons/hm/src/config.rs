@@ -16,7 +16,9 @@ pub struct HmConfig {
 
 impl Default for HmConfig {
     fn default() -> Self {
-        let any = |port| vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))];
+        let any = |port| {
+            vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))]
+        };
         Self { listen: any(1983), max_probes: 800 }
     }
 }

@@ -109,7 +109,8 @@ impl Monitor {
     pub fn view(&self) -> Vec<TargetView> {
         let state = self.lock();
         let present = state.slots.values().filter(|slot| slot.task.is_some());
-        let mut all: Vec<_> = present.map(|slot| TargetView { target: slot.target.clone(), unfit: slot.unfit() }).collect();
+        let mut all: Vec<_> =
+            present.map(|slot| TargetView { target: slot.target.clone(), unfit: slot.unfit() }).collect();
         all.sort_by(|a, b| a.target.instance.cmp(&b.target.instance));
         all
     }
@@ -119,7 +120,8 @@ impl Monitor {
         if slot.task.is_some() && slot.target == target {
             return;
         }
-        let key = |target: &Target| (target.address.clone(), target.port, target.host.clone(), target.check.path.clone());
+        let key =
+            |target: &Target| (target.address.clone(), target.port, target.host.clone(), target.check.path.clone());
         if key(&slot.target) != key(&target) {
             slot.verdict = Arc::default();
         }

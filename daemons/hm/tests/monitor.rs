@@ -11,6 +11,7 @@ use dinp_common::api::hm::{HmReport, Target, Targets};
 use dinp_common::auth::{Credential, CredentialKind};
 use dinp_common::lifecycle::Lifecycle;
 use dinp_common::model::{HealthCheck, InstanceId};
+use dinp_common::problem::Problem;
 use dinp_hm::{HmConfig, probe};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -27,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct FakeServer {
     targets: watch::Sender<Targets>,
     reports: Arc<Mutex<Vec<(Instant, HmReport)>>>,
+    /// Whether it answers to nothing.
+    away: Arc<AtomicBool>,
     address: SocketAddr,
 }
 
@@ -34,8 +37,8 @@ impl FakeServer {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let empty = Targets { version: "0 & nothing".into(), targets: Vec::new() };
-        let server =
-            Self { targets: watch::channel(empty).0, reports: Arc::default(), address: listener.local_addr().unwrap() };
+        let address = listener.local_addr().unwrap();
+        let server = Self { targets: watch::channel(empty).0, reports: Arc::default(), away: Arc::default(), address };
         tokio::spawn(axum::serve(listener, server.app()).into_future());
         server
     }
@@ -48,6 +51,9 @@ impl FakeServer {
     }
 
     async fn targets(State(server): State<Self>, Query(query): Query<WatchQuery>) -> Response {
+        if server.away.load(Ordering::SeqCst) {
+            return Problem::unavailable("away", "this server is away").into_response();
+        }
         let mut targets = server.targets.subscribe();
         let wait = Duration::from_secs(u64::from(query.wait_secs));
         let changed = targets.wait_for(|targets| Some(&targets.version) != query.have.as_ref());
@@ -57,10 +63,13 @@ impl FakeServer {
         }
     }
 
-    async fn report(State(server): State<Self>, headers: http::HeaderMap, Json(report): Json<HmReport>) -> http::StatusCode {
+    async fn report(State(server): State<Self>, headers: http::HeaderMap, Json(report): Json<HmReport>) -> Response {
+        if server.away.load(Ordering::SeqCst) {
+            return Problem::unavailable("away", "this server is away").into_response();
+        }
         assert!(headers["authorization"].to_str().unwrap().starts_with("Bearer service:hm1:"));
         server.reports.lock().unwrap().push((Instant::now(), report));
-        http::StatusCode::NO_CONTENT
+        http::StatusCode::NO_CONTENT.into_response()
     }
 
     fn set(&self, version: &str, targets: Vec<Target>) {
@@ -157,7 +166,8 @@ async fn probes() {
     })
     .await;
     let exact = instance(|request, mut stream| async move {
-        let good = request.starts_with("GET /health?deep=1 HTTP/1.1\r\n") && request.contains("host: web.apps.localhost\r\n");
+        let good =
+            request.starts_with("GET /health?deep=1 HTTP/1.1\r\n") && request.contains("host: web.apps.localhost\r\n");
         let status = if good { "204 No Content" } else { "400 Bad Request" };
         stream.write_all(format!("HTTP/1.1 {status}\r\n\r\n").as_bytes()).await.ok();
     })
@@ -179,7 +189,9 @@ async fn probes() {
         assert!(begin.elapsed() < Duration::from_millis(1500), "a hard deadline: {:?}", begin.elapsed());
         match expected {
             None => assert_eq!(outcome, Ok(())),
-            Some(text) => assert!(outcome.as_ref().is_err_and(|error| error.starts_with(text)), "{outcome:?}, not {text}"),
+            Some(text) => {
+                assert!(outcome.as_ref().is_err_and(|error| error.starts_with(text)), "{outcome:?}, not {text}")
+            }
         }
     }
 }
@@ -231,7 +243,7 @@ async fn verdicts_take_three_probes() {
     let third = Instant::now();
     let (at, report) = server.heard("the verdict", |report| names(report) == [1]).await;
     assert!(at < third + Duration::from_millis(500), "at once, not with the next timer: {:?}", at - third);
-    assert_eq!(report.unfit[0].detail, "status 500 Broken");
+    assert_eq!(report.unfit[0].detail, "status 500 Internal Server Error");
     bad.store(false, Ordering::SeqCst);
     until(3).await;
     server.forget();
@@ -286,5 +298,28 @@ async fn targets_come_and_go_and_an_absent_server_changes_nothing() {
     server.set("v3", vec![target(1, refusing), target(2, refusing)]);
     let (_, back) = server.heard("the list", |report| report.targets == "v3").await;
     assert_eq!(names(&back), [1, 2]);
+
+    // The server is away: probes go on, and what they found is in the first report when it is back.
+    let probes = Arc::new(AtomicUsize::new(0));
+    let counted = instance({
+        let probes = probes.clone();
+        move |_, _| {
+            probes.fetch_add(1, Ordering::SeqCst);
+            async {}
+        }
+    })
+    .await;
+    server.set("v4", vec![target(1, refusing), target(3, counted)]);
+    server.heard("the list", |report| report.targets == "v4").await;
+    server.away.store(true, Ordering::SeqCst);
+    let begin = Instant::now();
+    while probes.load(Ordering::SeqCst) < 4 {
+        assert!(begin.elapsed() < PATIENCE, "no probes while the server is away");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    server.forget();
+    server.away.store(false, Ordering::SeqCst);
+    let (_, first) = server.heard("anything", |_| true).await;
+    assert_eq!((first.targets.as_str(), names(&first)), ("v4", vec![1, 3]));
     lifecycle.shutdown().cancel();
 }

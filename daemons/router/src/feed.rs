@@ -72,7 +72,8 @@ pub(crate) async fn run(access: RedisAccess, applier: Applier, lifecycle: Lifecy
     let mut told = false;
     loop {
         feed.beat.beat();
-        let connected = Reader::connect(&feed.access.url, &feed.access.user, &feed.access.password, &feed.access.cluster).await;
+        let connected =
+            Reader::connect(&feed.access.url, &feed.access.user, &feed.access.password, &feed.access.cluster).await;
         let error = match connected {
             Ok(reader) => {
                 metrics::gauge!("dinp_router_redis_up").set(1.0);
@@ -203,7 +204,9 @@ mod tests {
             Entry { id: version(id), prev: version(prev), changes }
         };
         let names = |step: Step| match step {
-            Step::Apply(version, changes) => format!("{version} {}", changes.iter().map(|c| c.app.as_str()).collect::<Vec<_>>().join(" ")),
+            Step::Apply(version, changes) => {
+                format!("{version} {}", changes.iter().map(|c| c.app.as_str()).collect::<Vec<_>>().join(" "))
+            }
             other => format!("{other:?}"),
         };
         let have = version("1-3");

@@ -76,9 +76,8 @@ mod tests {
 
     #[test]
     fn membership() {
-        let inside = |network: &str, address: &str| {
-            network.parse::<Network>().unwrap().contains(address.parse().unwrap())
-        };
+        let inside =
+            |network: &str, address: &str| network.parse::<Network>().unwrap().contains(address.parse().unwrap());
         assert!(inside("10.1.0.0/16", "10.1.255.3"));
         assert!(!inside("10.1.0.0/16", "10.2.0.1"));
         assert!(inside("10.1.0.0/16", "::ffff:10.1.0.9"));

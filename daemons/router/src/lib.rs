@@ -144,8 +144,7 @@ fn start_workers(
     let listeners: Vec<_> = http.into_iter().map(TcpListener::into_std).collect::<io::Result<_>>()?;
     let start = |number| {
         let listeners = listeners.iter().map(std::net::TcpListener::try_clone).collect::<io::Result<_>>()?;
-        let start =
-            Start { listeners, limits: config.limits(), totals: totals.clone(), stop: lifecycle.shutdown() };
+        let start = Start { listeners, limits: config.limits(), totals: totals.clone(), stop: lifecycle.shutdown() };
         Handle::start(number, start, lifecycle)
     };
     (0..config.worker_count()).map(start).collect()

@@ -3,5 +3,9 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    dinp_common::daemon::main("router", "DINP router: sends each request to an instance of the app it is for", dinp_router::run)
+    dinp_common::daemon::main(
+        "router",
+        "DINP router: sends each request to an instance of the app it is for",
+        dinp_router::run,
+    )
 }

@@ -104,7 +104,8 @@ impl Reporter {
                 metrics::counter!("dinp_router_answers_total", "app" => app.clone(), "release" => release.clone(), "class" => class)
                     .absolute(count);
             }
-            metrics::counter!("dinp_router_failed_attempts_total", "app" => app, "release" => release).absolute(counters.failed);
+            metrics::counter!("dinp_router_failed_attempts_total", "app" => app, "release" => release)
+                .absolute(counters.failed);
         }
     }
 }

@@ -23,9 +23,11 @@ pub struct RedisAccess {
 impl RedisAccess {
     /// As configured for this daemon.
     pub fn new(cluster: &ClusterConfig) -> Result<Self, CredentialError> {
+        let user = cluster.redis.user_for("router");
         Ok(Self {
             url: cluster.redis.url.to_string(),
-            user: cluster.redis.user_for("router"),
+            // In the configuration an empty text stands for Redis' own account.
+            user: if user.is_empty() { "default".to_owned() } else { user },
             password: cluster.redis.password_for("router")?,
             cluster: cluster.cluster.clone(),
         })

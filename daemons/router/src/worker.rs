@@ -9,7 +9,7 @@ use dinp_common::lifecycle::{Heartbeat, Lifecycle};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -31,6 +31,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a worker may go without a sign of life.
 const MAX_SILENCE: Duration = Duration::from_secs(15);
 
+/// How long connections are left waiting at the start for the first table, before they are told that there is none.
+const FIRST_TABLE: Duration = Duration::from_secs(2);
+
 /// A change of the table, and where to say that it is in force.
 pub(crate) type Order = (Arc<Update>, oneshot::Sender<()>);
 
@@ -38,9 +41,10 @@ pub(crate) type Order = (Arc<Update>, oneshot::Sender<()>);
 pub(crate) struct Worker {
     pub(crate) limits: Rc<Limits>,
     pub(crate) hosts: RefCell<Hosts>,
-    pub(crate) has_table: Cell<bool>,
     pub(crate) pool: Rc<Pool>,
     pub(crate) totals: Arc<Totals>,
+    /// Cancelled when there is a table.
+    pub(crate) first_table: CancellationToken,
     stop: CancellationToken,
     cut: CancellationToken,
 }
@@ -93,10 +97,10 @@ async fn run(start: Start, mut inbox: mpsc::UnboundedReceiver<Order>, heartbeat:
     let limits = Rc::new(start.limits);
     let worker = Rc::new(Worker {
         hosts: RefCell::default(),
-        has_table: Cell::new(false),
         pool: Rc::new(Pool::new(limits.clone())),
         limits,
         totals: start.totals,
+        first_table: CancellationToken::new(),
         stop: start.stop.clone(),
         cut: CancellationToken::new(),
     });
@@ -121,7 +125,7 @@ async fn run(start: Start, mut inbox: mpsc::UnboundedReceiver<Order>, heartbeat:
         tokio::select! {
             Some((update, done)) = inbox.recv() => {
                 update.apply(&mut worker.hosts.borrow_mut());
-                worker.has_table.set(true);
+                worker.first_table.cancel();
                 for instance in &update.gone {
                     worker.pool.close(instance);
                 }
@@ -138,6 +142,9 @@ async fn run(start: Start, mut inbox: mpsc::UnboundedReceiver<Order>, heartbeat:
 }
 
 async fn accept(listener: TcpListener, worker: Rc<Worker>, connections: TaskTracker) {
+    // Those who came while the router was restarted have waited in the queue of the socket: a moment more is better
+    // than a refusal.
+    tokio::time::timeout(FIRST_TABLE, worker.first_table.cancelled()).await.ok();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -149,7 +156,8 @@ async fn accept(listener: TcpListener, worker: Rc<Worker>, connections: TaskTrac
                 // The other workers listen on the same socket: let them have the next one.
                 tokio::task::yield_now().await;
             }
-            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
+            }
             Err(error) => {
                 tracing::error!(%error, "connections cannot be accepted: {error}");
                 tokio::time::sleep(ACCEPT_PAUSE).await;

@@ -33,7 +33,8 @@ impl Scene {
 
     async fn call(&self, method: &str, body: &str) -> (u16, String) {
         let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
-        let request = format!("{method} / HTTP/1.1\r\nHost: web.apps.localhost\r\nConnection: close\r\n{length}\r\n{body}");
+        let request =
+            format!("{method} / HTTP/1.1\r\nHost: web.apps.localhost\r\nConnection: close\r\n{length}\r\n{body}");
         split(&self.router.raw(request.as_bytes()).await)
     }
 }
@@ -101,9 +102,11 @@ async fn endings_before_an_answer() {
             stream.set_zero_linger().unwrap();
         })
     };
-    for (name, bad) in
-        [("closes at once", close_at_once), ("closes after the request", close_after_request), ("resets", reset_after_request)]
-    {
+    for (name, bad) in [
+        ("closes at once", close_at_once),
+        ("closes after the request", close_after_request),
+        ("resets", reset_after_request),
+    ] {
         let good = Backend::answering("good").await;
         let hits = Arc::new(AtomicUsize::new(0));
         let bad = Backend::start({
@@ -127,7 +130,10 @@ async fn endings_before_an_answer() {
             let tried = hits.load(Ordering::SeqCst) - before;
             // A connection that ends before anything went out is none: then the other may have the request.
             let unsent = name == "closes at once" && (status, tried) == (200, 1);
-            assert!(unsent || matches!((status, tried), (200, 0) | (502, 1)), "{name}: {status} after {tried} attempts: {body}");
+            assert!(
+                unsent || matches!((status, tried), (200, 0) | (502, 1)),
+                "{name}: {status} after {tried} attempts: {body}"
+            );
             seen.insert(status);
         }
         assert!(name == "closes at once" || seen.len() == 2, "{name}: {seen:?}");
@@ -198,7 +204,8 @@ async fn keep_alive_races() {
 
     // The same with bodies, a pause letting the end of the connection arrive: none is sent into a closed one.
     for n in 0..50 {
-        let request = client.post(format!("http://{}/{n}", scene.router.http)).header("host", "web.apps.localhost").body("x");
+        let request =
+            client.post(format!("http://{}/{n}", scene.router.http)).header("host", "web.apps.localhost").body("x");
         assert_eq!(request.send().await.unwrap().status(), 200, "request {n}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
@@ -218,7 +225,8 @@ async fn a_kept_connection_that_ends_without_an_answer() {
     // All requests over one connection, so that one worker handles them.
     let client = reqwest::Client::new();
     let call = async |method: reqwest::Method| {
-        let request = client.request(method, format!("http://{}/", scene.router.http)).header("host", "web.apps.localhost");
+        let request =
+            client.request(method, format!("http://{}/", scene.router.http)).header("host", "web.apps.localhost");
         request.send().await.unwrap().status().as_u16()
     };
     assert_eq!(call(reqwest::Method::GET).await, 200);
@@ -287,7 +295,8 @@ async fn slow_and_large_heads_and_broken_bodies() {
     // Nothing of a refused head has reached the app.
     assert!(seen.lock().unwrap().is_empty());
 
-    let post = |body: &str| format!("POST / HTTP/1.1\r\nHost: web.apps.localhost\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
+    let post =
+        |body: &str| format!("POST / HTTP/1.1\r\nHost: web.apps.localhost\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
     for body in ["5\r\nhello\r\nZZ\r\n", "5\r\nhelloXX", "5\nhello\r\n0\r\n\r\n", "-1\r\n"] {
         let answer = router.raw(post(body).as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{body:?}: {answer}");

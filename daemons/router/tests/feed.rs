@@ -67,7 +67,10 @@ async fn a_start_without_redis_uses_the_table_on_disk() {
     let version = leader.publish("web", &[backend.endpoint()]).await;
     router.applied(version).await;
     // Written soon after the change, not only at the end.
-    eventually("the file", || async { std::fs::read_to_string(dir.path().join("routes.json")).is_ok_and(|text| text.contains("web.apps")) }).await;
+    eventually("the file", || async {
+        std::fs::read_to_string(dir.path().join("routes.json")).is_ok_and(|text| text.contains("web.apps"))
+    })
+    .await;
     router.stop().await;
     redis.stop();
 
@@ -104,11 +107,12 @@ struct FakeServer {
 
 impl FakeServer {
     async fn start(&self) -> url::Url {
-        let report = async |State(server): State<FakeServer>, headers: http::HeaderMap, Json(report): Json<RouterReport>| {
-            assert!(headers["authorization"].to_str().unwrap().starts_with("Bearer service:router1:"));
-            server.reports.lock().unwrap().push((Instant::now(), report));
-            Json(RouterReply { epoch: 1, published: Version::new(1, 1) })
-        };
+        let report =
+            async |State(server): State<FakeServer>, headers: http::HeaderMap, Json(report): Json<RouterReport>| {
+                assert!(headers["authorization"].to_str().unwrap().starts_with("Bearer service:router1:"));
+                server.reports.lock().unwrap().push((Instant::now(), report));
+                Json(RouterReply { epoch: 1, published: Version::new(1, 1) })
+            };
         let goodbye = async |State(server): State<FakeServer>, Json(goodbye): Json<RouterGoodbye>| {
             server.goodbyes.lock().unwrap().push(goodbye.router);
         };

@@ -34,7 +34,10 @@ async fn hosts_lead_to_apps() {
     assert_eq!(router.get("WEB.apps.localhost.:8080").await, (200, "web".into()));
     assert_eq!(router.get("www.example.org").await, (200, "web".into()));
     let unknown = router.raw(b"GET / HTTP/1.1\r\nHost: none.example\r\nConnection: close\r\n\r\n").await;
-    assert!(unknown.starts_with("HTTP/1.1 404 Not Found\r\n") && unknown.contains("x-dinp-error: unknown_host\r\n"), "{unknown}");
+    assert!(
+        unknown.starts_with("HTTP/1.1 404 Not Found\r\n") && unknown.contains("x-dinp-error: unknown_host\r\n"),
+        "{unknown}"
+    );
     let empty = router.raw(b"GET / HTTP/1.1\r\nHost: shop.apps.localhost\r\nConnection: close\r\n\r\n").await;
     assert!(empty.starts_with("HTTP/1.1 503 ") && empty.contains("x-dinp-error: no_instances\r\n"), "{empty}");
     let head = router.raw(b"HEAD / HTTP/1.1\r\nHost: none.example\r\nConnection: close\r\n\r\n").await;
@@ -44,7 +47,8 @@ async fn hosts_lead_to_apps() {
 
     let report = router.report().await;
     assert_eq!((report.router.as_str(), report.counters[0].answers), ("router1", [0, 3, 0, 0, 0]));
-    let routes: dinp_router::Routes = reqwest::get(format!("http://{}/v1/routes?app=web", router.status)).await.unwrap().json().await.unwrap();
+    let routes: dinp_router::Routes =
+        reqwest::get(format!("http://{}/v1/routes?app=web", router.status)).await.unwrap().json().await.unwrap();
     assert_eq!((routes.version, routes.apps.len()), (version, 1));
     router.stop().await;
 }
@@ -73,12 +77,19 @@ async fn what_the_app_sees() {
         .raw(b"GET http://web.apps.localhost:81/a%20b?c=d HTTP/1.1\r\nHost: web.apps.localhost:81\r\nConnection: close, X-Secret\r\nX-Secret: s\r\nX-Forwarded-For: 10.9.9.9\r\nX-Request-Id: abc\r\n\r\n")
         .await;
     assert!(answer.starts_with("HTTP/1.1 201 Created\r\n"), "{answer}");
-    assert!(answer.contains("\r\nx-end: 2\r\n") && !answer.contains("x-hop") && answer.contains("x-request-id: abc\r\n"), "{answer}");
+    assert!(
+        answer.contains("\r\nx-end: 2\r\n") && !answer.contains("x-hop") && answer.contains("x-request-id: abc\r\n"),
+        "{answer}"
+    );
     let request = seen.lock().unwrap().remove(0);
     assert!(request.starts_with("GET /a%20b?c=d HTTP/1.1\r\n"), "{request}");
     for line in [
-        "host: web.apps.localhost:81", "x-forwarded-for: 10.9.9.9, 127.0.0.1", "x-forwarded-proto: http", "x-forwarded-port: 81",
-        "x-forwarded-host: web.apps.localhost:81", "x-request-id: abc",
+        "host: web.apps.localhost:81",
+        "x-forwarded-for: 10.9.9.9, 127.0.0.1",
+        "x-forwarded-proto: http",
+        "x-forwarded-port: 81",
+        "x-forwarded-host: web.apps.localhost:81",
+        "x-request-id: abc",
     ] {
         assert!(request.contains(&format!("\r\n{line}\r\n")), "{line} in {request}");
     }
@@ -87,8 +98,13 @@ async fn what_the_app_sees() {
     // A body in chunks comes as chunks, even with a GET; one with a length keeps it; HTTP/1.0 is served.
     router.raw(b"GET /g HTTP/1.1\r\nHost: web.apps.localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n").await;
     let request = seen.lock().unwrap().remove(0);
-    assert!(request.contains("transfer-encoding: chunked\r\n") && request.contains("\r\n\r\n3\r\nabc\r\n0\r\n\r\n"), "{request}");
-    router.raw(b"POST /p HTTP/1.1\r\nHost: web.apps.localhost\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc").await;
+    assert!(
+        request.contains("transfer-encoding: chunked\r\n") && request.contains("\r\n\r\n3\r\nabc\r\n0\r\n\r\n"),
+        "{request}"
+    );
+    router
+        .raw(b"POST /p HTTP/1.1\r\nHost: web.apps.localhost\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc")
+        .await;
     let request = seen.lock().unwrap().remove(0);
     assert!(request.contains("content-length: 3\r\n") && request.ends_with("\r\n\r\nabc"), "{request}");
     let old = router.raw(b"GET /o HTTP/1.0\r\nHost: web.apps.localhost\r\n\r\n").await;
@@ -110,12 +126,25 @@ async fn a_client_s_connection_serves_many_requests_and_pipelined_ones_in_order(
     let version = leader.publish("web", &[backend.endpoint()]).await;
     router.applied(version).await;
     let one = |path: &str, more: &str| format!("GET {path} HTTP/1.1\r\nHost: web.apps.localhost\r\n{more}\r\n");
-    let pipelined = [one("/1", ""), one("/2", ""), one("/3", "Content-Length: 3\r\n"), "abc".into(), one("/4", "Connection: close\r\n")].concat();
+    let pipelined = [
+        one("/1", ""),
+        one("/2", ""),
+        one("/3", "Content-Length: 3\r\n"),
+        "abc".into(),
+        one("/4", "Connection: close\r\n"),
+    ]
+    .concat();
     let answer = router.raw(pipelined.as_bytes()).await;
-    let bodies: Vec<&str> = answer.split("HTTP/1.1 200 OK").skip(1).map(|part| part.rsplit("\r\n\r\n").next().unwrap()).collect();
+    let bodies: Vec<&str> =
+        answer.split("HTTP/1.1 200 OK").skip(1).map(|part| part.rsplit("\r\n\r\n").next().unwrap()).collect();
     assert_eq!(bodies, ["/1", "/2", "/3", "/4"]);
     // A refused request behind good ones gets its answer in order, and the connection ends with it.
-    let mixed = [one("/1", ""), one("/2", "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n"), "GET /evil HTTP/1.1\r\n".into()].concat();
+    let mixed = [
+        one("/1", ""),
+        one("/2", "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n"),
+        "GET /evil HTTP/1.1\r\n".into(),
+    ]
+    .concat();
     let answer = router.raw(mixed.as_bytes()).await;
     let second = answer.find("HTTP/1.1 400 Bad Request").expect("a refusal");
     assert!(answer.find("HTTP/1.1 200 OK").is_some_and(|first| first < second), "{answer}");
@@ -143,8 +172,10 @@ async fn large_bodies_stream_both_ways() {
     router.applied(version).await;
     let body: Vec<u8> = (0..20_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let client = reqwest::Client::new();
-    let request = client.post(format!("http://{}/", router.http)).header("host", "web.apps.localhost").body(body.clone());
-    let answer = tokio::time::timeout(PATIENCE, async { request.send().await.unwrap().bytes().await.unwrap() }).await.unwrap();
+    let request =
+        client.post(format!("http://{}/", router.http)).header("host", "web.apps.localhost").body(body.clone());
+    let answer =
+        tokio::time::timeout(PATIENCE, async { request.send().await.unwrap().bytes().await.unwrap() }).await.unwrap();
     assert!(answer == body, "the body came back changed");
     router.stop().await;
 }
@@ -155,7 +186,10 @@ async fn upgraded_connections_are_tunnels_that_count_as_in_flight() {
     let backend = Backend::start(|_, mut stream| async move {
         let request = read_request(&mut stream).await.unwrap();
         assert!(request.contains("upgrade: echo\r\n") && request.contains("connection: upgrade\r\n"), "{request}");
-        stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\nhello ").await.unwrap();
+        stream
+            .write_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\nhello ")
+            .await
+            .unwrap();
         let (mut read, mut write) = stream.split();
         tokio::io::copy(&mut read, &mut write).await.ok();
     })
@@ -172,7 +206,10 @@ async fn upgraded_connections_are_tunnels_that_count_as_in_flight() {
         assert!(count > 0, "{seen}");
         seen.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
     }
-    assert!(seen.starts_with("HTTP/1.1 101 Switching Protocols\r\n") && seen.contains("\r\n\r\nhello GET /early"), "{seen}");
+    assert!(
+        seen.starts_with("HTTP/1.1 101 Switching Protocols\r\n") && seen.contains("\r\n\r\nhello GET /early"),
+        "{seen}"
+    );
 
     let version = leader.publish("web", &[]).await;
     router.applied(version).await;
@@ -198,6 +235,94 @@ async fn an_app_that_does_not_upgrade_answers_and_the_connection_goes_on() {
     let (first, second) = answer.split_once("plain").expect("the app's answer");
     assert_eq!((split(first).0, split(second).0), (200, 404), "{answer}");
     router.stop().await;
+}
+
+/// A request for an upgrade that comes right behind another request: it is the second that is upgraded.
+#[tokio::test]
+async fn an_upgrade_behind_another_request() {
+    let (_redis, _dir, mut leader, router) = setup().await;
+    let backend = Backend::start(|_, mut stream| async move {
+        while let Some(request) = read_request(&mut stream).await {
+            if request.contains("upgrade: echo\r\n") {
+                stream
+                    .write_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\nbye")
+                    .await
+                    .unwrap();
+                return;
+            }
+            assert!(!request.contains("upgrade"), "{request}");
+            stream.write_all(ok("plain").as_bytes()).await.unwrap();
+        }
+    })
+    .await;
+    let version = leader.publish("web", &[backend.endpoint()]).await;
+    router.applied(version).await;
+    let host = "Host: web.apps.localhost\r\n";
+    let both =
+        format!("GET /1 HTTP/1.1\r\n{host}\r\nGET /2 HTTP/1.1\r\n{host}Connection: Upgrade\r\nUpgrade: echo\r\n\r\n");
+    let answer = router.raw(both.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(
+        answer.contains("plainHTTP/1.1 101 Switching Protocols\r\n") && answer.ends_with("\r\n\r\nbye"),
+        "{answer}"
+    );
+    router.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_asks_before_it_sends_a_body_is_told_to_go_on() {
+    let (_redis, _dir, mut leader, router) = setup().await;
+    let backend = Backend::start(|_, mut stream| async move {
+        let request = read_request(&mut stream).await.unwrap();
+        assert!(request.ends_with("body") && !request.contains("expect"), "{request}");
+        stream.write_all(ok("got it").as_bytes()).await.unwrap();
+    })
+    .await;
+    let version = leader.publish("web", &[backend.endpoint()]).await;
+    router.applied(version).await;
+    let mut client = TcpStream::connect(router.http).await.unwrap();
+    let head = b"POST / HTTP/1.1\r\nHost: web.apps.localhost\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n";
+    client.write_all(head).await.unwrap();
+    let mut first = [0; 25];
+    tokio::time::timeout(PATIENCE, client.read_exact(&mut first)).await.unwrap().unwrap();
+    assert_eq!(&first, b"HTTP/1.1 100 Continue\r\n\r\n");
+    client.write_all(b"body").await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(split(&answer), (200, "got it".into()));
+    router.stop().await;
+}
+
+/// Answers whose framing an app got wrong come out sound, or not at all.
+#[tokio::test]
+async fn answers_are_framed_anew() {
+    for (answer, expected) in [
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+            (200, "5\r\nhello\r\n0\r\n\r\n"),
+        ),
+        ("HTTP/1.1 200 OK\r\n\r\nto the end", (200, "A\r\nto the end\r\n0\r\n\r\n")),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nhi", (200, "hi")),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nhi!", (502, "")),
+        ("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\nhi!", (502, "")),
+        ("HTTP/1.1 204 No Content\r\n\r\n", (204, "")),
+        ("HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n", (304, "")),
+        ("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", (200, "hi")),
+        ("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi", (200, "hi")),
+    ] {
+        let (_redis, _dir, mut leader, router) = setup().await;
+        let backend = Backend::start(move |_, mut stream| async move {
+            read_request(&mut stream).await;
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        })
+        .await;
+        let version = leader.publish("web", &[backend.endpoint()]).await;
+        router.applied(version).await;
+        let (status, body) = router.get("web.apps.localhost").await;
+        let body = if status == 502 { String::new() } else { body };
+        assert_eq!((status, body.as_str()), expected, "{answer:?}");
+        router.stop().await;
+    }
 }
 
 #[tokio::test]

@@ -2,8 +2,8 @@
 
 use super::calls::{StepError, has_image, inspect, is_instance, pull_image};
 use super::life::Life;
-use super::task::Wanted;
-use super::terms::{Now, Observed, Step};
+use super::task::{Sign, Wanted};
+use super::terms::{Died, Now, Observed, Step};
 use crate::container::{self, Identity};
 use crate::disk::DiskError;
 use crate::docker::EngineError;
@@ -18,7 +18,7 @@ use dinp_common::error::ErrorChain;
 use dinp_common::model::HealthCheck;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 /// Grace of an instance that was not ready in time.
 const ABORT_GRACE: Duration = Duration::from_secs(5);
@@ -35,7 +35,7 @@ pub struct Driver {
     /// The id of its container, once it is known.
     pub(super) container: Option<String>,
     pub(super) wanted: watch::Receiver<Wanted>,
-    pub(super) nudge: Arc<Notify>,
+    pub(super) sign: Arc<Sign>,
     pub(super) life: Life,
 }
 
@@ -84,8 +84,15 @@ impl Driver {
         };
         tokio::select! {
             changed = self.wanted.changed() => changed.is_ok(),
-            () = self.nudge.notified() => { self.life.nudge(); true }
+            died = self.sign.given() => { self.heed(died); true }
             () = moment => true,
+        }
+    }
+
+    fn heed(&mut self, died: Option<Died>) {
+        match died {
+            Some(died) => self.life.died(died, Now::read()),
+            None => self.life.nudge(),
         }
     }
 
@@ -251,7 +258,7 @@ impl Driver {
             result = probe(&shared.probes, &shared.bundle.address, port, self.health.as_ref()) => {
                 self.life.probed(result, Now::read());
             }
-            () = self.nudge.notified() => self.life.nudge(),
+            died = self.sign.given() => self.heed(died),
             _ = orders.changed() => {}
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! The life of an instance, without I/O: what was seen and what is wanted go in, the next step comes out.
 
-use super::terms::{Goal, Now, Observed, Shown, Step};
+use super::terms::{Died, Exit, Goal, Now, Observed, Shown, Step};
 use crate::backoff::Backoff;
 use crate::probe::pace;
 use dinp_common::api::agent::InstanceState;
@@ -152,6 +152,18 @@ impl Life {
         self.must_look = true;
     }
 
+    /// The engine's event says that it has ended. It counts if it is younger than the start that is known:
+    /// events may come late, and twice.
+    pub fn died(&mut self, died: Died, now: Now) {
+        let Some(Observed::Up(started)) = &self.container else { return self.nudge() };
+        let started = started.parse::<jiff::Timestamp>();
+        if started.is_ok_and(|started| started.as_nanosecond() < i128::from(died.at_nanos)) {
+            self.observe(Observed::Down(Some(Exit { code: died.code, ..Exit::default() })), now);
+        }
+        // Whether it was for memory is not in the event.
+        self.nudge();
+    }
+
     /// What is to be done now.
     pub fn step(&self, now: Instant) -> Step {
         let may_call = now >= self.call_at;
@@ -239,7 +251,12 @@ impl Life {
                         let reason = exit.map(|exit| exit.reason()).unwrap_or_default();
                         self.enter_unless_stopping(InstanceState::BackOff, &reason, now);
                     }
-                    _ => {}
+                    // The event told of it before.
+                    Some(_) => {
+                        if let Some(exit) = exit.filter(|exit| exit.out_of_memory) {
+                            self.shown.reason = exit.reason();
+                        }
+                    }
                 }
             }
             Observed::Absent => {

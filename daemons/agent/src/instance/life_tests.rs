@@ -1,4 +1,3 @@
-use super::super::terms::Exit;
 use super::*;
 use InstanceState::*;
 
@@ -120,6 +119,24 @@ fn an_end_that_nobody_saw_counts_too() {
     life.not_started("exec format error", clock.now());
     assert_eq!(life.shown().restarts, 3);
     assert_eq!(life.step(clock.instant()), Step::Wait(Some(clock.instant() + Duration::from_secs(10))));
+}
+
+#[test]
+fn the_event_of_an_end_counts_if_it_is_of_this_run() {
+    let clock = Clock::new();
+    let mut life = ordered(&clock, None);
+    life.pulled();
+    life.created();
+    life.observe(up("1970-01-01T00:00:10.5Z"), clock.now());
+    life.probed(Ok(()), clock.now());
+    life.died(Died { at_nanos: 10_400_000_000, code: 1 }, clock.now());
+    assert_eq!((life.shown().state, life.step(clock.instant())), (Ready, Step::Look), "that was the run before");
+    life.observe(up("1970-01-01T00:00:10.5Z"), clock.now());
+    life.died(Died { at_nanos: 10_600_000_000, code: 137 }, clock.now());
+    assert_eq!((life.shown().state, life.step(clock.instant())), (BackOff, Step::Look));
+    life.observe(Observed::Down(Some(Exit { code: 137, out_of_memory: true, error: String::new() })), clock.now());
+    assert_eq!((life.shown().reason.as_str(), life.step(clock.instant())), ("out of memory", Step::Start));
+    assert_eq!(life.crashes.failed(), 1, "it counts once");
 }
 
 #[test]

@@ -19,7 +19,8 @@
 //!     any state --- named in `stop` ---> Stopping --- SIGTERM, grace, SIGKILL, removed ---> gone
 //! ```
 //!
-//! Docker's events only wake the task; what it then acts on is what it reads from the engine. An engine that
+//! Docker's events wake the task, which then reads the container from the engine; the event of an end is believed
+//! at once, because the engine answers no question about a container before it has cleaned up behind it. An engine that
 //! does not answer changes no state: probes go on, calls are tried again.
 
 mod calls;
@@ -29,3 +30,4 @@ mod task;
 mod terms;
 
 pub use task::{Found, Ordered, Task, Wanted};
+pub use terms::Died;

@@ -3,13 +3,13 @@
 use super::calls::inspect;
 use super::driver::Driver;
 use super::life::Life;
-use super::terms::{Goal, Now};
+use super::terms::{Died, Goal, Now};
 use crate::container::{Identity, Settings};
 use crate::docker::EngineError;
 use crate::shared::Shared;
 use dinp_common::api::agent::{InstanceSpec, RegistryAccess, StopOrder};
 use dinp_common::model::InstanceId;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
@@ -77,8 +77,30 @@ pub struct Found {
 #[derive(Debug)]
 pub struct Task {
     wanted: watch::Sender<Wanted>,
-    nudge: Arc<Notify>,
+    sign: Arc<Sign>,
     abort: AbortHandle,
+}
+
+/// A sign of the engine that something happened to a container.
+#[derive(Debug, Default)]
+pub struct Sign {
+    given: Notify,
+    died: Mutex<Option<Died>>,
+}
+
+impl Sign {
+    fn give(&self, died: Option<Died>) {
+        if died.is_some() {
+            *self.died.lock().unwrap_or_else(PoisonError::into_inner) = died;
+        }
+        self.given.notify_one();
+    }
+
+    /// Waits until one is given. None is lost: one that nobody waited for is there at once.
+    pub async fn given(&self) -> Option<Died> {
+        self.given.notified().await;
+        self.died.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 impl Task {
@@ -90,7 +112,7 @@ impl Task {
     ) -> Self {
         let shared = shared.clone();
         let order = ordered.clone();
-        let make = move |wanted, nudge| {
+        let make = move |wanted, sign| {
             let spec = &order.spec;
             let start_timeout = Duration::from_secs(spec.start_timeout_secs.into());
             Driver {
@@ -107,7 +129,7 @@ impl Task {
                 health: spec.health.clone(),
                 container: None,
                 wanted,
-                nudge,
+                sign,
                 life: Life::ordered(start_timeout, spec.health.clone(), Now::read()),
             }
         };
@@ -123,7 +145,7 @@ impl Task {
     ) -> Result<Self, EngineError> {
         let observed = inspect(shared, &found.container).await?;
         let shared = shared.clone();
-        let make = move |wanted, nudge| {
+        let make = move |wanted, sign| {
             let Found { container, identity, settings } = found;
             let remembered = shared.memory.read(|memory| memory.get(&identity.instance).cloned());
             let life = Life::found(
@@ -143,7 +165,7 @@ impl Task {
                 health: settings.health,
                 container: Some(container),
                 wanted,
-                nudge,
+                sign,
                 life,
             }
         };
@@ -152,12 +174,12 @@ impl Task {
 
     fn begin(
         wanted: Wanted,
-        make: impl FnOnce(watch::Receiver<Wanted>, Arc<Notify>) -> Driver,
+        make: impl FnOnce(watch::Receiver<Wanted>, Arc<Sign>) -> Driver,
         ended: impl FnOnce(InstanceId) + Send + 'static,
     ) -> Self {
         let (wanted, orders) = watch::channel(wanted);
-        let nudge = Arc::new(Notify::new());
-        let driver = make(orders, nudge.clone());
+        let sign = Arc::new(Sign::default());
+        let driver = make(orders, sign.clone());
         // The first report of an instance is there before the task has its turn.
         driver.publish();
         let task = tokio::spawn(async move {
@@ -165,7 +187,7 @@ impl Task {
             driver.run().await;
             ended(instance);
         });
-        Self { wanted, nudge, abort: task.abort_handle() }
+        Self { wanted, sign, abort: task.abort_handle() }
     }
 
     /// The orders in force say this now.
@@ -177,9 +199,9 @@ impl Task {
         });
     }
 
-    /// Something may have happened to the container.
-    pub fn nudge(&self) {
-        self.nudge.notify_one();
+    /// Something happened to the container, perhaps its end.
+    pub fn nudge(&self, died: Option<Died>) {
+        self.sign.give(died);
     }
 }
 

@@ -72,6 +72,16 @@ impl Exit {
     }
 }
 
+/// What the engine's event says about the end of a container. It comes before the engine is done with it, and
+/// so before it answers questions about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Died {
+    /// When, in nanoseconds since 1970, on the clock that starts are told by too.
+    pub at_nanos: i64,
+    /// The exit code.
+    pub code: i64,
+}
+
 /// What is to be done now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {

@@ -1,10 +1,14 @@
 //! The agent against a real Docker Engine, with a server that the test plays. These tests need an engine:
 //! `scripts/lib/engine start`.
 
+#![allow(clippy::unwrap_used, reason = "these are tests, and what helps them")]
+
+mod doubles;
 mod world;
 
 use dinp_common::api::agent::{Goodbye, InstanceState::*, StopOrder, StreamKind, StreamOrder};
 use dinp_common::model::HealthCheck;
+use doubles::{Proxy, Registry};
 use std::time::{Duration, Instant};
 use world::{World, ask, docker, inspect, run, spec};
 
@@ -16,7 +20,7 @@ fn stop(spec: &dinp_common::api::agent::InstanceSpec) -> StopOrder {
 async fn runs_what_is_ordered_and_stops_what_is_named() {
     let world = World::new().await;
     let web = spec(1);
-    world.order(&[web.clone()], |_| {});
+    world.order(&[&web], |_| {});
     let begin = Instant::now();
     let report = world.until_state(&web, Ready).await;
     println!("from order to ready: {:?}", begin.elapsed());
@@ -25,9 +29,14 @@ async fn runs_what_is_ordered_and_stops_what_is_named() {
     let states: Vec<_> = world.heard().states.iter().map(|(_, _, state)| *state).collect();
     assert_eq!(states.first(), Some(&Accepted), "reported before there is a container");
     let env = ask(&report, "/env").await.unwrap();
-    for line in
-        ["GREETING=hello", "APP_NAME=web", "PORT=8080", "HOST_IP=127.0.0.1", "SCRIBE_IP=127.0.0.1", "SCRIBE_PORT=1463"]
-    {
+    for line in [
+        "GREETING=hello",
+        "APP_NAME=web",
+        "PORT=8080",
+        &format!("HOST_IP={}", world::address()),
+        &format!("SCRIBE_IP={}", world::address()),
+        "SCRIBE_PORT=1463",
+    ] {
         assert!(env.lines().any(|has| has == line), "{line} is missing in {env}");
     }
     let template = "{{.Name}} {{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.CpuShares}} {{.HostConfig.PidsLimit}} {{.HostConfig.SecurityOpt}} {{.HostConfig.CapDrop}} {{.HostConfig.RestartPolicy.Name}}";
@@ -44,9 +53,9 @@ async fn runs_what_is_ordered_and_stops_what_is_named() {
     assert_eq!(docker(&["ps", "-aq", "--filter", &format!("label=dinp.instance={}", web.instance)]), "");
 
     let next = spec(2);
-    world.order(&[next.clone()], |_| {});
+    world.order(&[&next], |_| {});
     assert_ne!(world.until_state(&next, Ready).await.port, Some(port));
-    world.order(&[next], |orders| orders.release_ports = vec![web.instance.clone()]);
+    world.order(&[&next], |orders| orders.release_ports = vec![web.instance.clone()]);
     world.until("the port is free", |heard| !held(heard)).await;
 }
 
@@ -54,13 +63,14 @@ async fn runs_what_is_ordered_and_stops_what_is_named() {
 async fn what_crashes_is_restarted_even_without_servers() {
     let mut world = World::new().await;
     let web = spec(1);
-    world.order(&[web.clone()], |_| {});
+    world.order(&[&web], |_| {});
     let report = world.until_state(&web, Ready).await;
     world.forget();
     let begin = Instant::now();
     ask(&report, "/crash").await.ok();
     let heard = world.until("the end", |heard| heard.states.iter().any(|(_, _, state)| *state != Ready)).await;
-    println!("from crash to report: {:?}", heard.states[0].0 - begin);
+    let reported = heard.states.iter().find(|(_, _, state)| *state != Ready).unwrap().0;
+    println!("from crash to report: {:?}", reported - begin);
     let again =
         world.until("ready again", |heard| heard.instances.values().any(|r| r.state == Ready && r.restarts == 1)).await;
     println!("from crash to ready again: {:?}", begin.elapsed());
@@ -85,14 +95,16 @@ async fn what_crashes_is_restarted_even_without_servers() {
 async fn a_killed_instance_is_reported_within_100_ms_of_the_event() {
     let world = World::new().await;
     let web = spec(1);
-    world.order(&[web.clone()], |_| {});
+    world.order(&[&web], |_| {});
     world.until_state(&web, Ready).await;
     world.forget();
     let before = dinp_common::api::unix_millis();
     inspect(&web, "{{.Id}}");
     docker(&["kill", &format!("dinp-web-{}", web.instance.short())]);
-    let heard = world.until("the end", |heard| !heard.states.is_empty()).await;
-    let reported = dinp_common::api::unix_millis() - i64::try_from(heard.states[0].0.elapsed().as_millis()).unwrap();
+    let ended = |(_, _, state): &&(Instant, _, _)| *state != Ready;
+    let heard = world.until("the end", |heard| heard.states.iter().any(|state| ended(&state))).await;
+    let moment = heard.states.iter().find(ended).unwrap().0;
+    let reported = dinp_common::api::unix_millis() - i64::try_from(moment.elapsed().as_millis()).unwrap();
     let (since, until) = ((before / 1000).to_string(), (reported / 1000 + 1).to_string());
     let event = docker(&[
         "events",
@@ -117,7 +129,7 @@ async fn a_killed_instance_is_reported_within_100_ms_of_the_event() {
 async fn absence_and_old_leaders_stop_nothing() {
     let world = World::new().await;
     let web = spec(1);
-    world.order(&[web.clone()], |orders| orders.epoch = 5);
+    world.order(&[&web], |orders| orders.epoch = 5);
     world.until_state(&web, Ready).await;
     let started = inspect(&web, "{{.State.StartedAt}}");
     world.order(&[], |orders| orders.epoch = 5);
@@ -152,7 +164,7 @@ async fn absence_and_old_leaders_stop_nothing() {
 async fn a_restart_of_the_agent_touches_nothing() {
     let mut world = World::new().await;
     let web = spec(1);
-    world.order(&[web.clone()], |_| {});
+    world.order(&[&web], |_| {});
     world.until_state(&web, Ready).await;
     let started = inspect(&web, "{{.State.StartedAt}}");
     world.agent_stops().await;
@@ -169,10 +181,10 @@ async fn a_restart_of_the_agent_touches_nothing() {
 async fn a_cold_start_without_servers_runs_what_the_disk_knows() {
     let mut world = World::new().await;
     let (web, mut never) = (spec(1), spec(2));
-    world.order(&[web.clone()], |_| {});
+    world.order(&[&web], |_| {});
     let report = world.until_state(&web, Ready).await;
     never.image = "localhost/none:1".parse().unwrap();
-    world.order(&[web.clone(), never.clone()], |_| {});
+    world.order(&[&web, &never], |_| {});
     world.until_state(&never, BackOff).await;
     world.agent_stops().await;
     world.server_goes();
@@ -198,7 +210,7 @@ async fn a_sick_instance_is_unfit_until_it_is_well() {
     let world = World::new().await;
     let mut web = spec(1);
     web.health = Some(HealthCheck { interval_secs: 1, timeout_secs: 1, ..HealthCheck::new("/health") });
-    world.order(&[web.clone()], |_| {});
+    world.order(&[&web], |_| {});
     let report = world.until_state(&web, Ready).await;
     ask(&report, "/sick").await.unwrap();
     let unfit = world.until_state(&web, Unfit).await;
@@ -216,7 +228,7 @@ async fn failures_are_told_in_words() {
     greedy.resources.memory_mb = 16;
     odd.command = Some(vec!["/no-such-program".into()]);
     missing.image = format!("localhost:1/none@sha256:{}", "0".repeat(64)).parse().unwrap();
-    world.order(&[slow.clone(), greedy.clone(), odd.clone(), missing.clone()], |_| {});
+    world.order(&[&slow, &greedy, &odd, &missing], |_| {});
     let report = world.until_state(&greedy, Ready).await;
     ask(&report, "/eat").await.ok();
     let reason = |heard: &world::Heard, spec: &dinp_common::api::agent::InstanceSpec, text: &str| {
@@ -242,7 +254,7 @@ async fn foreign_containers_and_listeners_are_left_alone() {
     let name = format!("dinp-web-{}", web.instance.short());
     docker(&["create", "--name", &name, world::image()]);
     let world = World::new().await;
-    world.order(&[web.clone()], |_| {});
+    world.order(&[&web], |_| {});
     let report = world.until_state(&web, Ready).await;
     assert_ne!(report.port, Some(first));
     assert_eq!(inspect(&web, "{{.Name}}"), format!("/dinp-web-{}", web.instance));
@@ -257,10 +269,74 @@ fn world_port() -> u16 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_somebody_took_meanwhile_is_given_up() {
+    let mut world = World::new().await;
+    let web = spec(1);
+    world.order(&[&web], |_| {});
+    let old = world.until_state(&web, Ready).await.port.unwrap();
+    world.agent_stops().await;
+    docker(&["stop", "-t", "1", &format!("dinp-web-{}", web.instance.short())]);
+    let _listener = std::net::TcpListener::bind(("0.0.0.0", old)).unwrap();
+    world.agent_starts();
+    let moved = |heard: &world::Heard| {
+        heard.instances.get(&web.instance).is_some_and(|r| r.state == Ready && r.port != Some(old))
+    };
+    world.until("ready on another port", moved).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_are_pulled_with_the_account_of_the_orders() {
+    let mut registry = Registry::start().await;
+    let world = World::new().await;
+    let mut web = spec(1);
+    web.image = registry.push(world::image()).parse().unwrap();
+    world.order(&[&web], |_| {});
+    let refused = world.until_state(&web, BackOff).await;
+    assert!(
+        refused.reason.starts_with("pull image ") && refused.reason.contains("no basic auth"),
+        "{}",
+        refused.reason
+    );
+    world.order(&[&web], |orders| orders.registry = Some(registry.access()));
+    world.until_state(&web, Ready).await;
+    let states: Vec<_> = world.heard().states.iter().map(|(_, _, state)| *state).collect();
+    assert!(states.contains(&Pulling), "{states:?}");
+    let orders = std::fs::read_to_string(world.dir.path().join("orders.json")).unwrap();
+    assert!(!orders.contains("hello") && !orders.contains(&registry.access().password), "secrets are not kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_hangs_is_reported_and_doubts_no_instance() {
+    let proxy = Proxy::start().await;
+    let socket = proxy.socket();
+    let world = World::with(|config| {
+        config.docker.socket = socket;
+        config.docker.timeout_secs = 1;
+    })
+    .await;
+    let web = spec(1);
+    world.order(&[&web], |_| {});
+    let report = world.until_state(&web, Ready).await;
+    world.forget();
+    proxy.hang(true);
+    let error = |heard: &world::Heard| heard.last.as_ref().and_then(|last| last.docker_error.clone());
+    let heard = world.until("the error", |heard| error(heard).is_some()).await;
+    assert!(error(&heard).unwrap().contains("has not answered for 1 s"), "{:?}", error(&heard));
+    ask(&report, "/").await.unwrap();
+    proxy.hang(false);
+    let heard = world.until("it is well again", |heard| heard.last.is_some() && error(heard).is_none()).await;
+    assert!(heard.states.iter().all(|(_, _, state)| *state == Ready), "{:?}", heard.states);
+    ask(&report, "/crash").await.ok();
+    world
+        .until("events come again", |heard| heard.instances.values().any(|r| r.state == Ready && r.restarts == 1))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn logs_of_running_and_ended_instances() {
     let world = World::new().await;
     let web = spec(1);
-    world.order(&[web.clone()], |_| {});
+    world.order(&[&web], |_| {});
     let report = world.until_state(&web, Ready).await;
     let logs = |stream: String, tail, follow| StreamOrder {
         stream,
@@ -269,7 +345,7 @@ async fn logs_of_running_and_ended_instances() {
     let texts = |heard: &world::Heard, stream: &str| -> Vec<String> {
         heard.streams[stream].iter().map(|line| line.text.clone()).collect()
     };
-    world.order(&[web.clone()], |orders| orders.streams = vec![logs("follow".into(), 100, true)]);
+    world.order(&[&web], |orders| orders.streams = vec![logs("follow".into(), 100, true)]);
     ask(&report, "/one").await.unwrap();
     ask(&report, "/crash").await.ok();
     world.until("ready again", |heard| heard.instances.values().any(|r| r.state == Ready && r.restarts == 1)).await;
@@ -278,7 +354,7 @@ async fn logs_of_running_and_ended_instances() {
     let mut last = Vec::new();
     for attempt in 0..50 {
         let id = format!("tail-{attempt}");
-        world.order(&[web.clone()], |orders| {
+        world.order(&[&web], |orders| {
             orders.streams = vec![logs("follow".into(), 100, true), logs(id.clone(), 1, false)];
         });
         let heard = world.until("the stream", |heard| heard.streams.contains_key(&id)).await;

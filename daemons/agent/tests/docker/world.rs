@@ -40,6 +40,13 @@ pub fn docker(arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
+/// The node's address: one of this machine that is not loopback, as real nodes have, where there is one.
+pub fn address() -> String {
+    let output = run("hostname", &["-I"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.split_whitespace().find(|address| !address.contains(':')).unwrap_or("127.0.0.1").to_owned()
+}
+
 /// The image of `app.c`, made if it is not there. Fails in words where no engine answers.
 pub fn image() -> &'static str {
     const IMAGE: &str = "localhost/dinp-agent-test:1";
@@ -212,7 +219,7 @@ impl World {
     /// The agent starts.
     pub fn agent_starts(&mut self) {
         let bundle = json!({
-            "cluster": self.cluster, "node": "node1", "address": "127.0.0.1",
+            "cluster": self.cluster, "node": "node1", "address": address(),
             "servers": [format!("http://127.0.0.1:{}", self.port)],
             "secret": format!("node:node1:{}", "0".repeat(64)),
         });
@@ -232,7 +239,7 @@ impl World {
     }
 
     /// Orders with the next generation of epoch 1.
-    pub fn order(&self, run: &[InstanceSpec], change: impl FnOnce(&mut Orders)) {
+    pub fn order(&self, run: &[&InstanceSpec], change: impl FnOnce(&mut Orders)) {
         self.server.orders.send_modify(|orders| {
             let generation = orders.as_ref().map_or(1, |orders| orders.generation + 1);
             let mut next = Orders {
@@ -240,7 +247,7 @@ impl World {
                 epoch: 1,
                 holder: "server1".into(),
                 generation,
-                run: run.to_vec(),
+                run: run.iter().map(|spec| (*spec).clone()).collect(),
                 stop: Vec::new(),
                 release_ports: Vec::new(),
                 streams: Vec::new(),
@@ -306,7 +313,7 @@ pub fn spec(number: u64) -> InstanceSpec {
 
 /// Asks an instance over its port.
 pub async fn ask(report: &InstanceReport, path: &str) -> Result<String, reqwest::Error> {
-    let url = format!("http://127.0.0.1:{}{path}", report.port.unwrap());
+    let url = format!("http://{}:{}{path}", address(), report.port.unwrap());
     reqwest::get(url).await?.text().await
 }
 

@@ -39,7 +39,9 @@ pub(super) fn check(spooled: &Spooled) -> Result<(), PackageError> {
         let u64_at = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| segment[at + i]));
         let segment_kind = u32::from_le_bytes(std::array::from_fn(|i| segment[i]));
         if segment_kind == SEGMENT_INTERPRETER {
-            return refuse("it is dynamically linked; build it static, or send an archive with a control script".into());
+            return refuse(
+                "it is dynamically linked; build it static, or send an archive with a control script".into(),
+            );
         }
         if u64_at(8).checked_add(u64_at(32)).is_none_or(|end| end > spooled.len()) {
             return refuse("it is cut off: a segment ends beyond the file".into());

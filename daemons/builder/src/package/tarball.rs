@@ -151,7 +151,8 @@ impl<R: Read> Reader<R> {
     fn padding(&mut self, size: u64) -> Result<(), PackageError> {
         let rest = (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64;
         let source = &mut self.source;
-        let copied = io::copy(&mut source.take(rest), &mut io::sink()).map_err(|error| error::reading(self.format, error))?;
+        let copied =
+            io::copy(&mut source.take(rest), &mut io::sink()).map_err(|error| error::reading(self.format, error))?;
         if copied == rest { Ok(()) } else { Err(self.failed(io::ErrorKind::UnexpectedEof.into())) }
     }
 

@@ -71,7 +71,9 @@ impl Tree {
         let path = path::canonical(name)?;
         let refuse = |rule: String| Err(PackageError::entry(name, rule));
         let kind = match kind {
-            EntryKind::Symlink { target } => EntryKind::Symlink { target: path::check_target(name, target.as_bytes())? },
+            EntryKind::Symlink { target } => {
+                EntryKind::Symlink { target: path::check_target(name, target.as_bytes())? }
+            }
             EntryKind::Hardlink { target } => {
                 let target = path::canonical(target.as_bytes()).map_err(|error| match error {
                     PackageError::Entry { rule, .. } => {
@@ -80,7 +82,9 @@ impl Tree {
                     other => other,
                 })?;
                 if self.nodes.get(&target) != Some(&Node::File) {
-                    return refuse(format!("it is a hard link to \"{target}\", which is no earlier file of the package"));
+                    return refuse(format!(
+                        "it is a hard link to \"{target}\", which is no earlier file of the package"
+                    ));
                 }
                 EntryKind::Hardlink { target }
             }
@@ -130,8 +134,9 @@ impl Tree {
         for (path, node) in &self.nodes {
             if let Node::Link(target) = node {
                 let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
-                self.follow(directory, target, &mut 0)
-                    .map_err(|rule| PackageError::entry(path.as_bytes(), format!("it is a link to \"{target}\", which {rule}")))?;
+                self.follow(directory, target, &mut 0).map_err(|rule| {
+                    PackageError::entry(path.as_bytes(), format!("it is a link to \"{target}\", which {rule}"))
+                })?;
             }
         }
         Ok(())

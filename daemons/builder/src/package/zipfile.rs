@@ -53,12 +53,7 @@ struct Record {
 }
 
 /// Hands each entry of an archive to `visit`, in the order of its directory.
-pub(super) fn walk(
-    spooled: &Spooled,
-    most: u64,
-    tree: &mut Tree,
-    visit: &mut Visit<'_>,
-) -> Result<(), PackageError> {
+pub(super) fn walk(spooled: &Spooled, most: u64, tree: &mut Tree, visit: &mut Visit<'_>) -> Result<(), PackageError> {
     let (records, end) = directory(spooled)?;
     let total = records.iter().fold(0_u64, |total, record| total.saturating_add(record.size));
     if total > most {
@@ -211,9 +206,7 @@ fn emit(
     let entry = tree.admit(&record.name, kind, record.modified)?;
     let visited = visit(&entry, &mut content).and_then(|()| io::copy(&mut content, &mut io::sink()).map(drop));
     visited.map_err(|error| match error::reading(Format::Zip, error) {
-        PackageError::Corrupt { problem, .. } => {
-            corrupt(format!("entry \"{}\": {problem}", entry.path))
-        }
+        PackageError::Corrupt { problem, .. } => corrupt(format!("entry \"{}\": {problem}", entry.path)),
         other => other,
     })
 }
@@ -233,7 +226,8 @@ impl Read for Checked {
         }
         let invalid = |problem: &str| io::Error::new(io::ErrorKind::InvalidData, problem.to_owned());
         let read = self.content.read(buffer)?;
-        self.left = self.left.checked_sub(read as u64).ok_or_else(|| invalid("it is larger than the directory says"))?;
+        self.left =
+            self.left.checked_sub(read as u64).ok_or_else(|| invalid("it is larger than the directory says"))?;
         self.crc.update(&buffer[..read]);
         if read == 0 && self.left > 0 {
             return Err(invalid("it is smaller than the directory says"));

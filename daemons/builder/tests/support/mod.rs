@@ -38,7 +38,7 @@ pub struct RegistryServer {
 }
 
 impl RegistryServer {
-    pub fn start() -> Self {
+    pub async fn start() -> Self {
         let directory = TestDir::new("registry");
         let port = free_port();
         let path = |name: &str| directory.path().join(name);
@@ -52,11 +52,11 @@ impl RegistryServer {
         );
         std::fs::write(path("config.yml"), config).unwrap();
         let mut registry = Self { port, directory, process: None };
-        registry.resume();
+        registry.resume().await;
         registry
     }
 
-    pub fn resume(&mut self) {
+    pub async fn resume(&mut self) {
         let child = Command::new("docker-registry")
             .arg("serve")
             .arg(self.directory.path().join("config.yml"))
@@ -65,11 +65,8 @@ impl RegistryServer {
             .spawn()
             .expect("start docker-registry: install the package docker-registry");
         self.process = Some(child);
-        let begin = Instant::now();
-        while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(begin.elapsed() < Duration::from_secs(20), "the registry does not answer");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let address = self.address();
+        eventually("the registry answers", async || tokio::net::TcpStream::connect(&address).await.ok()).await;
     }
 
     pub fn stop(&mut self) {
@@ -113,7 +110,7 @@ impl World {
         let mysql = Mysql::start().await;
         let pool = mysql.database().await;
         mysql.account(&pool, "dinp_builder").await;
-        let registry = RegistryServer::start();
+        let registry = RegistryServer::start().await;
         let dash = Credential::generate(CredentialKind::Service, "dash");
         let mut conn = pool.get_conn().await.unwrap();
         let hash = dash.secret_hash();
@@ -135,7 +132,13 @@ impl World {
         std::fs::write(dir.path().join("push"), format!("builder:{PASSWORD}")).unwrap();
         let client = reqwest::Client::new();
         let mut world = Self {
-            mysql, registry, pool, dir, dash, client, database,
+            mysql,
+            registry,
+            pool,
+            dir,
+            dash,
+            client,
+            database,
             url: String::new(),
             lifecycle: Lifecycle::for_tests(),
             builder: None,
@@ -211,7 +214,8 @@ impl World {
     /// Adds a runtime on `base-binary` with these instructions after FROM.
     pub fn runtime(&self, name: &str, instructions: &str) {
         let path = |end: &str| self.dir.path().join("builder.d").join(format!("{name}.{end}"));
-        let toml = "description = \"test\"\nbase = \"{registry}/dinp/base-binary:{base_tag}\"\npackages = [\"tar.gz\"]\n";
+        let toml =
+            "description = \"test\"\nbase = \"{registry}/dinp/base-binary:{base_tag}\"\npackages = [\"tar.gz\"]\n";
         std::fs::write(path("toml"), toml).unwrap();
         std::fs::write(path("Dockerfile"), format!("FROM {{{{base}}}}\n{instructions}\n")).unwrap();
     }
@@ -259,9 +263,9 @@ impl World {
         let url = format!("http://{}/v2/{repository}/tags/list", self.registry.address());
         let answer = self.client.get(url).basic_auth("builder", Some(PASSWORD)).send().await.unwrap();
         let body: serde_json::Value = answer.json().await.unwrap();
-        body["tags"].as_array().map_or(Vec::new(), |tags| {
-            tags.iter().filter_map(|tag| tag.as_str().map(str::to_owned)).collect()
-        })
+        body["tags"]
+            .as_array()
+            .map_or(Vec::new(), |tags| tags.iter().filter_map(|tag| tag.as_str().map(str::to_owned)).collect())
     }
 
     /// Fetches an image with an account, as nodes do.
@@ -274,7 +278,8 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         let address = self.registry.address();
-        let listed = Command::new("docker").args(["images", "-q", "--filter", &format!("reference={address}/*/*")]).output();
+        let listed =
+            Command::new("docker").args(["images", "-q", "--filter", &format!("reference={address}/*/*")]).output();
         let listed = String::from_utf8_lossy(&listed.map(|output| output.stdout).unwrap_or_default()).into_owned();
         for id in listed.split_whitespace() {
             Command::new("docker").args(["rmi", "-f", id]).output().ok();

@@ -44,7 +44,7 @@ pub enum AppCommand {
     Deploy {
         /// The app
         app: AppName,
-        /// Package to build: .tar.gz, .zip, .war or one executable file
+        /// Package to build: .tar.gz, .tar, .zip or one static executable
         package: Option<PathBuf>,
         /// What to deploy
         #[command(flatten)]
@@ -208,7 +208,10 @@ fn is_running(app: &AppView) -> bool {
 async fn cancel(app: &AppName, api: &Api, out: &Output) -> Result<(), CliError> {
     let view: AppView = api.get(&path(app)).await?;
     let Some(deployment) = view.deployment.filter(|deployment| !deployment.state.is_final()) else {
-        return Err(CliError::refused(format!("{app} has no deployment under way"), format!("`dinp app show {app}` shows the last one")));
+        return Err(CliError::refused(
+            format!("{app} has no deployment under way"),
+            format!("`dinp app show {app}` shows the last one"),
+        ));
     };
     let ended: DeploymentView = api.post(&format!("/v1/deployments/{}/cancel", deployment.id), &()).await?;
     out.done(&ended, &format!("deployment {} of {app} is being cancelled", ended.id))
@@ -253,11 +256,17 @@ fn show(app: &AppView, out: &Output) -> Result<(), CliError> {
         ("ready", ready(app)),
         ("release", release.map(|release| release.number.to_string()).unwrap_or("none".into())),
         ("image", release.map(|release| release.image.to_string()).unwrap_or_default()),
-        ("command", release.and_then(|release| release.command.as_ref()).map(|words| words.join(" ")).unwrap_or_default()),
+        (
+            "command",
+            release.and_then(|release| release.command.as_ref()).map(|words| words.join(" ")).unwrap_or_default(),
+        ),
         ("memory", release.map(|release| format!("{} MiB", release.memory_mb)).unwrap_or_default()),
         ("cpu", release.map(|release| cores(release.cpu_millis)).unwrap_or_default()),
         ("cpu limit", release.and_then(|release| release.cpu_limit_millis).map(cores).unwrap_or_default()),
-        ("health", release.and_then(|release| release.health.as_ref()).map(|check| check.path.clone()).unwrap_or_default()),
+        (
+            "health",
+            release.and_then(|release| release.health.as_ref()).map(|check| check.path.clone()).unwrap_or_default(),
+        ),
         ("deployment", deployment.unwrap_or_default()),
         ("urls", app.urls.join("\n")),
         ("created", time(app.created_at)),

@@ -28,7 +28,7 @@ pub struct Build {
     /// What to do
     #[command(subcommand)]
     command: Option<BuildCommand>,
-    /// Package: .tar.gz, .zip, .war or one executable file
+    /// Package: .tar.gz, .tar, .zip or one static executable
     #[arg(required = true)]
     package: Option<PathBuf>,
     /// The app that it is for
@@ -156,7 +156,13 @@ pub async fn package(
     Ok(build)
 }
 
-async fn send(app: &AppName, package: &Package, upload: &Upload, api: &Api, out: &Output) -> Result<BuildView, CliError> {
+async fn send(
+    app: &AppName,
+    package: &Package,
+    upload: &Upload,
+    api: &Api,
+    out: &Output,
+) -> Result<BuildView, CliError> {
     let runtime = upload.runtime(api, app, package).await?;
     let path = with_query(
         "/v1/builds",
@@ -195,7 +201,8 @@ impl Upload {
         if runtimes.len() == 1 {
             return Ok(runtimes.remove(0).name);
         }
-        let list: Vec<_> = runtimes.iter().map(|runtime| format!("\n    {}: {}", runtime.name, runtime.description)).collect();
+        let list: Vec<_> =
+            runtimes.iter().map(|runtime| format!("\n    {}: {}", runtime.name, runtime.description)).collect();
         Err(CliError::Usage {
             message: format!("the runtime of {} cannot be told from the file", package.name()),
             hint: format!("name it with --runtime:{}", list.concat()),
@@ -217,7 +224,11 @@ fn table(builds: &[BuildView], out: &Output) -> Result<(), CliError> {
         ]
     };
     let headers = ["BUILD", "APP", "RUNTIME", "VERSION", "STATUS", "PACKAGE", "BY", "AGE"];
-    out.table(&headers, builds.iter().map(row).collect(), "no builds yet: `dinp build PACKAGE --app NAME --runtime RUNTIME` makes one")
+    out.table(
+        &headers,
+        builds.iter().map(row).collect(),
+        "no builds yet: `dinp build PACKAGE --app NAME --runtime RUNTIME` makes one",
+    )
 }
 
 fn show(build: &BuildView, out: &Output) -> Result<(), CliError> {

@@ -42,7 +42,9 @@ struct Shown<'a> {
 pub fn run(command: &ContextCommand, out: &Output) -> Result<(), CliError> {
     let file = ContextFile::of_user()?;
     let mut contexts = file.read()?;
-    let unknown = |name: &str| CliError::refused(format!("there is no context {name}"), "`dinp context ls` shows those that exist");
+    let unknown = |name: &str| {
+        CliError::refused(format!("there is no context {name}"), "`dinp context ls` shows those that exist")
+    };
     match command {
         ContextCommand::Ls => {
             let shown: Vec<Shown<'_>> = contexts
@@ -64,7 +66,11 @@ pub fn run(command: &ContextCommand, out: &Output) -> Result<(), CliError> {
                         dash(if context.signed_in { context.user } else { "" }),
                     ]
                 };
-                out.table(&["CONTEXT", "SERVER", "USER"], shown.iter().map(row).collect(), "no contexts yet: `dinp login --server URL` makes one")
+                out.table(
+                    &["CONTEXT", "SERVER", "USER"],
+                    shown.iter().map(row).collect(),
+                    "no contexts yet: `dinp login --server URL` makes one",
+                )
             })
         }
         ContextCommand::Use { name } => {

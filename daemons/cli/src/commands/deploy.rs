@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::Waiting;
 use super::build::{self, Upload};
 use crate::api::Api;
-use crate::error::CliError;
+use crate::error::{CliError, REFUSED};
 use crate::follow;
 use crate::output::Output;
 use crate::package::Package;
@@ -37,7 +37,7 @@ written to standard error.";
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Deploy {
-    /// Package to build: .tar.gz, .zip, .war or one executable file
+    /// Package to build: .tar.gz, .tar, .zip or one static executable
     #[arg(required_unless_present_any = ["image", "from_build"])]
     package: Option<PathBuf>,
     /// The app; it is created if it does not exist
@@ -154,7 +154,9 @@ pub async fn run(deploy: &Deploy, api: &Api, out: &Output) -> Result<(), CliErro
     let start = Instant::now();
     // Whatever can be refused here is refused before an app comes about.
     let package = deploy.package.as_deref().map(Package::open).transpose()?;
-    let app = match api.find(&format!("/v1/apps/{}", deploy.app)).await? {
+    let found = api.find(&format!("/v1/apps/{}", deploy.app)).await?;
+    let is_new = found.is_none();
+    let app = match found {
         Some(app) => app,
         None => {
             if let Some(package) = &package {
@@ -166,9 +168,22 @@ pub async fn run(deploy: &Deploy, api: &Api, out: &Output) -> Result<(), CliErro
     if let Some(team) = &deploy.team
         && app.team.as_ref() != Some(team)
     {
-        out.note(format!("{} exists and belongs to {}; --team {team} changes nothing", app.name, app.team.as_deref().unwrap_or(&app.owner)));
+        out.note(format!(
+            "{} exists and belongs to {}; --team {team} changes nothing",
+            app.name,
+            app.team.as_deref().unwrap_or(&app.owner)
+        ));
     }
-    release(&app, package.as_ref(), &deploy.source, &deploy.settings, deploy.waiting, start, api, out).await
+    let result =
+        release(&app, package.as_ref(), &deploy.source, &deploy.settings, deploy.waiting, start, api, out).await;
+    // What was refused leaves nothing behind. A build that failed keeps its app, because its log belongs to it.
+    if is_new && result.as_ref().is_err_and(|error| error.code() == REFUSED) {
+        match api.delete(&format!("/v1/apps/{}", deploy.app)).await {
+            Ok(()) => out.note(format!("removed app {} again", deploy.app)),
+            Err(error) => out.note(format!("app {} stays, without a release: {error}", deploy.app)),
+        }
+    }
+    result
 }
 
 /// Runs `dinp app deploy`: the same for an app that exists.
@@ -283,11 +298,21 @@ impl Drop for Answer {
     }
 }
 
-fn say(app: &AppView, result: &Watched, first: Option<Duration>, waiting: Waiting, out: &Output) -> Result<(), CliError> {
+fn say(
+    app: &AppView,
+    result: &Watched,
+    first: Option<Duration>,
+    waiting: Waiting,
+    out: &Output,
+) -> Result<(), CliError> {
     let deployment = &result.deployment;
     let (name, number) = (&app.name, deployment.release_number);
     if !waiting.wanted() {
-        return out.line(format!("deployment {} of {name} release {number} is {}", deployment.id, deployment.state.as_str()));
+        return out.line(format!(
+            "deployment {} of {name} release {number} is {}",
+            deployment.id,
+            deployment.state.as_str()
+        ));
     }
     follow::deployed(deployment)?;
     out.line(format!("{name} release {number} is deployed ({} instances)", app.instances))?;

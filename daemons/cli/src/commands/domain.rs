@@ -36,7 +36,9 @@ pub async fn run(app: &AppName, command: &DomainCommand, api: &Api, out: &Output
         DomainCommand::Ls => {
             let domains = api.list::<DomainView>(&path).await?;
             out.show(&domains, || {
-                let row = |domain: &DomainView| vec![domain.name.to_string(), domain.created_by.clone(), age(domain.created_at)];
+                let row = |domain: &DomainView| {
+                    vec![domain.name.to_string(), domain.created_by.clone(), age(domain.created_at)]
+                };
                 let empty = format!("{app} has no domain of its own; `dinp app domain {app} add DOMAIN` adds one");
                 out.table(&["DOMAIN", "BY", "AGE"], domains.items.iter().map(row).collect(), &empty)
             })

@@ -126,7 +126,10 @@ pub async fn run(app: &AppName, command: &EnvCommand, api: &Api, out: &Output) -
 
 fn values(variables: &[Assignment]) -> Result<BTreeMap<EnvName, String>, CliError> {
     if variables.iter().filter(|variable| matches!(variable.value, Value::Stdin)).count() > 1 {
-        return Err(CliError::usage("two variables cannot both come from standard input", "give one of them as NAME=@FILE"));
+        return Err(CliError::usage(
+            "two variables cannot both come from standard input",
+            "give one of them as NAME=@FILE",
+        ));
     }
     let mut set = BTreeMap::new();
     for Assignment { name, value } in variables {
@@ -134,7 +137,8 @@ fn values(variables: &[Assignment]) -> Result<BTreeMap<EnvName, String>, CliErro
             Value::Text(text) => text.clone(),
             Value::Stdin => secret_from_stdin(&format!("value of {name}"))?,
             Value::File(path) => {
-                let text = std::fs::read_to_string(path).map_err(|error| CliError::io(format!("read {path} for {name}"), error))?;
+                let text = std::fs::read_to_string(path)
+                    .map_err(|error| CliError::io(format!("read {path} for {name}"), error))?;
                 without_line_end(text)
             }
         };

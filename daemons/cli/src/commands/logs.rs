@@ -64,10 +64,14 @@ async fn resolve(app: &AppName, text: &str, api: &Api) -> Result<InstanceId, Cli
         return Ok(id);
     }
     let instances = ps::instances(app, api).await?.items;
-    let mut found = instances.into_iter().map(|view| view.instance).filter(|id| !text.is_empty() && id.as_str().starts_with(text));
+    let mut found =
+        instances.into_iter().map(|view| view.instance).filter(|id| !text.is_empty() && id.as_str().starts_with(text));
     match (found.next(), found.next()) {
         (Some(id), None) => Ok(id),
-        (None, _) => Err(CliError::refused(format!("{app} has no instance {text}"), format!("`dinp ps {app}` shows its instances"))),
+        (None, _) => Err(CliError::refused(
+            format!("{app} has no instance {text}"),
+            format!("`dinp ps {app}` shows its instances"),
+        )),
         _ => Err(CliError::refused(format!("{app} has several instances that begin with {text}"), "give more digits")),
     }
 }

@@ -71,7 +71,10 @@ async fn add(body: &NodeAdd, file: &Path, api: &Api, out: &Output) -> Result<(),
     let to_stdout = file == Path::new("-");
     // The bundle exists once: a place that it cannot be put is found out before.
     if !to_stdout && file.exists() {
-        return Err(CliError::refused(format!("{} exists already", file.display()), "name another file, or remove this one"));
+        return Err(CliError::refused(
+            format!("{} exists already", file.display()),
+            "name another file, or remove this one",
+        ));
     }
     let bundle: NodeBundle = api.post("/v1/nodes", body).await?;
     let name = &body.name;
@@ -85,7 +88,10 @@ async fn add(body: &NodeAdd, file: &Path, api: &Api, out: &Output) -> Result<(),
     let text = serde_json::to_string_pretty(&bundle)
         .map_err(|error| CliError::Other(format!("cannot write the bundle of {name}: {error}")))?;
     write_private(file, format!("{text}\n").as_bytes())?;
-    out.note(format!("added node {name}; bring {} there, then run: sudo dinp setup node --bundle FILE", file.display()));
+    out.note(format!(
+        "added node {name}; bring {} there, then run: sudo dinp setup node --bundle FILE",
+        file.display()
+    ));
     Ok(())
 }
 
@@ -120,5 +126,9 @@ fn table(nodes: &[NodeView], out: &Output) -> Result<(), CliError> {
         ]
     };
     let headers = ["NAME", "ADDRESS", "ZONE", "STATE", "INSTANCES", "MEMORY MiB", "CPU", "HEARD", "AGENT", "PROBLEM"];
-    out.table(&headers, nodes.iter().map(row).collect(), "no nodes yet: `dinp node add NAME --address IP` makes one known")
+    out.table(
+        &headers,
+        nodes.iter().map(row).collect(),
+        "no nodes yet: `dinp node add NAME --address IP` makes one known",
+    )
 }

@@ -48,7 +48,10 @@ pub async fn routers(command: &RouterCommand, api: &Api, out: &Output) -> Result
             })
         }
         RouterCommand::Forget { name, consent } => {
-            out.confirm(consent.yes, &format!("Forget router {name}? If it still runs, it may send requests to instances that are gone."))?;
+            out.confirm(
+                consent.yes,
+                &format!("Forget router {name}? If it still runs, it may send requests to instances that are gone."),
+            )?;
             api.delete(&format!("/v1/routers/{name}")).await?;
             out.note(format!("forgot router {name}"));
             Ok(())
@@ -95,7 +98,10 @@ async fn find(text: &str, api: &Api) -> Result<InstanceView, CliError> {
     let mut found = orphans.into_iter().filter(|orphan| fits(&orphan.instance));
     match (found.next(), found.next()) {
         (Some(orphan), None) => Ok(orphan),
-        (None, _) => Err(CliError::refused(format!("there is no orphan {text}"), "`dinp orphan ls` shows them; give eight digits or more")),
+        (None, _) => Err(CliError::refused(
+            format!("there is no orphan {text}"),
+            "`dinp orphan ls` shows them; give eight digits or more",
+        )),
         _ => Err(CliError::refused(format!("several orphans begin with {text}"), "give more digits")),
     }
 }

@@ -37,18 +37,14 @@ pub async fn run(ps: &Ps, api: &Api, out: &Output) -> Result<(), CliError> {
         Some(app) => vec![app.clone()],
         None => api.list::<AppView>("/v1/apps").await?.items.into_iter().map(|app| app.name).collect(),
     };
-    let lists: Vec<Page<InstanceView>> = stream::iter(apps.iter().map(|app| instances(app, api)))
-        .buffered(AT_ONCE)
-        .try_collect()
-        .await?;
+    let lists: Vec<Page<InstanceView>> =
+        stream::iter(apps.iter().map(|app| instances(app, api))).buffered(AT_ONCE).try_collect().await?;
     let page = Page { items: lists.into_iter().flat_map(|page| page.items).collect(), next: None };
     if out.is_json() {
         return out.json(&page);
     }
-    let numbers: Vec<Vec<(u64, u32)>> = stream::iter(apps.iter().map(|app| numbers(app, &page, api)))
-        .buffered(AT_ONCE)
-        .try_collect()
-        .await?;
+    let numbers: Vec<Vec<(u64, u32)>> =
+        stream::iter(apps.iter().map(|app| numbers(app, &page, api))).buffered(AT_ONCE).try_collect().await?;
     let empty = match &ps.app {
         Some(app) => format!("{app} has no instances; `dinp app show {app}` tells why"),
         None => "no instances".into(),
@@ -126,6 +122,10 @@ pub async fn events(events: &Events, api: &Api, out: &Output) -> Result<(), CliE
                 event.detail.clone(),
             ]
         };
-        out.table(&["TIME", "EVENT", "INSTANCE", "NODE", "DETAIL"], page.items.iter().map(row).collect(), "no events yet")
+        out.table(
+            &["TIME", "EVENT", "INSTANCE", "NODE", "DETAIL"],
+            page.items.iter().map(row).collect(),
+            "no events yet",
+        )
     })
 }

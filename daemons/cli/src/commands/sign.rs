@@ -60,7 +60,8 @@ pub async fn login(login: &Login, global: &Global, out: &Output) -> Result<(), C
         Some(name) => name.clone(),
         None => context_name(&contexts, &server, &meta.cluster),
     };
-    let expires_at = unix_millis().saturating_add(i64::try_from(reply.expires_in).unwrap_or(i64::MAX).saturating_mul(1000));
+    let expires_at =
+        unix_millis().saturating_add(i64::try_from(reply.expires_in).unwrap_or(i64::MAX).saturating_mul(1000));
     let context = Context {
         server: trimmed(&server).to_owned(),
         user: me.name.clone(),
@@ -112,7 +113,9 @@ async fn by_browser(uic: Url, print_only: bool, out: &Output) -> Result<TokenRep
     let attempt = Attempt::new(uic, loopback.redirect_uri.clone())?;
     let url = attempt.authorize_url()?;
     // Not a note: with --quiet, too, a person must be able to go on.
-    eprintln!("open this address in a browser on this machine to sign in:\n  {url}\n(without a browser: dinp login --username NAME)");
+    eprintln!(
+        "open this address in a browser on this machine to sign in:\n  {url}\n(without a browser: dinp login --username NAME)"
+    );
     if !print_only {
         browser::open(&url);
     }
@@ -131,7 +134,10 @@ fn read_password(from_stdin: bool, username: &str) -> Result<String, CliError> {
 /// Asks at the terminal, without showing what is typed.
 pub fn prompt(question: &str) -> Result<String, CliError> {
     rpassword::prompt_password(question).map_err(|_| {
-        CliError::usage("there is no terminal to ask for the password at", "give it on standard input with --password-stdin")
+        CliError::usage(
+            "there is no terminal to ask for the password at",
+            "give it on standard input with --password-stdin",
+        )
     })
 }
 

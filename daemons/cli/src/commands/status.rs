@@ -14,7 +14,11 @@ pub async fn run(api: &Api, out: &Output) -> Result<(), CliError> {
             0 => format!("{} ready", status.nodes_ready),
             missing => format!("{} ready, {missing} missing", status.nodes_ready),
         };
-        let holdover = if status.holdover { "the lease cannot be renewed: no deployment, no scale-in, no stop until it can" } else { "" };
+        let holdover = if status.holdover {
+            "the lease cannot be renewed: no deployment, no scale-in, no stop until it can"
+        } else {
+            ""
+        };
         out.pairs(vec![
             ("cluster", status.cluster.clone()),
             ("leader", format!("{} (epoch {}, version {})", status.leader, status.epoch, status.version)),

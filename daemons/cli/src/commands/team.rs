@@ -85,10 +85,15 @@ pub async fn run(command: &TeamCommand, api: &Api, out: &Output) -> Result<(), C
             let teams = api.list::<TeamInfo>("/v1/teams").await?;
             out.show(&teams, || {
                 let row = |team: &TeamInfo| {
-                    let members = team.members.iter().map(|member| format!("{} ({})", member.user, team_role(member.role)));
+                    let members =
+                        team.members.iter().map(|member| format!("{} ({})", member.user, team_role(member.role)));
                     vec![team.name.clone(), dash(members.collect::<Vec<_>>().join(", "))]
                 };
-                out.table(&["NAME", "MEMBERS"], teams.items.iter().map(row).collect(), "no teams yet: `dinp team create NAME` adds one")
+                out.table(
+                    &["NAME", "MEMBERS"],
+                    teams.items.iter().map(row).collect(),
+                    "no teams yet: `dinp team create NAME` adds one",
+                )
             })
         }
         TeamCommand::AddMember { team, user, role } => {

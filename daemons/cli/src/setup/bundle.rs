@@ -4,7 +4,7 @@ use super::args::BundleArgs;
 use super::control::Plan;
 use super::error::SetupError;
 use super::files::{self, needed_credential};
-use super::mysql;
+use super::{mysql, services};
 use dinp_common::api::agent::NodeBundle;
 use dinp_common::api::router::RouterBundle;
 use dinp_common::auth::{Credential, CredentialKind, Role};
@@ -85,7 +85,7 @@ pub async fn own_router(plan: &Plan) -> Result<RouterBundle, SetupError> {
     if !plan.check {
         let pool = mysql::migrate_pool(&config.mysql.host, config.mysql.port)?;
         let mut conn = store::connect(&pool, Duration::from_secs(5)).await?;
-        mysql::put_service(&mut conn, &credential, Role::Router).await?;
+        services::put_service(&mut conn, &credential, Role::Router).await?;
     }
     router_bundle(&config, &plan.name, plan.address, &credential)
 }
@@ -157,7 +157,7 @@ async fn issue_router(config: &ClusterConfig, name: &str, address: IpAddr) -> Re
         .await
         .map_err(SetupError::query("read a service credential"))?;
     let credential = Credential::generate(CredentialKind::Service, name);
-    mysql::put_service(&mut conn, &credential, Role::Router).await?;
+    services::put_service(&mut conn, &credential, Role::Router).await?;
     if known.is_some() {
         eprintln!("router {name} has a new secret: its former bundle is no longer valid");
     }

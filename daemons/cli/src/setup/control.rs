@@ -9,7 +9,7 @@ use super::member::router_steps;
 use super::step::{Runner, State, Step, Steps, Task};
 use super::system::{self, Access, run as run_program};
 use super::units::{Ready, Unit};
-use super::{docker, mysql, redis, registry};
+use super::{docker, mysql, redis, registry, services};
 use dinp_common::auth::Role;
 use dinp_common::config::ClusterConfig;
 use dinp_common::credentials::{Secret, read_secret_file};
@@ -167,7 +167,7 @@ impl Plan {
     fn daemons(&self) -> Result<Steps, SetupError> {
         let mut steps: Steps = Vec::new();
         for (role, ..) in DAEMONS {
-            steps.push(Box::new(mysql::Service {
+            steps.push(Box::new(services::Service {
                 address: self.address,
                 id: format!("service-{role}"),
                 name: format!("{role}-{}", self.name),

@@ -20,6 +20,7 @@ mod member;
 mod mysql;
 mod redis;
 mod registry;
+mod services;
 mod step;
 mod system;
 mod units;

@@ -5,13 +5,12 @@
 //! root proves itself there differs between MariaDB and MySQL. All else is done as `dinp_migrate`.
 
 use super::error::SetupError;
-use super::files::{self, needed_credential, random_hex, service_credential, write_credential};
+use super::files::{self, needed_credential, random_hex, write_credential};
 use super::grants;
 use super::step::{State, Step, Steps, Task};
 use super::system::{self, run};
 use super::units::Unit;
 use super::{files::File, system::Access};
-use dinp_common::auth::{Credential, CredentialKind, Role};
 use dinp_common::credentials::Secret;
 use dinp_common::seal::OpeningKey;
 use dinp_common::store::{self, StoreError};
@@ -27,6 +26,8 @@ pub const DATABASE: &str = "dinp";
 const MIGRATE: &str = "dinp_migrate";
 /// Its credential.
 const MIGRATE_CREDENTIAL: &str = "mysql-migrate";
+/// Where the purge of dinp-server leaves the sealing key, because the database stays.
+const KEPT_KEY: &str = "/var/lib/dinp/env-key";
 
 /// The accounts of daemons, without `dinp_`.
 pub fn daemons() -> impl Iterator<Item = &'static str> {
@@ -112,7 +113,8 @@ pub fn migrate_pool(host: &str, port: u16) -> Result<Pool, SetupError> {
     Ok(store::pool(host, port, DATABASE, MIGRATE, &password))
 }
 
-async fn connect(address: IpAddr) -> Result<Conn, SetupError> {
+/// A connection as the account that owns the schema.
+pub async fn connect(address: IpAddr) -> Result<Conn, SetupError> {
     let pool = migrate_pool(&address.to_string(), 3306)?;
     Ok(store::connect(&pool, Duration::from_secs(5)).await?)
 }
@@ -278,9 +280,14 @@ impl SealingKey {
             .map_err(SetupError::query("read the sealing key"))
     }
 
+    /// The credential; where it is missing, what the purge of dinp-server kept of it.
     fn key() -> Result<Option<OpeningKey>, SetupError> {
-        let Some(text) = files::credential("env-key")? else { return Ok(None) };
-        let key = OpeningKey::from_hex(text.expose());
+        let text = match files::credential("env-key")? {
+            Some(secret) => Some(secret.expose().to_owned()),
+            None => system::read(Path::new(KEPT_KEY))?,
+        };
+        let Some(text) = text else { return Ok(None) };
+        let key = OpeningKey::from_hex(text.trim());
         key.map(Some).map_err(|error| SetupError::Refused(format!("credential env-key: {error}")))
     }
 }
@@ -294,7 +301,10 @@ impl Step for SealingKey {
         Box::pin(async {
             let newest = Self::newest(&mut connect(self.address).await?).await?;
             match (Self::key()?, newest) {
-                (Some(key), Some((_, public))) if public == key.public_key() => Ok(State::Ok),
+                (Some(key), Some((_, public))) if public == key.public_key() => {
+                    let there = files::credential("env-key")?.is_some();
+                    Ok(if there { State::Ok } else { State::due(format!("taken back from {KEPT_KEY}")) })
+                }
                 // A new key would make all values that were sealed before unreadable, silently.
                 (_, Some(_)) => Err(SetupError::Refused(
                     "the key in /etc/dinp/credentials/env-key is not the one that values in MySQL are sealed to: \
@@ -308,81 +318,17 @@ impl Step for SealingKey {
 
     fn apply(&self) -> Task<'_, ()> {
         Box::pin(async {
-            let key = match Self::key()? {
-                Some(key) => key,
-                None => {
-                    let key = OpeningKey::generate();
-                    write_credential("env-key", key.to_hex().expose())?;
-                    key
-                }
-            };
+            let key = Self::key()?.unwrap_or_else(OpeningKey::generate);
+            write_credential("env-key", key.to_hex().expose())?;
             let mut conn = connect(self.address).await?;
+            if Self::newest(&mut conn).await?.is_some() {
+                return Ok(());
+            }
             conn.exec_drop("INSERT INTO sealing_key (id, public_key) VALUES (1, ?)", (&key.public_key()[..],))
                 .await
                 .map_err(SetupError::query("write the sealing key"))
         })
     }
-}
-
-/// A daemon's own credential: the secret on this machine, its hash in MySQL.
-pub struct Service {
-    /// Where MySQL is.
-    pub address: IpAddr,
-    /// Credential on this machine.
-    pub id: String,
-    /// Name of the service.
-    pub name: String,
-    /// What it may do.
-    pub role: Role,
-}
-
-impl Step for Service {
-    fn name(&self) -> String {
-        format!("credential {}", self.id)
-    }
-
-    fn check(&self) -> Task<'_, State> {
-        Box::pin(async {
-            let Some(credential) = service_credential(&self.id, &self.name)? else { return Ok(State::due("new")) };
-            let known = service_row(&mut connect(self.address).await?, &self.name).await?;
-            let wanted = (self.role.as_str().to_owned(), credential.secret_hash().to_vec());
-            Ok(if known == Some(wanted) { State::Ok } else { State::due("its hash in MySQL") })
-        })
-    }
-
-    fn apply(&self) -> Task<'_, ()> {
-        Box::pin(async {
-            let credential = match service_credential(&self.id, &self.name)? {
-                Some(credential) => credential,
-                None => Credential::generate(CredentialKind::Service, self.name.as_str()),
-            };
-            put_service(&mut connect(self.address).await?, &credential, self.role).await?;
-            write_credential(&self.id, &credential.to_string())
-        })
-    }
-}
-
-async fn service_row(conn: &mut Conn, name: &str) -> Result<Option<(String, Vec<u8>)>, SetupError> {
-    conn.exec_first("SELECT role, secret_hash FROM service_credential WHERE name = ?", (name,))
-        .await
-        .map_err(SetupError::query("read a service credential"))
-}
-
-/// Makes a service credential known, or renews it. A name keeps its role.
-pub async fn put_service(conn: &mut Conn, credential: &Credential, role: Role) -> Result<(), SetupError> {
-    if let Some((other, _)) = service_row(conn, &credential.name).await?
-        && other != role.as_str()
-    {
-        let sentence = format!("the name {} belongs to a service with role {other}: choose another", credential.name);
-        return Err(SetupError::Refused(sentence));
-    }
-    conn.exec_drop(
-        "INSERT INTO service_credential (name, role, secret_hash) VALUES (?, ?, ?) \
-         ON DUPLICATE KEY UPDATE secret_hash = VALUES(secret_hash)",
-        (&credential.name, role.as_str(), &credential.secret_hash()[..]),
-    )
-    .await
-    .map_err(SetupError::query("write a service credential"))
 }
 
 /// Whether there is an administrator.

@@ -78,13 +78,24 @@ impl Step for Unit {
 
     fn apply(&self) -> Task<'_, ()> {
         Box::pin(async {
-            run("systemctl", &["daemon-reload"], None).await?;
+            // Each of these makes systemd read all units again, which takes its time on a busy machine.
+            let shown = show(&self.name).await?;
+            let is = |key: &str, value: &str| shown.get(key).is_some_and(|found| found == value);
+            // systemd does not notice the first drop-in of a unit by itself.
+            let has_drop_in = self.reads.iter().any(|path| path.starts_with("/etc/systemd"));
+            if has_drop_in || is("NeedDaemonReload", "yes") {
+                run("systemctl", &["daemon-reload"], None).await?;
+            }
             if self.kind == Kind::OnDemand {
                 return run("systemctl", &["try-restart", &self.name], None).await.map(drop);
             }
-            run("systemctl", &["enable", "--quiet", &self.name], None).await?;
-            // A unit that had failed too often would refuse; one that has not is left as it is.
-            run("systemctl", &["reset-failed", &self.name], None).await.ok();
+            if is("UnitFileState", "disabled") {
+                run("systemctl", &["enable", "--quiet", &self.name], None).await?;
+            }
+            // A unit that has failed too often would refuse.
+            if is("ActiveState", "failed") {
+                run("systemctl", &["reset-failed", &self.name], None).await?;
+            }
             // A socket that is restarted below its running service fails, and a target would take its daemons along.
             let verb = if self.name.ends_with(".service") { "restart" } else { "start" };
             run("systemctl", &[verb, &self.name], None).await.map_err(|error| told(&self.name, error))?;

@@ -69,7 +69,8 @@ async fn callback(State(answers): State<mpsc::Sender<String>>, RawQuery(query): 
 
 /// Opens a URL in the person's browser, where there is a desktop.
 pub fn open(url: &Url) {
-    let desktop = ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| std::env::var_os(name).is_some_and(|v| !v.is_empty()));
+    let desktop =
+        ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| std::env::var_os(name).is_some_and(|v| !v.is_empty()));
     if desktop {
         // The URL has been printed: whoever has no xdg-open opens it by hand.
         Command::new("xdg-open")

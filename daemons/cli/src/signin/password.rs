@@ -28,10 +28,14 @@ pub async fn code(http: &Client, attempt: &Attempt, username: &str, password: &s
     let Some(form) = form::find(&page) else {
         return Err(no_form(attempt, status, &page));
     };
-    let action = url.join(&form.action).map_err(|error| not_signed_in(format!("the login form leads nowhere: {error}")))?;
+    let action =
+        url.join(&form.action).map_err(|error| not_signed_in(format!("the login form leads nowhere: {error}")))?;
     // A password goes to uic and to nobody else, whatever a page says.
     if action.origin() != attempt.uic.origin() {
-        return Err(not_signed_in(format!("the login form leads to another server, {}", action.origin().ascii_serialization())));
+        return Err(not_signed_in(format!(
+            "the login form leads to another server, {}",
+            action.origin().ascii_serialization()
+        )));
     }
     let mut fields = form.hidden;
     fields.push(("username".into(), username.into()));
@@ -74,7 +78,10 @@ fn is_back(attempt: &Attempt, url: &Url) -> bool {
 fn no_form(attempt: &Attempt, status: StatusCode, page: &str) -> CliError {
     if status.is_server_error() {
         let message = format!("sign-on at {} cannot answer now ({status})", crate::error::trimmed(&attempt.uic));
-        return CliError::Unavailable { message, hint: "try again in a few seconds (`systemctl status dinp-uic`)".into() };
+        return CliError::Unavailable {
+            message,
+            hint: "try again in a few seconds (`systemctl status dinp-uic`)".into(),
+        };
     }
     let said = form::alert(page).unwrap_or_else(|| format!("there is no login form at {} ({status})", attempt.uic));
     not_signed_in(said)
@@ -83,7 +90,10 @@ fn no_form(attempt: &Attempt, status: StatusCode, page: &str) -> CliError {
 fn turned_away(status: StatusCode, page: &str) -> CliError {
     if status.is_server_error() {
         let message = format!("sign-on cannot answer now ({status})");
-        return CliError::Unavailable { message, hint: "try again in a few seconds (`systemctl status dinp-uic`)".into() };
+        return CliError::Unavailable {
+            message,
+            hint: "try again in a few seconds (`systemctl status dinp-uic`)".into(),
+        };
     }
     let default = match status {
         StatusCode::TOO_MANY_REQUESTS => "too many attempts: wait a little and try again",

@@ -148,17 +148,29 @@ pub struct NewApp<'a> {
 /// Adds an app, or takes the row of a deleted one for it: then its environment begins anew, after the old versions.
 pub async fn create(change: &mut Change, new: &NewApp<'_>) -> Result<(), StoreError> {
     let rev = change.rev;
+    let doing = StoreError::doing("write an app");
+    // Not ON DUPLICATE KEY UPDATE: MariaDB would ask for the right to change the name.
     change
         .tx
         .exec_drop(
-            "INSERT INTO app (name, owner, team, instances, rev) VALUES (?, ?, ?, ?, ?) \
-             ON DUPLICATE KEY UPDATE owner = VALUES(owner), team = VALUES(team), state = 'started', \
-             instances = VALUES(instances), env_version = env_version + 1, created_at = UTC_TIMESTAMP(3), \
-             updated_at = UTC_TIMESTAMP(3), deleted_at = NULL, rev = VALUES(rev)",
+            "UPDATE app SET owner = ?, team = ?, state = 'started', instances = ?, env_version = env_version + 1, \
+             created_at = UTC_TIMESTAMP(3), updated_at = UTC_TIMESTAMP(3), deleted_at = NULL, rev = ? \
+             WHERE name = ? AND deleted_at IS NOT NULL",
+            (new.owner, new.team, new.instances, rev, new.name.as_str()),
+        )
+        .await
+        .map_err(&doing)?;
+    if change.tx.affected_rows() > 0 {
+        return Ok(());
+    }
+    change
+        .tx
+        .exec_drop(
+            "INSERT INTO app (name, owner, team, instances, rev) VALUES (?, ?, ?, ?, ?)",
             (new.name.as_str(), new.owner, new.team, new.instances, rev),
         )
         .await
-        .map_err(StoreError::doing("write an app"))
+        .map_err(&doing)
 }
 
 async fn update(change: &mut Change, name: &AppName, set: &str, value: Value) -> Result<(), StoreError> {

@@ -20,12 +20,21 @@ pub(crate) struct Chunks {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// In the size, with the digits so far.
-    Size { value: u64, digits: u8 },
+    Size {
+        value: u64,
+        digits: u8,
+    },
     /// In an extension.
-    Extension { value: u64 },
+    Extension {
+        value: u64,
+    },
     /// After the CR of the size's line.
-    SizeEnd { value: u64 },
-    Data { left: u64 },
+    SizeEnd {
+        value: u64,
+    },
+    Data {
+        left: u64,
+    },
     DataCr,
     DataLf,
     /// At the begin of a trailer's line, or of the last, empty one.
@@ -145,8 +154,23 @@ mod tests {
     #[test]
     fn malformed() {
         for body in [
-            "\r\n", ";\r\n", "g\r\n", "0x5\r\nhello", " 5\r\nhello", "5 \r\nhello", "-1\r\n", "5\nhello", "5\rhello", "5\r\nhello\n",
-            "5\r\nhelloX", "5\r\nhello\rX", "1000000000000000\r\n", "0\r\n\n", "0\r\n A: b\r\n\r\n", "0\r\nA: b\n\r\n", "0;\n\r\n",
+            "\r\n",
+            ";\r\n",
+            "g\r\n",
+            "0x5\r\nhello",
+            " 5\r\nhello",
+            "5 \r\nhello",
+            "-1\r\n",
+            "5\nhello",
+            "5\rhello",
+            "5\r\nhello\n",
+            "5\r\nhelloX",
+            "5\r\nhello\rX",
+            "1000000000000000\r\n",
+            "0\r\n\n",
+            "0\r\n A: b\r\n\r\n",
+            "0\r\nA: b\n\r\n",
+            "0;\n\r\n",
             "5;a\x00b\r\nhello",
         ] {
             assert_eq!(run(body.as_bytes(), 1), None, "{body:?}");

@@ -51,11 +51,8 @@ impl Fault {
         code: "bad_request",
         text: "only HTTP/1.0 and HTTP/1.1 are spoken here",
     };
-    const CONNECT: Self = Self {
-        status: StatusCode::METHOD_NOT_ALLOWED,
-        code: "bad_request",
-        text: "CONNECT is not for this server",
-    };
+    const CONNECT: Self =
+        Self { status: StatusCode::METHOD_NOT_ALLOWED, code: "bad_request", text: "CONNECT is not for this server" };
 }
 
 /// What a scan of the bytes so far finds.
@@ -126,7 +123,8 @@ struct RequestLine<'a> {
 
 fn request_line(line: &[u8]) -> Result<RequestLine<'_>, Fault> {
     let mut words = line.split(|byte| *byte == b' ');
-    let (Some(method), Some(target), Some(version), None) = (words.next(), words.next(), words.next(), words.next()) else {
+    let (Some(method), Some(target), Some(version), None) = (words.next(), words.next(), words.next(), words.next())
+    else {
         return Err(Fault::bad("the request line is not METHOD TARGET VERSION"));
     };
     if method.is_empty() || method.len() > 32 || !method.iter().all(|byte| is_token(*byte)) {
@@ -261,7 +259,8 @@ fn is_authority(text: &[u8]) -> bool {
         [b'[', rest @ ..] => {
             let Some(end) = rest.iter().position(|byte| *byte == b']') else { return false };
             let address = &rest[..end];
-            if address.is_empty() || !address.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.')) {
+            if address.is_empty() || !address.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'))
+            {
                 return false;
             }
             (&b"v6"[..], &rest[end + 1..])

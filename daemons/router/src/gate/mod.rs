@@ -96,9 +96,11 @@ impl Control {
         self.0.borrow().body_fault
     }
 
-    /// The request under way asked for an upgrade, and it has not been decided.
-    pub(crate) fn wants_upgrade(&self) -> bool {
-        self.0.borrow().framer.is_held()
+    /// Request number `number` asks for an upgrade, and it has not been decided. The gate may already hold the head of
+    /// a later one.
+    pub(crate) fn wants_upgrade(&self, number: u64) -> bool {
+        let inner = self.0.borrow();
+        inner.framer.is_held() && inner.framer.heads() == number
     }
 
     /// There is no upgrade; what follows is the next request.
@@ -177,7 +179,8 @@ impl Inner {
             if self.framer.is_held() && self.held.len() >= MOST_HELD {
                 return Poll::Pending;
             }
-            let Poll::Ready(read) = tokio_util::io::poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.held) else {
+            let Poll::Ready(read) = tokio_util::io::poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.held)
+            else {
                 return self.poll_late(cx);
             };
             self.read_timer.stop();
@@ -264,7 +267,11 @@ impl AsyncWrite for Gate {
         }
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let mut inner = self.0.borrow_mut();
         match Pin::new(&mut inner.stream).poll_write_vectored(cx, bufs) {
             Poll::Ready(written) => {

@@ -31,7 +31,10 @@ fn what_is_served() {
         ("GET /\u{e9} HTTP/1.1\r\nHost: a.x\r\nX: \u{e9}\r\n\r\n", none),
         ("POST / HTTP/1.1\r\nHost: a.x\r\nContent-Length: 0007\r\n\r\n", Ok(Framing::Length(7))),
         ("POST / HTTP/1.1\r\nHost: a.x\r\nTransfer-Encoding: Chunked\r\n\r\n", Ok(Framing::Chunked)),
-        ("GET / HTTP/1.1\r\nHost: a.x\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n", Ok(Framing::Upgrade)),
+        (
+            "GET / HTTP/1.1\r\nHost: a.x\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n",
+            Ok(Framing::Upgrade),
+        ),
         ("GET / HTTP/1.1\r\nHost: a.x\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n", none),
         ("GET / HTTP/1.1\r\nHost: a.x\r\nUpgrade: websocket\r\n\r\n", none),
         ("GET / HTTP/1.0\r\nHost: a.x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", none),

@@ -10,10 +10,13 @@ use crate::worker::Worker;
 use dinp_common::model::InstanceId;
 use dinp_common::routes::RouteState;
 use http::{HeaderMap, Method, Response, Uri};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use std::io;
 use std::rc::Rc;
 use std::time::Instant;
+
+/// Bodies up to this size, in bytes, never wait for the app to read them.
+const SMALL_BODY: u64 = 16_384;
 
 /// A request on its way to an instance.
 pub(crate) struct Request {
@@ -60,7 +63,12 @@ pub(crate) struct Answer {
 /// Sends a request to an instance of the app that answers to `host`.
 ///
 /// The table is looked at anew for each attempt, so that none goes to an instance that has left it meanwhile.
-pub(crate) async fn forward(worker: &Worker, host: &str, request: Request, control: &Control) -> Result<Answer, Refusal> {
+pub(crate) async fn forward(
+    worker: &Worker,
+    host: &str,
+    request: Request,
+    control: &Control,
+) -> Result<Answer, Refusal> {
     let deadline = Instant::now() + worker.limits.request;
     let mut request = request;
     let mut tried: Vec<InstanceId> = Vec::new();
@@ -72,7 +80,8 @@ pub(crate) async fn forward(worker: &Worker, host: &str, request: Request, contr
         if now >= deadline {
             return Err(Refusal::TimedOut);
         }
-        let (endpoint, in_flight) = choose(worker, host, &tried, again.as_ref(), now).map_err(|none| last.unwrap_or(none))?;
+        let (endpoint, in_flight) =
+            choose(worker, host, &tried, again.as_ref(), now).map_err(|none| last.unwrap_or(none))?;
         let id = endpoint.instance.id.clone();
         let replayable = request.replayable;
         let idle = if again.take().is_some() { None } else { worker.pool.take(&id, replayable, now) };
@@ -132,7 +141,7 @@ fn choose(
     again: Option<&InstanceId>,
     now: Instant,
 ) -> Result<(Endpoint, InFlight), Refusal> {
-    if !worker.has_table.get() {
+    if !worker.first_table.is_cancelled() {
         return Err(Refusal::NoTable);
     }
     let hosts = worker.hosts.borrow();
@@ -152,7 +161,10 @@ fn choose(
 fn unreachable(worker: &Worker, endpoint: &Endpoint, error: &io::Error) {
     // A router without descriptors or ports must not take that for the instance's fault.
     let ours = matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse)
-        || matches!(error.raw_os_error().map(nix::errno::Errno::from_raw), Some(nix::errno::Errno::EMFILE | nix::errno::Errno::ENFILE));
+        || matches!(
+            error.raw_os_error().map(nix::errno::Errno::from_raw),
+            Some(nix::errno::Errno::EMFILE | nix::errno::Errno::ENFILE)
+        );
     if ours {
         tracing::error!(%error, "connections to instances cannot be made: {error}");
         return;
@@ -184,6 +196,12 @@ async fn attempt(
         Ok(Err(_)) => return Err((Failure::Unsent, Some(request))),
         Err(_) => return Err((Failure::TimedOut, None)),
     }
+    let limits = &worker.limits;
+    // What is small fits into the kernel's buffers on the other side, whether the app reads it or not.
+    let small =
+        request.body.as_ref().is_none_or(|body| body.size_hint().upper().is_some_and(|size| size <= SMALL_BODY));
+    let patience = if small { limits.connect * 2 } else { limits.body };
+    connection.wire.set_patience(patience);
     let received = connection.wire.received();
     let (message, progress, copy) = request.split();
     let mut answer = std::pin::pin!(connection.sender.try_send_request(message));
@@ -192,7 +210,9 @@ async fn attempt(
         match tokio::time::timeout_at(until.into(), answer.as_mut()).await {
             Ok(outcome) => break outcome,
             // A body that still moves is no reason to give up.
-            Err(_) if control.body_fault().is_none() && progress.last.get() + worker.limits.request > Instant::now() => {
+            Err(_)
+                if control.body_fault().is_none() && progress.last.get() + worker.limits.request > Instant::now() =>
+            {
                 until = progress.last.get() + worker.limits.request;
             }
             Err(_) => return Err((Failure::TimedOut, None)),

@@ -24,7 +24,14 @@ const HOP_BY_HOP: [HeaderName; 6] = [
 ];
 
 /// Turns a client's headers into those for the app.
-pub(crate) fn to_app(headers: &mut HeaderMap, client: IpAddr, trusted: bool, has_body: bool, upgrade: bool, id: &HeaderValue) {
+pub(crate) fn to_app(
+    headers: &mut HeaderMap,
+    client: IpAddr,
+    trusted: bool,
+    has_body: bool,
+    upgrade: bool,
+    id: &HeaderValue,
+) {
     let protocol = headers.get(UPGRADE).filter(|_| upgrade).cloned();
     let trailers = headers.get_all(TE).iter().any(|value| has_token(value.as_bytes(), b"trailers"));
     let chunked = has_body && !headers.contains_key(CONTENT_LENGTH);
@@ -74,7 +81,10 @@ fn forwarded(headers: &mut HeaderMap, client: IpAddr, trusted: bool) {
 pub(crate) fn to_client(headers: &mut HeaderMap, upgraded: bool, id: &HeaderValue) {
     let protocol = headers.get(UPGRADE).filter(|_| upgraded).cloned();
     remove_hop_by_hop(headers);
-    headers.remove(TRANSFER_ENCODING);
+    if headers.remove(TRANSFER_ENCODING).is_some() {
+        // The chunks count, whatever length is claimed beside them.
+        headers.remove(CONTENT_LENGTH);
+    }
     if let Some(protocol) = protocol {
         headers.insert(UPGRADE, protocol);
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -146,13 +156,21 @@ mod tests {
         assert_eq!(
             request(&[("host", "a.x:8080")], false, false, false),
             [
-                "host: a.x:8080", "x-forwarded-for: 192.0.2.7", "x-forwarded-host: a.x:8080", "x-forwarded-port: 8080",
-                "x-forwarded-proto: http", "x-request-id: id",
+                "host: a.x:8080",
+                "x-forwarded-for: 192.0.2.7",
+                "x-forwarded-host: a.x:8080",
+                "x-forwarded-port: 8080",
+                "x-forwarded-proto: http",
+                "x-request-id: id",
             ]
         );
         let claims = [
-            ("host", "a.x"), ("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "2.2.2.2"), ("x-forwarded-proto", "https"),
-            ("x-forwarded-port", "443"), ("x-forwarded-host", "b.x"),
+            ("host", "a.x"),
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-for", "2.2.2.2"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-port", "443"),
+            ("x-forwarded-host", "b.x"),
         ];
         let untrusted = request(&claims, false, false, false);
         assert!(untrusted.contains(&"x-forwarded-for: 1.1.1.1, 2.2.2.2, 192.0.2.7".to_owned()), "{untrusted:?}");
@@ -168,19 +186,31 @@ mod tests {
     fn what_is_between_neighbours_ends_here() {
         let lines = request(
             &[
-                ("host", "a.x"), ("connection", "close, X-Secret, host, x-forwarded-for"), ("x-secret", "s"), ("keep-alive", "5"),
-                ("te", "trailers, gzip"), ("upgrade", "websocket"), ("proxy-connection", "close"), ("transfer-encoding", "chunked"),
+                ("host", "a.x"),
+                ("connection", "close, X-Secret, host, x-forwarded-for"),
+                ("x-secret", "s"),
+                ("keep-alive", "5"),
+                ("te", "trailers, gzip"),
+                ("upgrade", "websocket"),
+                ("proxy-connection", "close"),
+                ("transfer-encoding", "chunked"),
                 ("accept", "*/*"),
             ],
-            false, true, false,
+            false,
+            true,
+            false,
         );
-        assert_eq!(lines[..5], ["accept: */*", "connection: te", "host: a.x", "te: trailers", "transfer-encoding: chunked"]);
+        assert_eq!(
+            lines[..5],
+            ["accept: */*", "connection: te", "host: a.x", "te: trailers", "transfer-encoding: chunked"]
+        );
         assert!(lines.contains(&"x-forwarded-for: 192.0.2.7".to_owned()));
     }
 
     #[test]
     fn an_upgrade_keeps_its_protocol() {
-        let lines = request(&[("host", "a.x"), ("connection", "Upgrade"), ("upgrade", "websocket")], false, false, true);
+        let lines =
+            request(&[("host", "a.x"), ("connection", "Upgrade"), ("upgrade", "websocket")], false, false, true);
         assert_eq!(lines[..3], ["connection: upgrade", "host: a.x", "upgrade: websocket"]);
         let mut answer = map(&[("connection", "upgrade"), ("upgrade", "websocket")]);
         to_client(&mut answer, true, &HeaderValue::from_static("id"));
@@ -189,9 +219,17 @@ mod tests {
 
     #[test]
     fn answers() {
-        let mut answer = map(&[("connection", "keep-alive, foo"), ("foo", "1"), ("transfer-encoding", "chunked"), ("x-request-id", "own")]);
+        let mut answer = map(&[
+            ("connection", "keep-alive, foo"),
+            ("foo", "1"),
+            ("transfer-encoding", "chunked"),
+            ("x-request-id", "own"),
+        ]);
         to_client(&mut answer, false, &HeaderValue::from_static("id"));
         assert_eq!(sorted(&answer), ["x-request-id: own"]);
+        let mut answer = map(&[("content-length", "5"), ("transfer-encoding", "chunked")]);
+        to_client(&mut answer, false, &HeaderValue::from_static("id"));
+        assert_eq!(sorted(&answer), ["x-request-id: id"]);
     }
 
     #[test]

@@ -6,7 +6,11 @@ use std::borrow::Cow;
 pub(crate) fn key(host: &str) -> Cow<'_, str> {
     let name = port_of(host).map_or(host, |port| &host[..host.len() - port.len()]);
     let name = name.trim_end_matches(':').trim_end_matches('.');
-    if name.bytes().any(|byte| byte.is_ascii_uppercase()) { Cow::Owned(name.to_ascii_lowercase()) } else { Cow::Borrowed(name) }
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(name.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(name)
+    }
 }
 
 /// The port, if one is named.

@@ -58,7 +58,7 @@ impl Session {
         if let Some(fault) = fault {
             return self.refuse(Refusal::Fault(fault)).page(busy);
         }
-        let upgrade = self.control.wants_upgrade();
+        let upgrade = self.control.wants_upgrade(number);
         let (parts, body) = request.into_parts();
         let body = Some(body).filter(|body| !body.is_end_stream());
         let mut headers = parts.headers;
@@ -67,26 +67,33 @@ impl Session {
         let host = host::key(host).into_owned();
         headers::to_app(&mut headers, self.client, self.trusted, body.is_some(), upgrade, &id);
         let replayable = classes::is_replayable(&parts.method, body.is_some());
-        let outgoing =
-            Outgoing { method: parts.method, uri: origin_form(&parts.uri), headers, body, replayable };
+        let outgoing = Outgoing { method: parts.method, uri: origin_form(&parts.uri), headers, body, replayable };
         let answer = forward::forward(&self.worker, &host, outgoing, &self.control).await;
-        if let Err(refusal) = answer {
-            self.control.no_upgrade();
-            let mut page = self.refuse(refusal).page(busy);
-            page.headers_mut().insert(headers::X_REQUEST_ID, id);
-            return page;
-        }
-        let Ok(Answer { response, mut lease }) = answer else { unreachable!("the other case has returned") };
+        let Answer { response, mut lease } = match answer {
+            Ok(answer) => answer,
+            Err(refusal) => {
+                self.decide(upgrade, false);
+                let mut page = self.refuse(refusal).page(busy);
+                page.headers_mut().insert(headers::X_REQUEST_ID, id);
+                return page;
+            }
+        };
         let upgraded = upgrade && response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let (mut parts, body) = response.into_parts();
         headers::to_client(&mut parts.headers, upgraded, &id);
         parts.version = http::Version::HTTP_11;
+        self.decide(upgrade, upgraded);
         if upgraded {
-            *self.tunnel.borrow_mut() = Tunnel::new(&mut lease);
-        } else {
-            self.control.no_upgrade();
+            *self.tunnel.borrow_mut() = Tunnel::new(&mut lease, self.worker.limits.body);
         }
         Response::from_parts(parts, ResponseBody::app(body, lease, self.worker.limits.body, busy))
+    }
+
+    /// Lets go of what follows a request for an upgrade that did not come about.
+    fn decide(&self, asked: bool, upgraded: bool) {
+        if asked && !upgraded {
+            self.control.no_upgrade();
+        }
     }
 
     fn refuse(&self, refusal: Refusal) -> Refusal {

@@ -107,7 +107,7 @@ impl Pool {
         };
         let stream = tokio::time::timeout(limit, connect).await.map_err(|_| io::ErrorKind::TimedOut)??;
         stream.set_nodelay(true)?;
-        let wire = Wire::new(stream);
+        let wire = Wire::new(stream)?;
         let handshake = Builder::new().handshake(TokioIo::new(wire.clone())).await;
         let (sender, mut connection) = handshake.map_err(io::Error::other)?;
         let (leftover_sender, leftover) = oneshot::channel();

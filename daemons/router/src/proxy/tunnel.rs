@@ -18,9 +18,10 @@ pub(crate) struct Tunnel {
 }
 
 impl Tunnel {
-    /// Takes the connection out of an answer.
-    pub(crate) fn new(lease: &mut Lease) -> Option<Self> {
+    /// Takes the connection out of an answer; `limit` is the longest time that the app may leave what it is sent unread.
+    pub(crate) fn new(lease: &mut Lease, limit: Duration) -> Option<Self> {
         let connection = lease.connection.take()?;
+        connection.wire.set_patience(limit);
         Some(Self { wire: connection.wire, leftover: connection.leftover, _in_flight: lease.in_flight.another() })
     }
 

@@ -1,13 +1,14 @@
 //! A connection to an instance that two can hold: hyper, which speaks over it, and the router, which must know whether
 //! it is still open, whether anything has come back, and in the end may take it over.
 
-use nix::sys::socket::{MsgFlags, recv};
+use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -18,11 +19,33 @@ struct Inner {
     stream: RefCell<TcpStream>,
     received: Cell<u64>,
     sent: Cell<u64>,
+    patience: Cell<Duration>,
 }
 
+/// Silence after which the kernel asks whether the other host is still there, and the time between its questions.
+const KEEP_ALIVE: (u32, u32, u32) = (5, 1, 3);
+
 impl Wire {
-    pub(crate) fn new(stream: TcpStream) -> Self {
-        Self(Rc::new(Inner { stream: RefCell::new(stream), received: Cell::new(0), sent: Cell::new(0) }))
+    pub(crate) fn new(stream: TcpStream) -> nix::Result<Self> {
+        // A host that has died says nothing: without this a request that waits for its answer would wait for long.
+        let (idle, interval, count) = KEEP_ALIVE;
+        setsockopt(&stream, sockopt::KeepAlive, &true)?;
+        setsockopt(&stream, sockopt::TcpKeepIdle, &idle)?;
+        setsockopt(&stream, sockopt::TcpKeepInterval, &interval)?;
+        setsockopt(&stream, sockopt::TcpKeepCount, &count)?;
+        let (received, sent, patience) = (Cell::new(0), Cell::new(0), Cell::new(Duration::MAX));
+        Ok(Self(Rc::new(Inner { stream: RefCell::new(stream), received, sent, patience })))
+    }
+
+    /// How long what is sent may go unacknowledged by the other host. Not to be short while a body is sent: the kernel
+    /// takes an app that does not read for a while for one that is gone.
+    pub(crate) fn set_patience(&self, limit: Duration) {
+        if self.0.patience.replace(limit) != limit {
+            let millis = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
+            if let Err(error) = setsockopt(&*self.0.stream.borrow(), sockopt::TcpUserTimeout, &millis) {
+                tracing::debug!(%error, "no TCP_USER_TIMEOUT");
+            }
+        }
     }
 
     /// Bytes that have come so far.
@@ -64,7 +87,11 @@ impl AsyncWrite for Wire {
         written
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut *self.0.stream.borrow_mut()).poll_write_vectored(cx, bufs);
         self.count_sent(&written);
         written

@@ -60,7 +60,8 @@ pub fn load(dir: &Path, cluster: &str) -> Result<Option<Saved>, DiskError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(DiskError::Io { act: "read", path, source }),
     };
-    let saved: Saved = serde_json::from_slice(&text).map_err(|source| DiskError::Corrupt { path: path.clone(), source })?;
+    let saved: Saved =
+        serde_json::from_slice(&text).map_err(|source| DiskError::Corrupt { path: path.clone(), source })?;
     if saved.cluster != cluster {
         tracing::warn!(path = %path.display(), cluster = saved.cluster, "the table on disk is another cluster's, not used");
         return Ok(None);

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 /// How long the counters of a release outlive its last endpoint.
 const KEEP_COUNTERS: Duration = Duration::from_secs(900);
+/// How often it is looked for counters to forget.
+const FORGET: Duration = Duration::from_secs(60);
 
 /// The whole table, and what the router knows of the instances in it.
 #[derive(Debug, Default)]
@@ -23,6 +25,7 @@ pub struct Ledger {
     instances: HashMap<InstanceId, Arc<Instance>>,
     leaving: HashMap<InstanceId, Leaving>,
     stats: BTreeMap<(AppName, u64), Counted>,
+    forgot: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -131,7 +134,8 @@ impl Ledger {
         for record in &routes.endpoints {
             let id = &record.instance;
             let back = self.leaving.remove(id).map(|leaving| leaving.instance);
-            let instance = self.instances.entry(id.clone()).or_insert_with(|| back.unwrap_or_else(|| Instance::new(id.clone())));
+            let instance =
+                self.instances.entry(id.clone()).or_insert_with(|| back.unwrap_or_else(|| Instance::new(id.clone())));
             let key = (routes.app.clone(), record.release);
             let counted = self.stats.entry(key).or_insert_with_key(|(app, release)| Counted {
                 stats: ReleaseStats::new(app.clone(), *release),
@@ -167,6 +171,10 @@ impl Ledger {
     }
 
     fn forget_counters(&mut self, now: Instant) {
+        if self.forgot.is_some_and(|last| now.saturating_duration_since(last) < FORGET) {
+            return;
+        }
+        self.forgot = Some(now);
         for app in self.apps.values() {
             for endpoint in &app.endpoints {
                 let key = (endpoint.stats.app.clone(), endpoint.stats.release);
@@ -247,7 +255,9 @@ mod tests {
         let both = vec![set(routes("b", &["x.y"], &[2])), set(routes("a", &["x.y"], &[1]))];
         ledger.change(Version::new(1, 1), both, now).apply(&mut hosts);
         assert_eq!(hosts["x.y"].routes.app.as_str(), "a");
-        ledger.change(Version::new(1, 2), vec![Change { app: "a".parse().unwrap(), routes: None }], now).apply(&mut hosts);
+        ledger
+            .change(Version::new(1, 2), vec![Change { app: "a".parse().unwrap(), routes: None }], now)
+            .apply(&mut hosts);
         assert_eq!(hosts["x.y"].routes.app.as_str(), "b");
     }
 

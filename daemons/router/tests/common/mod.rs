@@ -8,9 +8,7 @@ use dinp_common::auth::{Credential, CredentialKind};
 use dinp_common::credentials::Secret;
 use dinp_common::lifecycle::Lifecycle;
 use dinp_common::model::{InstanceId, Version};
-use dinp_common::routes::{
-    AppRoutes, Endpoint, EndpointState, Publisher, RouteOptions, RouteState, Table, difference,
-};
+use dinp_common::routes::{AppRoutes, Endpoint, EndpointState, Publisher, RouteOptions, RouteState, Table, difference};
 use dinp_common::testing::{Redis, TestDir};
 use dinp_router::{RedisAccess, RouterConfig, RunError, Settings};
 use std::net::SocketAddr;
@@ -248,7 +246,8 @@ pub async fn read_request(stream: &mut TcpStream) -> Option<String> {
     loop {
         let text = String::from_utf8_lossy(&bytes);
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |n| n.parse().unwrap());
+            let length =
+                head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |n| n.parse().unwrap());
             let chunked = head.contains("transfer-encoding: chunked");
             if (chunked && body.ends_with("0\r\n\r\n")) || (!chunked && body.len() >= length) {
                 return Some(text.into_owned());

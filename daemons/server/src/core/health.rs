@@ -30,7 +30,8 @@ impl Core {
 
     /// Whether most of the monitors that are heard find it unfit.
     fn is_unfit_to_monitors(&self, id: &InstanceId, now: Tick) -> bool {
-        let heard = self.monitors.values().filter(|monitor| now.saturating_sub(monitor.heard) < self.settings.verdict_ms);
+        let heard =
+            self.monitors.values().filter(|monitor| now.saturating_sub(monitor.heard) < self.settings.verdict_ms);
         let (mut all, mut against) = (0, 0);
         for monitor in heard {
             all += 1;
@@ -90,7 +91,8 @@ impl Core {
         let ready_for = instance.ready_since.map_or(0, |since| now.saturating_sub(since));
         let window = self.settings.crash_window_ms;
         let restarts = instance.restarts.iter().filter(|at| now.saturating_sub(**at) < window).count();
-        let is_crashing = restarts >= self.settings.crash_restarts as usize && ready_for < self.settings.crash_forgive_ms;
+        let is_crashing =
+            restarts >= self.settings.crash_restarts as usize && ready_for < self.settings.crash_forgive_ms;
         let is_room = |(name, node): (&NodeName, &Node)| *name != instance.node && node.condition == Condition::Ready;
         if is_crashing && !instance.relocated && self.fleet.nodes.iter().any(is_room) {
             return Some(Doom::Crashing);

@@ -124,6 +124,7 @@ impl Core {
             epoch,
             holder,
             lead_at: now,
+            decided_at: Some(now),
             wall_offset: self.wall_offset,
             ..Self::new(self.settings.clone(), std::mem::take(&mut self.cluster), self.rng)
         };
@@ -169,6 +170,7 @@ impl Core {
 
     /// Decides everything. Without new facts a second call has no effect.
     pub fn decide(&mut self, now: Tick) -> Actions {
+        self.forgive_own_silence(now);
         let Some(desired) = self.desired.clone().filter(|_| self.epoch > 0) else {
             return Actions { next_wake: now + WAKE_MS, ..Actions::default() };
         };
@@ -193,7 +195,13 @@ impl Core {
         let routes = self.next_table(&desired, now);
         let orders = self.next_orders(&desired);
         let deployments = self.tell_deployments(&desired, now);
-        Actions { orders, routes, deployments, events: std::mem::take(&mut self.events), next_wake: self.next_wake(now) }
+        Actions {
+            orders,
+            routes,
+            deployments,
+            events: std::mem::take(&mut self.events),
+            next_wake: self.next_wake(now),
+        }
     }
 
     /// When time alone changes something.

@@ -25,7 +25,6 @@ pub(super) struct Freeze {
 impl Core {
     /// Brings the conditions of all nodes up to now.
     pub(super) fn update_nodes(&mut self, desired: &Desired, now: Tick) {
-        self.forgive_own_silence(now);
         for name in desired.nodes.keys() {
             self.fleet.nodes.entry(name.clone()).or_insert_with(|| Node::new(now));
         }
@@ -58,7 +57,7 @@ impl Core {
     }
 
     /// A leader that was stopped for a while has heard nothing because it did not listen.
-    fn forgive_own_silence(&mut self, now: Tick) {
+    pub(super) fn forgive_own_silence(&mut self, now: Tick) {
         let gap = now.saturating_sub(self.decided_at.unwrap_or(now));
         self.decided_at = Some(now);
         if gap < DEAF_MS {
@@ -75,8 +74,9 @@ impl Core {
         let total = desired.nodes.len();
         let announced = |node: &&Node| node.shutdown;
         let nodes = || desired.nodes.keys().filter_map(|name| self.fleet.nodes.get(name));
-        let missing: Vec<&Node> =
-            nodes().filter(|node| matches!(node.condition, Condition::Suspect | Condition::Lost) && !node.shutdown).collect();
+        let missing: Vec<&Node> = nodes()
+            .filter(|node| matches!(node.condition, Condition::Suspect | Condition::Lost) && !node.shutdown)
+            .collect();
         let all_silent = !missing.is_empty() && missing.len() + nodes().filter(announced).count() == total;
         let allowed = (total * VANISH_PERCENT / 100).max(2);
         let mut since: Vec<Tick> = missing.iter().map(|node| node.last_heard.unwrap_or(node.known_since)).collect();

@@ -99,7 +99,8 @@ impl Core {
     ) -> Result<InstanceId, Refusal> {
         let node = self.choose(desired, app, spec)?.clone();
         let id = self.draw_id();
-        let is_crashing = |other: &Instance| other.doom == Some(super::fleet::Doom::Crashing) && other.release == spec.id;
+        let is_crashing =
+            |other: &Instance| other.doom == Some(super::fleet::Doom::Crashing) && other.release == spec.id;
         let mut instance = Instance::new(id.clone(), app.clone(), spec.id, node.clone(), now);
         instance.relocated = self.fleet.of_app(app).any(is_crashing);
         instance.ordered_in = Some(self.orders.get(&node).map_or(0, |orders| orders.generation) + 1);

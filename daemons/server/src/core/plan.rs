@@ -179,9 +179,10 @@ impl Core {
         let mut serving = serving;
         while present.len() > wanted {
             let crowd = |one: &Seen| per_node.get(&one.node).copied().unwrap_or(0);
-            let worst = present.iter().enumerate().max_by_key(|(_, one)| {
-                (!one.is_ready, !one.serves, crowd(one), one.known_since, one.id.clone())
-            });
+            let worst = present
+                .iter()
+                .enumerate()
+                .max_by_key(|(_, one)| (!one.is_ready, !one.serves, crowd(one), one.known_since, one.id.clone()));
             let Some((index, _)) = worst else { return };
             let one = present.swap_remove(index);
             let would_serve = serving - usize::from(one.serves);

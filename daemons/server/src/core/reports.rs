@@ -62,7 +62,8 @@ impl Core {
         }
         take_facts(node, report, now, wall);
         let higher = report.seen.epoch > self.epoch;
-        let other = report.seen.epoch == self.epoch && report.seen.holder != self.holder && !report.seen.holder.is_empty();
+        let other =
+            report.seen.epoch == self.epoch && report.seen.holder != self.holder && !report.seen.holder.is_empty();
         if higher || other {
             self.refused_by = self.refused_by.max(Some(report.seen.epoch));
         }
@@ -113,11 +114,7 @@ impl Core {
         let before = instance.report.as_ref().map(|report| (report.state, report.since, report.restarts));
         instance.inherited = None;
         instance.missing_since = None;
-        instance.book(Resources {
-            memory_mb: report.memory_mb,
-            cpu_millis: report.cpu_millis,
-            cpu_limit_millis: None,
-        });
+        instance.book(Resources { memory_mb: report.memory_mb, cpu_millis: report.cpu_millis, cpu_limit_millis: None });
         let started_again = before.map_or(0, |(_, _, restarts)| report.restarts.saturating_sub(restarts));
         for _ in 0..started_again.min(100) {
             instance.restarts.push_back(now);
@@ -144,11 +141,8 @@ impl Core {
         // What the node had before this leader heard of it is no news.
         let is_news = before.is_some() || instance.ordered_in.is_some();
         let state_before = before.map(|(state, ..)| state);
-        instance.report = Some(InstanceReport {
-            app: instance.app.clone(),
-            release: instance.release,
-            ..report.clone()
-        });
+        instance.report =
+            Some(InstanceReport { app: instance.app.clone(), release: instance.release, ..report.clone() });
         if is_news && (state_before != Some(report.state) || started_again > 0) {
             self.tell_transition(name, report, started_again > 0 || fell);
         }

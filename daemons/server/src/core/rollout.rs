@@ -132,9 +132,8 @@ impl Core {
                 });
             }
         }
-        let is_open = |app: &AppName, id: &u64| {
-            desired.apps.get(app).is_some_and(|app| app.older_deployments.contains(id))
-        };
+        let is_open =
+            |app: &AppName, id: &u64| desired.apps.get(app).is_some_and(|app| app.older_deployments.contains(id));
         self.ended.retain(|id, (update, told)| told.is_none() || is_open(&update.app, id));
     }
 
@@ -216,7 +215,8 @@ impl Core {
         });
         if let Some(one) = failed {
             let why = one.report.as_ref().map_or("", |report| report.reason.as_str());
-            let text = format!("instance {} on {} failed {} times to start: {why}", one.id.short(), one.node, one.failures);
+            let text =
+                format!("instance {} on {} failed {} times to start: {why}", one.id.short(), one.node, one.failures);
             return Some(text.trim_end_matches([':', ' ']).to_owned());
         }
         let away = usize::MAX - standing.leftovers;
@@ -236,8 +236,12 @@ impl Core {
         let late = now.saturating_sub(rollout.progress_at) >= self.settings.progress_deadline_ms;
         late.then(|| {
             let secs = self.settings.progress_deadline_ms / 1_000;
-            let text = format!("no progress in {secs} s, {} of {} new instances serve: {}",
-                standing.serving, self.count(app), rollout.reason);
+            let text = format!(
+                "no progress in {secs} s, {} of {} new instances serve: {}",
+                standing.serving,
+                self.count(app),
+                rollout.reason
+            );
             text.trim_end_matches([':', ' ']).to_owned()
         })
     }

@@ -23,6 +23,8 @@ pub(super) struct TableState {
     pub was_adopted: bool,
     /// The same, for as long as this leader may not take anything out of it.
     pub floor: Option<Table>,
+    /// Instances in it.
+    pub was_routed: BTreeSet<InstanceId>,
     /// Endpoints of the table before whose node is not known.
     pub strays: BTreeMap<InstanceId, (AppName, Endpoint)>,
     /// Last table that was handed out.
@@ -149,6 +151,7 @@ impl Core {
                 }
             }
         }
+        self.table.was_routed = instances_of(&table);
         if !self.settled {
             self.table.floor = Some(table);
         }
@@ -277,12 +280,9 @@ impl Core {
     /// Whether no order of the leader before can still stop the instance. Until its node has accepted this leader, only
     /// what was routed before is routed: anything else may have been taken out in order to be stopped.
     fn is_ours(&self, instance: &Instance) -> bool {
-        let was_routed = || {
-            let routes = self.table.floor.as_ref().and_then(|floor| floor.get(&instance.app));
-            routes.is_some_and(|routes| routes.endpoints.iter().any(|one| one.instance == instance.id))
-        };
+        let was_routed = self.table.was_routed.contains(&instance.id);
         let accepted = |node| self.has_acknowledged(node);
-        instance.entered.is_some() || self.fleet.nodes.get(&instance.node).is_some_and(accepted) || was_routed()
+        instance.entered.is_some() || self.fleet.nodes.get(&instance.node).is_some_and(accepted) || was_routed
     }
 
     /// Whether requests reach the instance for sure: it is ready, and every live router has it in its table.

@@ -165,7 +165,8 @@ impl Core {
         }
         let mut hasher = DefaultHasher::new();
         for target in &targets {
-            let check = (&target.check.path, target.check.interval_secs, target.check.timeout_secs, target.check.threshold);
+            let check =
+                (&target.check.path, target.check.interval_secs, target.check.timeout_secs, target.check.threshold);
             (target.instance.as_str(), join(&target.address, target.port), check).hash(&mut hasher);
         }
         Targets { version: format!("{:016x}", hasher.finish()), targets }

@@ -132,7 +132,8 @@ fn read(reader: &mut BufReader<&TcpStream>, mut stream: &TcpStream) -> io::Resul
         request.headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
     if let Some(connection) = request.header("connection") {
-        request.keep_alive = connection.eq_ignore_ascii_case("keep-alive") || (request.keep_alive && !connection.eq_ignore_ascii_case("close"));
+        request.keep_alive = connection.eq_ignore_ascii_case("keep-alive")
+            || (request.keep_alive && !connection.eq_ignore_ascii_case("close"));
     }
     if request.header("expect").is_some_and(|expect| expect.eq_ignore_ascii_case("100-continue")) {
         stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
@@ -140,7 +141,8 @@ fn read(reader: &mut BufReader<&TcpStream>, mut stream: &TcpStream) -> io::Resul
     request.body = if request.header("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) {
         read_chunks(reader)?
     } else {
-        let length = request.header("content-length").map_or(Ok(0), str::parse::<u64>).map_err(|_| invalid("length"))?;
+        let length =
+            request.header("content-length").map_or(Ok(0), str::parse::<u64>).map_err(|_| invalid("length"))?;
         read_exactly(reader, length)?
     };
     Ok(request)
@@ -191,7 +193,10 @@ fn write(mut stream: &TcpStream, request: &Request, response: &Response, keep_al
 
 fn parse_query(query: &str) -> Vec<(String, String)> {
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
-    pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(key, value)| (decode(key), decode(value))).collect()
+    pairs
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .map(|(key, value)| (decode(key), decode(value)))
+        .collect()
 }
 
 fn decode(text: &str) -> String {

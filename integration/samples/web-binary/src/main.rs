@@ -50,9 +50,9 @@ fn serve() -> io::Result<()> {
         if stop::STOPPING.load(Ordering::SeqCst) {
             break;
         }
-        match stream {
-            Ok(stream) => drop(std::thread::Builder::new().stack_size(256 << 10).spawn(move || http::connection(&stream))?),
-            Err(error) => eprintln!("web: accept: {error}"),
+        let thread = std::thread::Builder::new().stack_size(256 << 10);
+        if let Err(error) = stream.and_then(|stream| thread.spawn(move || http::connection(&stream))) {
+            eprintln!("web: connection refused: {error}");
         }
     }
     let left = http::ACTIVE.drain(DRAIN);

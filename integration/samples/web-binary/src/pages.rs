@@ -34,6 +34,7 @@ fn plain(status: u16, text: impl Into<String>) -> Response {
 }
 
 /// Answers a request; see the program's documentation.
+#[allow(clippy::disallowed_methods, reason = "to be slow is what /slow is for")]
 pub fn answer(request: &Request) -> Response {
     if HANGING.load(Ordering::SeqCst) {
         hang();

@@ -100,17 +100,18 @@ impl Agent {
             }
         }
         for stop in &sent.orders.stop {
-            if let Some(container) = self.containers.get_mut(&stop.instance) {
-                if container.state != InstanceState::Stopping {
-                    self.stopped.push(stop.instance.clone());
-                    container.turn(InstanceState::Stopping, now, Some(now + 400));
-                }
+            if let Some(container) = self.containers.get_mut(&stop.instance)
+                && container.state != InstanceState::Stopping
+            {
+                self.stopped.push(stop.instance.clone());
+                container.turn(InstanceState::Stopping, now, Some(now + 400));
             }
         }
     }
 
     fn create(&mut self, order: &RunOrder, epoch: u64, memory_mb: u32, broken: bool, now: Tick) {
-        let taken: BTreeSet<u16> = self.containers.values().map(|one| one.port).chain(self.held.values().copied()).collect();
+        let taken: BTreeSet<u16> =
+            self.containers.values().map(|one| one.port).chain(self.held.values().copied()).collect();
         let own = self.held.remove(&order.instance);
         let port = own.or((FIRST_PORT..).find(|port| !taken.contains(port))).unwrap_or(FIRST_PORT);
         let container = Container {
@@ -225,7 +226,8 @@ impl Agent {
         let full = std::mem::take(&mut self.needs_full);
         self.dirty = false;
         let named = self.containers.iter().filter(|(_, one)| full || one.changed);
-        let instances = named.map(|(id, one)| one.report(id, self.orders.run.iter().any(|run| run.instance == *id))).collect();
+        let instances =
+            named.map(|(id, one)| one.report(id, self.orders.run.iter().any(|run| run.instance == *id))).collect();
         for one in self.containers.values_mut() {
             one.changed = false;
         }

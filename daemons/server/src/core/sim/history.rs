@@ -209,7 +209,11 @@ impl History {
             }
             11 => self.with_router(&router, |router| router.stalled_until = until, None),
             12 => {
-                self.with_router(&router, |router| router.cut_off_since = Some(now), Some((until, Ending::RouterCutOff(router.clone()))));
+                self.with_router(
+                    &router,
+                    |router| router.cut_off_since = Some(now),
+                    Some((until, Ending::RouterCutOff(router.clone()))),
+                );
             }
             13 => self.with_router(&router, Router::kill, Some((until, Ending::RouterDown(router.clone())))),
             14 => {

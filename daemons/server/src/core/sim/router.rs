@@ -20,6 +20,8 @@ pub struct Router {
     /// Requests to instances that left the table: since when they are out, and until when they run.
     pub in_flight: BTreeMap<InstanceId, (Tick, Tick)>,
     pub last_sent: Tick,
+    /// Whether it has been up to date since it came up.
+    pub was_current: bool,
     dirty: bool,
 }
 
@@ -35,12 +37,14 @@ impl Router {
             table: Table::new(),
             in_flight: BTreeMap::new(),
             last_sent: 0,
+            was_current: false,
             dirty: true,
         }
     }
 
     /// Takes over what Redis holds; `request_ms` is how long a request to each instance that leaves goes on.
     pub fn follow(&mut self, head: &(Version, Table), now: Tick, mut request_ms: impl FnMut() -> u64) {
+        self.was_current |= self.up && head.0 == self.applied;
         if !self.up || now < self.stalled_until || head.0 <= self.applied {
             return;
         }
@@ -93,6 +97,7 @@ impl Router {
     pub fn start(&mut self, now: Tick) {
         self.up = true;
         self.up_since = now;
+        self.was_current = false;
         self.dirty = true;
     }
 }

@@ -2,13 +2,11 @@
 
 use super::agent::{Agent, SentOrders};
 use super::router::Router;
-use crate::core::{
-    Actions, Core, Desired, DesiredApp, DesiredDeployment, DesiredNode, NodeOrders, ReleaseSpec, Settings, Tick,
-};
-use dinp_common::api::agent::{InstanceState, Report, ReportReply};
+use crate::core::{Actions, Core, Desired, DesiredNode, NodeOrders, Settings, Tick};
+use dinp_common::api::agent::{Report, ReportReply};
 use dinp_common::api::people::DeploymentState;
 use dinp_common::api::router::RouterReport;
-use dinp_common::model::{AppName, InstanceId, NodeName, Resources, Version};
+use dinp_common::model::{AppName, NodeName, Version};
 use dinp_common::routes::Table;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -112,7 +110,16 @@ fn lead(core: Core, epoch: u64, routers: &BTreeSet<String>, now: Tick) -> Leader
     let holder = format!("server-{epoch}");
     let routers = routers.iter().map(|name| (name.clone(), format!("http://{name}:1982"))).collect();
     core.lead(epoch, holder.clone(), routers, now);
-    Leader { core, epoch, holder, seq: 0, publishing: None, orders: BTreeMap::new(), desired_at: now, adopt_at: Some(now) }
+    Leader {
+        core,
+        epoch,
+        holder,
+        seq: 0,
+        publishing: None,
+        orders: BTreeMap::new(),
+        desired_at: now,
+        adopt_at: Some(now),
+    }
 }
 
 impl World {
@@ -240,7 +247,11 @@ impl World {
         let actions = self.leader.core.decide(now);
         if self.dice.percent(20) {
             let more = self.leader.core.decide(now);
-            assert!(more.is_empty(), "deciding twice did something twice: {more:?}\nfirst {actions:?}\n{}", self.picture());
+            assert!(
+                more.is_empty(),
+                "deciding twice did something twice: {more:?}\nfirst {actions:?}\n{}",
+                self.picture()
+            );
         }
         self.carry_out(actions);
     }
@@ -299,11 +310,7 @@ impl World {
 
     fn publish(&mut self) {
         let now = self.now;
-        let Some((due, table)) = self.leader.publishing.clone() else { return };
-        if due > now {
-            return;
-        }
-        self.leader.publishing = None;
+        let Some((_, table)) = self.leader.publishing.take_if(|(due, _)| *due <= now) else { return };
         self.news = true;
         self.leader.seq += 1;
         let version = Version::new(self.leader.epoch, self.leader.seq);
@@ -399,11 +406,17 @@ impl World {
                 }
                 Message::Orders(name, sent) => {
                     let (database, broken) = (&self.database, &self.broken);
-                    let Some(agent) = self.agents.get_mut(&name).filter(|agent| agent.up && !agent.cut_off) else { continue };
-                    agent.take(&sent, |run| {
-                        let spec = database.apps.get(&run.app).and_then(|app| app.releases.get(&run.release));
-                        (spec.map_or(128, |spec| spec.resources.memory_mb), broken.contains(&run.release))
-                    }, now);
+                    let Some(agent) = self.agents.get_mut(&name).filter(|agent| agent.up && !agent.cut_off) else {
+                        continue;
+                    };
+                    agent.take(
+                        &sent,
+                        |run| {
+                            let spec = database.apps.get(&run.app).and_then(|app| app.releases.get(&run.release));
+                            (spec.map_or(128, |spec| spec.resources.memory_mb), broken.contains(&run.release))
+                        },
+                        now,
+                    );
                 }
                 Message::Router(report) => {
                     self.known_routers.insert(report.router.clone());
@@ -414,116 +427,19 @@ impl World {
     }
 }
 
-/// What people do.
-impl World {
-    pub fn create_app(&mut self, name: &str, instances: u32) {
-        let wanted = DesiredApp {
-            name: app(name),
-            started: true,
-            deleted: false,
-            instances,
-            release: None,
-            domains: Vec::new(),
-            releases: BTreeMap::new(),
-            deployment: None,
-            older_deployments: Vec::new(),
-        };
-        self.database.apps.insert(app(name), wanted);
-        self.commit();
-    }
-
-    /// Begins a deployment; ids of deployments are those of releases.
-    pub fn deploy(&mut self, name: &str, release: u64, memory_mb: u32) {
-        let wanted = self.database.apps.get_mut(&app(name)).unwrap();
-        let spec = ReleaseSpec {
-            id: release,
-            image: format!("registry.example:5000/{name}:v{release}").parse().unwrap(),
-            command: None,
-            resources: Resources { memory_mb, cpu_millis: 100, cpu_limit_millis: None },
-            health: None,
-            env_version: 0,
-        };
-        wanted.releases.insert(release, spec);
-        if let Some(before) = wanted.deployment.take() {
-            wanted.older_deployments.push(before.id);
-        }
-        let state = DeploymentState::Pending;
-        wanted.deployment = Some(DesiredDeployment { id: release, release, cancel: false, state, previous: None });
-        self.note(|| format!("deploy {name} {release}"));
-        self.commit();
-    }
-
-    pub fn change(&mut self, name: &str, how: impl FnOnce(&mut DesiredApp)) {
-        how(self.database.apps.get_mut(&app(name)).unwrap());
-        self.note(|| format!("change {name}"));
-        self.commit();
-    }
-
-    /// An app that runs: release 1, so many instances.
-    pub fn with_app(mut self, name: &str, instances: u32, memory_mb: u32) -> Self {
-        self.create_app(name, instances);
-        self.deploy(name, 1, memory_mb);
-        self.until(30_000, "the app is deployed", |world| world.database.apps[&app(name)].deployment.is_none());
-        self
-    }
-}
-
-/// What is true, whatever the leader thinks.
-impl World {
-    /// Instances of an app that serve, with node and release.
-    pub fn serving(&self, name: &str) -> Vec<(InstanceId, NodeName, u64)> {
-        let mut serving = Vec::new();
-        for (node, agent) in &self.agents {
-            let here = agent.containers.iter().filter(|(id, one)| one.app.as_str() == name && agent.is_serving(id));
-            serving.extend(here.map(|(id, one)| (id.clone(), node.clone(), one.release)));
-        }
-        serving
-    }
-
-    /// All containers of an app.
-    pub fn containers(&self, name: &str) -> Vec<(InstanceId, NodeName, InstanceState)> {
-        let all = self.agents.iter().flat_map(|(node, agent)| agent.containers.iter().map(move |one| (node, one)));
-        let of_app = all.filter(|(_, (_, one))| one.app.as_str() == name);
-        of_app.map(|(node, (id, one))| (id.clone(), node.clone(), one.state)).collect()
-    }
-
-    pub fn per_node(&self, name: &str) -> Vec<usize> {
-        let on = |node: &NodeName| self.serving(name).iter().filter(|(_, at, _)| at == node).count();
-        self.agents.keys().map(on).collect()
-    }
-
-    /// Instances that the table in Redis names for an app.
-    pub fn routed(&self, name: &str) -> BTreeSet<InstanceId> {
-        let table = self.redis.as_ref().and_then(|(_, table)| table.get(name));
-        table.into_iter().flat_map(|routes| &routes.endpoints).map(|one| one.instance.clone()).collect()
-    }
-
-    pub fn picture(&self) -> String {
-        let tail = self.trace.len().saturating_sub(120);
-        let mut text = self.trace[tail..].join("\n");
-        text += &format!("\nnow {} status {:?}\n", self.now, self.leader.core.status());
-        for (name, agent) in &self.agents {
-            text += &format!("{name} up {} cut off {} seen {:?}\n", agent.up, agent.cut_off, agent.seen);
-            for (id, one) in &agent.containers {
-                text += &format!("  {} {} r{} {:?} port {}\n", id.short(), one.app, one.release, one.state, one.port);
-            }
-        }
-        for (name, router) in &self.routers {
-            text += &format!("{name} up {} cut off {:?} applied {} {:?}\n", router.up, router.cut_off_since, router.applied, shorten(&router.table));
-        }
-        for (name, app) in &self.database.apps {
-            text += &format!("{name} {}x r{:?} started {} deleted {} {:?}\n", app.instances, app.release, app.started, app.deleted, app.deployment);
-        }
-        for one in self.leader.core.instances(None) {
-            text += &format!("  known {} {} r{} {} {:?} routed {} {:?}\n", one.instance.short(), one.app, one.release, one.node, one.state, one.routed, one.node_condition);
-        }
-        text
-    }
-}
-
-fn shorten(table: &Table) -> Vec<String> {
+pub fn shorten(table: &Table) -> Vec<String> {
     let one = |routes: &dinp_common::routes::AppRoutes| {
-        let ids: Vec<String> = routes.endpoints.iter().map(|one| format!("{}{}", one.instance.short(), if one.state == dinp_common::routes::EndpointState::Suspect { "?" } else { "" })).collect();
+        let ids: Vec<String> = routes
+            .endpoints
+            .iter()
+            .map(|one| {
+                format!(
+                    "{}{}",
+                    one.instance.short(),
+                    if one.state == dinp_common::routes::EndpointState::Suspect { "?" } else { "" }
+                )
+            })
+            .collect();
         format!("{} {ids:?}", routes.app)
     };
     table.values().map(one).collect()

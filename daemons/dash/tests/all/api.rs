@@ -1,0 +1,310 @@
+//! The public API, from the first app to the last.
+
+use crate::played::DIGEST;
+use crate::stage::Stage;
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+const NONE: Value = Value::Null;
+
+/// Waits for what is done in passing.
+async fn eventually(what: &str, mut check: impl FnMut() -> bool) {
+    for _ in 0..200 {
+        if check() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{what} did not come about");
+}
+
+#[tokio::test]
+async fn the_life_of_an_app() {
+    let stage = Stage::set().await;
+    let anna = stage.token("anna").await;
+    let call = |method, path: &'static str, body| stage.call(&anna, method, path, body);
+    let image = |tag: &str| format!("{}/anna/web:{tag}", stage.registry);
+
+    let (status, meta) = stage.call("", Method::GET, "/v1/meta", NONE).await;
+    assert_eq!((status, &meta["apps_url"]), (200, &"http://apps.localhost".into()));
+    assert_eq!(call(Method::GET, "/v1/me", NONE).await.1["name"], "anna");
+
+    // Create.
+    let (status, app) = call(Method::POST, "/v1/apps", json!({"name": "web"})).await;
+    assert_eq!((status, &app["instances"], &app["state"]), (201, &1.into(), &"started".into()), "{app}");
+    assert_eq!(app["urls"], json!(["http://web.apps.localhost/"]));
+    assert_eq!(call(Method::POST, "/v1/apps", json!({"name": "web"})).await.1["type"], "urn:dinp:name-taken");
+    eventually("a hint", || stage.played.hints.load(Ordering::SeqCst) > 0).await;
+
+    // Deploy by tag is stored by digest.
+    let (status, problem) = call(Method::POST, "/v1/apps/web/deployments", json!({})).await;
+    assert_eq!((status, &problem["type"]), (422, &"urn:dinp:image-missing".into()));
+    let wish = json!({"image": image("v1"), "memory_mb": 256, "instances": 2, "health": {"path": "/health"}, "note": "first"});
+    let (status, first) = call(Method::POST, "/v1/apps/web/deployments", wish).await;
+    assert_eq!((status, &first["state"], &first["release_number"]), (201, &"pending".into(), &1.into()), "{first}");
+    let (_, releases) = call(Method::GET, "/v1/apps/web/releases", NONE).await;
+    let release = &releases["items"][0];
+    assert_eq!(release["image"], format!("{}@{DIGEST}", image("v1")));
+    assert_eq!((&release["instances"], &release["health"]["interval_secs"]), (&2.into(), &5.into()));
+    stage.succeed(first["id"].as_u64().unwrap()).await;
+
+    // The next one starts from it; numbers rise.
+    let (_, second) = call(Method::POST, "/v1/apps/web/deployments", json!({"image": image("v2")})).await;
+    assert_eq!(second["release_number"], 2);
+    stage.succeed(second["id"].as_u64().unwrap()).await;
+    let (_, app) = call(Method::GET, "/v1/apps/web", NONE).await;
+    assert_eq!((&app["release"]["number"], &app["release"]["memory_mb"]), (&2.into(), &256.into()));
+    assert_eq!(app["release"]["health"]["path"], "/health");
+    assert_eq!(app["ready"], 0);
+
+    // Environment: sealed, copied, deployed.
+    let (status, env) = call(Method::PATCH, "/v1/apps/web/env", json!({"set": {"KEY": "s3cret", "B": "2"}})).await;
+    assert_eq!((status, &env["version"], &env["names"]), (200, &1.into(), &json!(["B", "KEY"])), "{env}");
+    assert_eq!(env["deployment"]["release_number"], 3);
+    let (_, env) = call(Method::PATCH, "/v1/apps/web/env", json!({"set": {"C": "3"}, "unset": ["B"], "deploy": false})).await;
+    assert_eq!((&env["version"], &env["names"], &env["deployment"]), (&2.into(), &json!(["C", "KEY"]), &NONE));
+    let sealed: Vec<u8> = {
+        use mysql_async::prelude::Queryable;
+        let mut conn = stage.root.get_conn().await.unwrap();
+        conn.query_first("SELECT sealed FROM env WHERE app = 'web' AND version = 2 AND name = 'KEY'").await.unwrap().unwrap()
+    };
+    assert_eq!(stage.key.open(&sealed).unwrap(), "s3cret");
+
+    // Rollback: to the one before, to a number, to what is in force.
+    let third = env_deployment(&stage).await;
+    stage.succeed(third).await;
+    let (status, back) = call(Method::POST, "/v1/apps/web/rollback", json!({})).await;
+    assert_eq!((status, &back["release_number"]), (201, &2.into()), "{back}");
+    stage.succeed(back["id"].as_u64().unwrap()).await;
+    let (_, problem) = call(Method::POST, "/v1/apps/web/rollback", json!({"release": 2})).await;
+    assert_eq!(problem["type"], "urn:dinp:already-in-force");
+    let (status, _) = call(Method::POST, "/v1/apps/web/rollback", json!({"release": 1})).await;
+    assert_eq!(status, 201);
+    assert_eq!(call(Method::POST, "/v1/apps/web/rollback", json!({"release": 99})).await.1["field"], "release");
+
+    // Cancel the one that is under way; what has ended cannot be cancelled.
+    let (_, list) = call(Method::GET, "/v1/apps/web/deployments?limit=2", NONE).await;
+    let under_way = list["items"][0]["id"].as_u64().unwrap();
+    let path: &'static str = format!("/v1/deployments/{under_way}/cancel").leak();
+    assert_eq!(call(Method::POST, path, NONE).await.0, 200);
+    assert_eq!(stage.text(&format!("SELECT request FROM deployment WHERE id = {under_way}")).await, "cancel");
+    let path: &'static str = format!("/v1/deployments/{third}/cancel").leak();
+    assert_eq!(call(Method::POST, path, NONE).await.0, 409);
+    let next = list["next"].as_str().unwrap();
+    let path: &'static str = format!("/v1/apps/web/deployments?after={next}").leak();
+    assert_eq!(call(Method::GET, path, NONE).await.1["items"].as_array().unwrap().len(), 3);
+
+    // Scale, stop, start, and what the leader says.
+    assert_eq!(call(Method::PUT, "/v1/apps/web/scale", json!({"instances": 4})).await.1["instances"], 4);
+    assert_eq!(call(Method::POST, "/v1/apps/web/stop", NONE).await.1["state"], "stopped");
+    assert_eq!(call(Method::POST, "/v1/apps/web/start", NONE).await.1["state"], "started");
+    *stage.played.instances.lock().unwrap() = vec![("web".into(), "ready"), ("web".into(), "starting"), ("other".into(), "ready")];
+    assert_eq!(call(Method::GET, "/v1/apps/web", NONE).await.1["ready"], 1);
+    assert_eq!(call(Method::GET, "/v1/apps/web/instances", NONE).await.1["items"].as_array().unwrap().len(), 2);
+    let (_, log) = call(Method::GET, "/v1/apps/web/logs?tail=7", NONE).await;
+    assert!(log.as_str().unwrap().contains("web line 2 tail 7"), "{log}");
+
+    // Domains.
+    let (status, domain) = call(Method::POST, "/v1/apps/web/domains", json!({"name": "shop.example.org"})).await;
+    assert_eq!((status, &domain["created_by"]), (201, &"anna".into()));
+    assert_eq!(call(Method::GET, "/v1/apps/web", NONE).await.1["urls"][1], "http://shop.example.org/");
+    let bert = stage.token("bert").await;
+    stage.call(&bert, Method::POST, "/v1/apps", json!({"name": "berts"})).await;
+    let (status, problem) = stage.call(&bert, Method::POST, "/v1/apps/berts/domains", json!({"name": "shop.example.org"})).await;
+    assert_eq!((status, &problem["type"]), (409, &"urn:dinp:domain-taken".into()));
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("another app") && !detail.contains("web"), "{detail}");
+    assert_eq!(call(Method::DELETE, "/v1/apps/web/domains/shop.example.org", NONE).await.0, 204);
+    assert_eq!(call(Method::DELETE, "/v1/apps/web/domains/shop.example.org", NONE).await.0, 404);
+    assert_eq!(stage.call(&bert, Method::POST, "/v1/apps/berts/domains", json!({"name": "shop.example.org"})).await.0, 201);
+
+    // Events.
+    stage.sql("INSERT INTO instance_event (app, kind, detail) VALUES ('web', 'exit', 'code 1'), ('web', 'start', '')").await;
+    let (_, events) = call(Method::GET, "/v1/apps/web/events?limit=1", NONE).await;
+    assert_eq!((&events["items"][0]["kind"], events["next"].is_string()), (&"start".into(), true));
+
+    // Delete, and the name again: once the server is done, and without the old app's past.
+    assert_eq!(call(Method::DELETE, "/v1/apps/web", NONE).await.0, 204);
+    assert_eq!(call(Method::GET, "/v1/apps/web", NONE).await.0, 404);
+    let (status, problem) = stage.call(&bert, Method::POST, "/v1/apps", json!({"name": "web"})).await;
+    assert_eq!((status, &problem["type"]), (409, &"urn:dinp:still-stopping".into()));
+    stage.sql("UPDATE app SET release_id = NULL WHERE name = 'web'").await;
+    stage.sql("UPDATE deployment SET state = 'cancelled' WHERE app = 'web' AND state <> 'succeeded'").await;
+    assert_eq!(stage.call(&bert, Method::POST, "/v1/apps", json!({"name": "web"})).await.0, 201);
+    let (_, releases) = stage.call(&bert, Method::GET, "/v1/apps/web/releases", NONE).await;
+    assert_eq!(releases["items"], json!([]));
+    assert_eq!(stage.call(&bert, Method::GET, "/v1/apps/web/env", NONE).await.1["names"], json!([]));
+    assert_eq!(stage.call(&bert, Method::GET, "/v1/apps/web/events", NONE).await.1["items"], json!([]));
+    assert_eq!(call(Method::GET, "/v1/apps/web", NONE).await.0, 404, "it is bert's now");
+
+    // Every change is on record and has raised the revision.
+    let actions = stage.text("SELECT GROUP_CONCAT(DISTINCT action ORDER BY action) FROM audit_event WHERE actor = 'anna'").await;
+    assert_eq!(
+        actions,
+        "app.create,app.delete,app.deploy,app.env,app.rollback,app.scale,app.start,app.stop,deployment.cancel,domain.add,domain.remove"
+    );
+    assert_eq!(stage.text("SELECT COUNT(*) FROM app WHERE rev = 0").await, "0");
+}
+
+/// The deployment that came with the first change of the environment.
+async fn env_deployment(stage: &Stage) -> u64 {
+    let id = "SELECT CAST(d.id AS CHAR) FROM deployment d JOIN `release` r ON r.id = d.release_id WHERE r.app = 'web' AND r.number = 3";
+    stage.text(id).await.parse().unwrap()
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_named_with_field_and_rule() {
+    let stage = Stage::set().await;
+    let anna = stage.token("anna").await;
+    stage.call(&anna, Method::POST, "/v1/apps", json!({"name": "web"})).await;
+    let elsewhere = "docker.example:5000/anna/web:v1";
+    let missing = format!("{}/anna/web:v9", stage.registry);
+    let image = format!("{}/anna/web:v1", stage.registry);
+    let deploy = "/v1/apps/web/deployments";
+    let table: Vec<(Method, &str, Value, u16, &str, &str)> = vec![
+        (Method::POST, "/v1/apps", json!({"name": "Web"}), 422, "name", "DNS label"),
+        (Method::POST, "/v1/apps", json!({"name": "a.b"}), 422, "name", "DNS label"),
+        (Method::POST, "/v1/apps", json!({"name": "x", "size": 3}), 422, "size", "unknown field"),
+        (Method::POST, "/v1/apps", json!({}), 422, "name", "missing field"),
+        (Method::POST, "/v1/apps", json!({"name": "x", "instances": 501}), 422, "instances", "from 0 to 500"),
+        (Method::POST, "/v1/apps", json!({"name": "x", "instances": -1}), 422, "instances", "expected u32"),
+        (Method::POST, "/v1/apps", json!({"name": "dash"}), 422, "name", "reserved"),
+        (Method::POST, "/v1/apps", json!({"name": "x", "team": "shop"}), 422, "team", "you are in no team shop"),
+        (Method::POST, deploy, json!({"image": "web"}), 422, "image", "registry/path"),
+        (Method::POST, deploy, json!({"image": elsewhere}), 422, "image", "are not allowed"),
+        (Method::POST, deploy, json!({"image": missing}), 422, "image", "has no image anna/web:v9"),
+        (Method::POST, deploy, json!({"image": image, "memory_mb": 64}), 422, "memory_mb", "from 128 to 10240 MiB"),
+        (Method::POST, deploy, json!({"image": image, "cpu_millis": 0}), 422, "cpu_millis", "thousandths"),
+        (Method::POST, deploy, json!({"image": image, "instances": 1000}), 422, "instances", "from 0 to 500"),
+        (Method::POST, deploy, json!({"image": image, "health": {"path": "x"}}), 422, "health", "start with /"),
+        (Method::POST, deploy, json!({"image": image, "command": ["a\0b"]}), 422, "command", "NUL"),
+        (Method::POST, deploy, json!({"image": image, "note": "x".repeat(1001)}), 422, "note", "1000 characters"),
+        (Method::POST, deploy, json!({"image": image, "build": 1}), 422, "image", "not both"),
+        (Method::POST, deploy, json!({"build": 77}), 422, "build", "no build 77"),
+        (Method::PUT, "/v1/apps/web/scale", json!({"instances": 501}), 422, "instances", "from 0 to 500"),
+        (Method::PATCH, "/v1/apps/web/env", json!({"set": {"1A": "x"}}), 422, "set", "digit"),
+        (Method::PATCH, "/v1/apps/web/env", json!({"set": {"PORT": "1"}}), 422, "set.PORT", "set by the platform"),
+        (Method::POST, "/v1/apps/web/domains", json!({"name": "10.0.0.1"}), 422, "name", "host name"),
+        (Method::POST, "/v1/apps/web/domains", json!({"name": "x.apps.localhost"}), 422, "name", "belongs to the app"),
+        (Method::POST, "/v1/builds?app=web&runtime=No", NONE, 422, "runtime", "DNS label"),
+        (Method::POST, "/v1/builds?app=web&runtime=cobol", NONE, 422, "runtime", "no runtime cobol"),
+        (Method::POST, "/v1/builds?app=web&runtime=python&version=a/b", NONE, 422, "version", "letters"),
+    ];
+    for (method, path, body, status, field, rule) in table {
+        let (got, problem) = stage.call(&anna, method, path, body.clone()).await;
+        let named = problem["field"].as_str().unwrap_or_default();
+        assert_eq!((got, named.split('.').next()), (status, field.split('.').next()), "{path} {body}: {problem}");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains(rule), "{path} {body}: {detail}");
+    }
+    assert_eq!(stage.text("SELECT COUNT(*) FROM `release`").await, "0", "nothing is half done");
+    assert_eq!(stage.call(&anna, Method::POST, "/v1/apps", json!("x")).await.0, 422);
+    assert_eq!(stage.call(&anna, Method::GET, "/v1/apps?limit=x", NONE).await.0, 400);
+    assert_eq!(stage.call(&anna, Method::GET, "/v1/apps/web/events?after=x", NONE).await.0, 400);
+    assert_eq!(stage.call(&anna, Method::GET, "/v1/apps/%FF", NONE).await.0, 404);
+}
+
+#[tokio::test]
+async fn packages_pass_through_and_logs_come_back() {
+    let stage = Stage::set().await;
+    let dora = stage.token("dora").await;
+    assert_eq!(stage.call(&dora, Method::POST, "/v1/apps", json!({"name": "web", "team": "shop"})).await.0, 201);
+    let upload = |query: &str, body: Vec<u8>| {
+        let request = stage.http.post(format!("{}/v1/builds?{query}", stage.url)).bearer_auth(&dora).body(body);
+        async move {
+            let response = request.send().await.unwrap();
+            (response.status().as_u16(), response.json::<Value>().await.unwrap())
+        }
+    };
+    let query = "app=web&runtime=python&version=v1&package=web.tar.gz";
+    let (status, build) = upload(query, vec![7; 3_000_000]).await;
+    assert_eq!((status, &build["status"], &build["created_by"]), (202, &"running".into(), &"dora".into()), "{build}");
+    let (seen, size) = stage.played.packages.lock().unwrap().pop().unwrap();
+    assert_eq!((size, seen["owner"].as_str(), seen["user"].as_str()), (3_000_000, "shop", "dora"));
+    let (status, problem) = upload("app=web&runtime=python", vec![7; 5_000_000]).await;
+    assert_eq!((status, &problem["type"]), (413, &"urn:dinp:too-large".into()));
+    let (status, problem) = upload("app=web&runtime=python", b"not an archive".to_vec()).await;
+    assert_eq!((status, &problem["field"]), (422, &"package".into()));
+
+    // The log is followed until the build ends.
+    let id = build["id"].as_u64().unwrap();
+    let response = stage.http.get(format!("{}/v1/builds/{id}/log?follow=true", stage.url)).bearer_auth(&dora).send().await.unwrap();
+    let mut log = response.bytes_stream();
+    use futures_util::StreamExt;
+    assert_eq!(log.next().await.unwrap().unwrap(), "unpacking the package\n");
+    let mut conn = stage.root.get_conn().await.unwrap();
+    let deploy = format!("/v1/apps/web/deployments");
+    let (_, early) = stage.call(&dora, Method::POST, &deploy, json!({"build": id})).await;
+    assert_eq!(early["type"], "urn:dinp:build-not-ready");
+    use dinp_common::api::builder::BuildStatus;
+    use dinp_common::store::build as builds;
+    builds::append_log(&mut conn, id, 1, "pushed\n").await.unwrap();
+    let image = format!("{}/anna/web:v1@{}", stage.registry, crate::played::DIGEST);
+    builds::finish(&mut conn, id, BuildStatus::Succeeded, "", Some(&image)).await.unwrap();
+    let mut rest = Vec::new();
+    while let Some(piece) = log.next().await {
+        rest.extend_from_slice(&piece.unwrap());
+    }
+    assert_eq!(String::from_utf8(rest).unwrap(), "pushed\n");
+    let (_, whole) = stage.call(&dora, Method::GET, &format!("/v1/builds/{id}/log"), NONE).await;
+    assert_eq!(whole, "unpacking the package\npushed\n");
+
+    // The result is deployed by its number.
+    let (status, made) = stage.call(&dora, Method::POST, &deploy, json!({"build": id})).await;
+    assert_eq!((status, &made["release_number"]), (201, &1.into()), "{made}");
+    let (_, second) = upload("app=web&runtime=python&version=v2", vec![7; 10]).await;
+    let path = format!("/v1/builds/{}/cancel", second["id"]);
+    assert_eq!(stage.call(&dora, Method::POST, &path, NONE).await.1["status"], "cancelled");
+    assert_eq!(stage.call(&dora, Method::POST, &path, NONE).await.0, 409);
+    let (_, list) = stage.call(&dora, Method::GET, "/v1/builds?limit=1", NONE).await;
+    assert_eq!((list["items"].as_array().unwrap().len(), list["next"].is_string()), (1, true));
+    let bert = stage.token("bert").await;
+    assert_eq!(stage.call(&bert, Method::GET, "/v1/builds", NONE).await.1["items"], json!([]));
+}
+
+#[tokio::test]
+async fn people_see_what_is_theirs() {
+    let stage = Stage::set().await;
+    let (anna, dora, vera, olga, admin) = (
+        stage.token("anna").await, stage.token("dora").await, stage.token("vera").await, stage.token("olga").await,
+        stage.token("admin").await,
+    );
+    stage.call(&anna, Method::POST, "/v1/apps", json!({"name": "annas"})).await;
+    stage.call(&dora, Method::POST, "/v1/apps", json!({"name": "shops", "team": "shop"})).await;
+    assert_eq!(stage.call(&vera, Method::POST, "/v1/apps", json!({"name": "no", "team": "shop"})).await.0, 403);
+    assert_eq!(stage.call(&olga, Method::POST, "/v1/apps", json!({"name": "no", "team": "none"})).await.0, 422);
+    for (token, names) in [(&anna, vec!["annas"]), (&vera, vec!["shops"]), (&olga, vec!["annas", "shops"])] {
+        let (_, list) = stage.call(token, Method::GET, "/v1/apps", NONE).await;
+        let seen: Vec<&str> = list["items"].as_array().unwrap().iter().map(|app| app["name"].as_str().unwrap()).collect();
+        assert_eq!(seen, names);
+    }
+    let (_, first) = stage.call(&olga, Method::GET, "/v1/apps?limit=1", NONE).await;
+    assert_eq!(first["next"], "annas");
+
+    // Users and teams through dash; whose apps would be inherited stays.
+    let (status, made) = stage.call(&admin, Method::POST, "/v1/users", json!({"name": "nora", "password": "0123456789"})).await;
+    assert_eq!((status, &made["name"]), (201, &"nora".into()), "{made}");
+    assert_eq!(stage.call(&admin, Method::PUT, "/v1/teams/shop/members/nora", json!({"role": "owner"})).await.0, 200);
+    assert_eq!(stage.call(&admin, Method::DELETE, "/v1/users/anna", NONE).await.1["type"], "urn:dinp:owns-apps");
+    assert_eq!(stage.call(&admin, Method::DELETE, "/v1/teams/shop", NONE).await.1["type"], "urn:dinp:has-apps");
+    assert_eq!(stage.call(&admin, Method::DELETE, "/v1/users/nora", NONE).await.0, 204);
+    let address = stage.text("SELECT address FROM audit_event WHERE action = 'user.create' AND actor = 'admin'").await;
+    assert_eq!(address, "127.0.0.1");
+    assert_eq!(stage.call(&admin, Method::PATCH, "/v1/users/anna", json!({"suspended": true})).await.0, 200);
+    assert_eq!(stage.call(&anna, Method::GET, "/v1/me", NONE).await.0, 401);
+}
+
+#[tokio::test]
+async fn without_the_database_everything_says_so_and_comes_back() {
+    let mut stage = Stage::set().await;
+    let anna = stage.token("anna").await;
+    stage.call(&anna, Method::POST, "/v1/apps", json!({"name": "web"})).await;
+    stage.mysql.stop();
+    let (status, problem) = stage.call(&anna, Method::GET, "/v1/apps", NONE).await;
+    assert_eq!((status, &problem["type"]), (503, &"urn:dinp:database-unavailable".into()), "{problem}");
+    assert_eq!(stage.call("", Method::GET, "/v1/meta", NONE).await.0, 200);
+    stage.mysql.start_again().await;
+    assert_eq!(stage.call(&anna, Method::GET, "/v1/apps", NONE).await.0, 200);
+}

@@ -1,0 +1,16 @@
+//! What users and operators are promised, one example each, in a modelled cluster on an ideal network.
+
+mod failures;
+mod wishes;
+
+use super::sim::world::{World, app, node};
+use dinp_common::model::InstanceId;
+use std::collections::BTreeSet;
+
+fn two_nodes() -> World {
+    World::new(1, &[("node1", 4096), ("node2", 4096)], 2)
+}
+
+fn ids(world: &World, name: &str) -> BTreeSet<InstanceId> {
+    world.serving(name).into_iter().map(|(id, ..)| id).collect()
+}
