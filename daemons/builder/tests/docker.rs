@@ -55,6 +55,8 @@ fn left_of(app: &str) -> String {
 async fn becomes_an_image_that_serves(world: &World, name: &str, runtime: &str) {
     let id = world.begin(name, "1.0", runtime, sample(name, "1.0")).await;
     let image = world.succeeded(id).await;
+    let build = world.build(id).await;
+    println!("{name}: built and pushed within {} ms", build.finished_at.unwrap() - build.started_at);
     assert!(image.starts_with(&format!("{}/team1/{name}:1.0@sha256:", world.registry.address())), "{image}");
     let log = world.log(id).await;
     assert!(log.contains("COPY app/ /app/") && log.contains(&format!("done: {image}")), "{log}");

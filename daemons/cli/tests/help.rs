@@ -36,3 +36,17 @@ async fn completions_are_made_for_each_shell() {
         assert!(ended.stdout.contains("rollback"), "{shell}");
     }
 }
+
+#[test]
+fn the_guide_names_every_command() {
+    use clap::CommandFactory;
+    let guide = include_str!("../../../docs/cli.md");
+    for command in dinp_cli::args::Cli::command().get_subcommands() {
+        let name = format!("dinp {}", command.get_name());
+        assert!(guide.contains(&name), "docs/cli.md does not mention `{name}`");
+        for sub in command.get_subcommands() {
+            let name = format!("{name} {}", sub.get_name());
+            assert!(guide.contains(&name), "docs/cli.md does not mention `{name}`");
+        }
+    }
+}

@@ -63,14 +63,7 @@ pub enum Role {
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 6] = [
-        Self::Server,
-        Self::Dash,
-        Self::Builder,
-        Self::Router,
-        Self::Hm,
-        Self::Uic,
-    ];
+    pub const ALL: [Self; 6] = [Self::Server, Self::Dash, Self::Builder, Self::Router, Self::Hm, Self::Uic];
 
     /// The role as stored.
     pub fn as_str(self) -> &'static str {
@@ -95,10 +88,7 @@ impl FromStr for Role {
     type Err = MalformedCredential;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .into_iter()
-            .find(|role| role.as_str() == text)
-            .ok_or(MalformedCredential("unknown role"))
+        Self::ALL.into_iter().find(|role| role.as_str() == text).ok_or(MalformedCredential("unknown role"))
     }
 }
 
@@ -141,24 +131,16 @@ impl Credential {
     /// A new credential with a random secret of 256 bits.
     pub fn generate(kind: CredentialKind, name: impl Into<String>) -> Self {
         let mut bytes = [0_u8; 32];
-        rand::rngs::OsRng
-            .try_fill_bytes(&mut bytes)
-            .expect("the kernel's random source works");
-        Self {
-            kind,
-            name: name.into(),
-            secret: Secret::new(hex(&bytes)),
-        }
+        rand::rngs::OsRng.try_fill_bytes(&mut bytes).expect("the kernel's random source works");
+        Self { kind, name: name.into(), secret: Secret::new(hex(&bytes)) }
     }
 
     /// Reads the credential that systemd handed over as `id`.
     pub fn read(id: &str) -> Result<Self, crate::credentials::CredentialError> {
         let text = crate::credentials::read_credential(id)?;
-        text.expose().parse().map_err(|error: MalformedCredential| {
-            crate::credentials::CredentialError::Malformed {
-                id: id.to_owned(),
-                problem: error.0.to_owned(),
-            }
+        text.expose().parse().map_err(|error: MalformedCredential| crate::credentials::CredentialError::Malformed {
+            id: id.to_owned(),
+            problem: error.0.to_owned(),
         })
     }
 
@@ -180,13 +162,7 @@ pub fn hash_matches(a: &[u8], b: &[u8]) -> bool {
 
 impl fmt::Display for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}:{}:{}",
-            self.kind.as_str(),
-            self.name,
-            self.secret.expose()
-        )
+        write!(f, "{}:{}:{}", self.kind.as_str(), self.name, self.secret.expose())
     }
 }
 
@@ -195,8 +171,7 @@ impl FromStr for Credential {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut parts = text.splitn(3, ':');
-        let (Some(kind), Some(name), Some(secret)) = (parts.next(), parts.next(), parts.next())
-        else {
+        let (Some(kind), Some(name), Some(secret)) = (parts.next(), parts.next(), parts.next()) else {
             return Err(MalformedCredential("expected <kind>:<name>:<secret>"));
         };
         let kind = match kind {
@@ -204,57 +179,39 @@ impl FromStr for Credential {
             "service" => CredentialKind::Service,
             "session" => CredentialKind::Session,
             _ => {
-                return Err(MalformedCredential(
-                    "the kind is not node, service or session",
-                ));
+                return Err(MalformedCredential("the kind is not node, service or session"));
             }
         };
         let name_ok = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
         if name.is_empty() || name.len() > 253 || !name.bytes().all(name_ok) {
             return Err(MalformedCredential("the name is not a plain name"));
         }
-        if secret.len() != 64
-            || !secret
-                .bytes()
-                .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-        {
-            return Err(MalformedCredential(
-                "the secret is not 64 lower-case hexadecimal digits",
-            ));
+        if secret.len() != 64 || !secret.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(MalformedCredential("the secret is not 64 lower-case hexadecimal digits"));
         }
-        Ok(Self {
-            kind,
-            name: name.to_owned(),
-            secret: Secret::new(secret),
-        })
+        Ok(Self { kind, name: name.to_owned(), secret: Secret::new(secret) })
     }
 }
 
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     use fmt::Write;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            let _infallible = write!(text, "{byte:02x}");
-            text
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _infallible = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// The credential of a request's `Authorization: Bearer ...`; otherwise a 401.
 pub fn bearer(headers: &HeaderMap) -> Result<Credential, Problem> {
-    let value = headers
-        .get(header::AUTHORIZATION)
-        .ok_or_else(|| Problem::unauthorized("a bearer credential is needed"))?;
+    let value =
+        headers.get(header::AUTHORIZATION).ok_or_else(|| Problem::unauthorized("a bearer credential is needed"))?;
     let text = value.to_str().ok().and_then(|text| {
         let (scheme, rest) = text.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| rest.trim())
     });
-    let text = text.ok_or_else(|| {
-        Problem::unauthorized("the Authorization header is not a bearer credential")
-    })?;
-    text.parse()
-        .map_err(|error: MalformedCredential| Problem::unauthorized(error.to_string()))
+    let text = text.ok_or_else(|| Problem::unauthorized("the Authorization header is not a bearer credential"))?;
+    text.parse().map_err(|error: MalformedCredential| Problem::unauthorized(error.to_string()))
 }
 
 #[cfg(test)]
@@ -273,10 +230,7 @@ mod tests {
         assert!(text.starts_with("node:node-1.example:"));
         assert_eq!(text.parse::<Credential>().unwrap(), credential);
         assert!(!format!("{credential:?}").contains(credential.secret.expose()));
-        assert!(hash_matches(
-            &credential.secret_hash(),
-            &secret_hash(credential.secret.expose())
-        ));
+        assert!(hash_matches(&credential.secret_hash(), &secret_hash(credential.secret.expose())));
     }
 
     #[test]

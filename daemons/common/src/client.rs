@@ -111,27 +111,15 @@ impl ApiClient {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .expect("a client without TLS and with a valid user agent can always be built");
-        let inner = Inner {
-            http,
-            urls: base_urls,
-            good: AtomicUsize::new(0),
-            leader: Mutex::new(None),
-            credential,
-        };
-        Self {
-            inner: Arc::new(inner),
-        }
+        let inner = Inner { http, urls: base_urls, good: AtomicUsize::new(0), leader: Mutex::new(None), credential };
+        Self { inner: Arc::new(inner) }
     }
 
     /// The addresses in the order in which they are to be tried now.
     pub fn targets(&self) -> Vec<Url> {
         let inner = &*self.inner;
         let good = inner.good.load(Ordering::Relaxed);
-        let leader = inner
-            .leader
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let leader = inner.leader.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (before, from) = inner.urls.split_at(good.min(inner.urls.len()));
         let mut targets: Vec<Url> = leader.into_iter().collect();
         for url in from.iter().chain(before) {
@@ -143,27 +131,17 @@ impl ApiClient {
     }
 
     /// `GET path`; a path starts with `/` and may have a query.
-    pub async fn get<R: DeserializeOwned>(
-        &self,
-        path: &str,
-        timeout: Duration,
-    ) -> Result<R, ClientError> {
+    pub async fn get<R: DeserializeOwned>(&self, path: &str, timeout: Duration) -> Result<R, ClientError> {
         self.call(Method::GET, path, None, timeout).await
     }
 
     /// `POST path` with a JSON body. An answer without a body is `()`.
-    pub async fn post<B, R>(
-        &self,
-        path: &str,
-        body: &B,
-        timeout: Duration,
-    ) -> Result<R, ClientError>
+    pub async fn post<B, R>(&self, path: &str, body: &B, timeout: Duration) -> Result<R, ClientError>
     where
         B: Serialize + ?Sized,
         R: DeserializeOwned,
     {
-        self.call(Method::POST, path, Some(encode(path, body)?), timeout)
-            .await
+        self.call(Method::POST, path, Some(encode(path, body)?), timeout).await
     }
 
     /// `PUT path` with a JSON body.
@@ -172,42 +150,27 @@ impl ApiClient {
         B: Serialize + ?Sized,
         R: DeserializeOwned,
     {
-        self.call(Method::PUT, path, Some(encode(path, body)?), timeout)
-            .await
+        self.call(Method::PUT, path, Some(encode(path, body)?), timeout).await
     }
 
     /// `PATCH path` with a JSON body.
-    pub async fn patch<B, R>(
-        &self,
-        path: &str,
-        body: &B,
-        timeout: Duration,
-    ) -> Result<R, ClientError>
+    pub async fn patch<B, R>(&self, path: &str, body: &B, timeout: Duration) -> Result<R, ClientError>
     where
         B: Serialize + ?Sized,
         R: DeserializeOwned,
     {
-        self.call(Method::PATCH, path, Some(encode(path, body)?), timeout)
-            .await
+        self.call(Method::PATCH, path, Some(encode(path, body)?), timeout).await
     }
 
     /// `DELETE path`.
-    pub async fn delete<R: DeserializeOwned>(
-        &self,
-        path: &str,
-        timeout: Duration,
-    ) -> Result<R, ClientError> {
+    pub async fn delete<R: DeserializeOwned>(&self, path: &str, timeout: Duration) -> Result<R, ClientError> {
         self.call(Method::DELETE, path, None, timeout).await
     }
 
     /// A request with credential and without time limit to the address that is to be tried first:
     /// for streams. Use [`check`] on the answer.
     pub fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, ClientError> {
-        let base = self
-            .targets()
-            .into_iter()
-            .next()
-            .ok_or_else(|| no_address(path))?;
+        let base = self.targets().into_iter().next().ok_or_else(|| no_address(path))?;
         Ok(self.request_to(method, &join(&base, path)?))
     }
 
@@ -235,17 +198,14 @@ impl ApiClient {
             let url = join(&base, path)?;
             let mut request = self.request_to(method.clone(), &url).timeout(timeout);
             if let Some(body) = &body {
-                request = request
-                    .header(http::header::CONTENT_TYPE, "application/json")
-                    .body(body.clone());
+                request = request.header(http::header::CONTENT_TYPE, "application/json").body(body.clone());
             }
             match send(request, &url).await {
                 Ok((status, bytes)) if status.is_success() => {
                     self.worked(&base);
                     // An empty answer stands for `null`, so that `()` and `Option` take it.
                     let text: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
-                    return serde_json::from_slice(text)
-                        .map_err(|source| ClientError::Decode { url, source });
+                    return serde_json::from_slice(text).map_err(|source| ClientError::Decode { url, source });
                 }
                 Ok((status, bytes)) => {
                     let problem = problem_of(status, &bytes);
@@ -255,9 +215,7 @@ impl ApiClient {
                     }
                     self.failed(&base);
                     // The leader it names is next, unless it has been asked already.
-                    if let Some(leader) = problem
-                        .text("leader")
-                        .and_then(|text| Url::parse(text).ok())
+                    if let Some(leader) = problem.text("leader").and_then(|text| Url::parse(text).ok())
                         && !targets[..next].contains(&leader)
                     {
                         targets.retain(|url| *url != leader);
@@ -275,11 +233,7 @@ impl ApiClient {
     }
 
     fn worked(&self, base: &Url) {
-        let mut leader = self
-            .inner
-            .leader
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut leader = self.inner.leader.lock().unwrap_or_else(PoisonError::into_inner);
         match self.inner.urls.iter().position(|url| url == base) {
             Some(index) => {
                 self.inner.good.store(index, Ordering::Relaxed);
@@ -290,11 +244,7 @@ impl ApiClient {
     }
 
     fn failed(&self, base: &Url) {
-        let mut leader = self
-            .inner
-            .leader
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut leader = self.inner.leader.lock().unwrap_or_else(PoisonError::into_inner);
         if leader.as_ref() == Some(base) {
             *leader = None;
         }
@@ -308,21 +258,12 @@ pub async fn check(response: reqwest::Response) -> Result<reqwest::Response, Cli
         return Ok(response);
     }
     let url = response.url().clone();
-    let bytes = response
-        .bytes()
-        .await
-        .map_err(|source| ClientError::Transport { url, source })?;
+    let bytes = response.bytes().await.map_err(|source| ClientError::Transport { url, source })?;
     Err(ClientError::Problem(problem_of(status, &bytes)))
 }
 
-async fn send(
-    request: RequestBuilder,
-    url: &Url,
-) -> Result<(StatusCode, bytes::Bytes), ClientError> {
-    let failed = |source: reqwest::Error| ClientError::Transport {
-        url: url.clone(),
-        source: source.without_url(),
-    };
+async fn send(request: RequestBuilder, url: &Url) -> Result<(StatusCode, bytes::Bytes), ClientError> {
+    let failed = |source: reqwest::Error| ClientError::Transport { url: url.clone(), source: source.without_url() };
     let response = request.send().await.map_err(failed)?;
     let status = response.status();
     Ok((status, response.bytes().await.map_err(failed)?))
@@ -335,34 +276,22 @@ fn problem_of(status: StatusCode, body: &[u8]) -> Problem {
         return problem;
     }
     let text: String = String::from_utf8_lossy(body).chars().take(500).collect();
-    let detail = if text.trim().is_empty() {
-        status.to_string()
-    } else {
-        format!("{status}: {}", text.trim())
-    };
+    let detail = if text.trim().is_empty() { status.to_string() } else { format!("{status}: {}", text.trim()) };
     Problem::new(status, format!("http-{}", status.as_u16()), detail)
 }
 
 fn encode<B: Serialize + ?Sized>(path: &str, body: &B) -> Result<Vec<u8>, ClientError> {
-    serde_json::to_vec(body).map_err(|error| ClientError::Url {
-        path: path.to_owned(),
-        problem: format!("encode the body: {error}"),
-    })
+    serde_json::to_vec(body)
+        .map_err(|error| ClientError::Url { path: path.to_owned(), problem: format!("encode the body: {error}") })
 }
 
 fn join(base: &Url, path: &str) -> Result<Url, ClientError> {
     let text = format!("{}{path}", base.as_str().trim_end_matches('/'));
-    Url::parse(&text).map_err(|error| ClientError::Url {
-        path: path.to_owned(),
-        problem: error.to_string(),
-    })
+    Url::parse(&text).map_err(|error| ClientError::Url { path: path.to_owned(), problem: error.to_string() })
 }
 
 fn no_address(path: &str) -> ClientError {
-    ClientError::Url {
-        path: path.to_owned(),
-        problem: "no address is configured".into(),
-    }
+    ClientError::Url { path: path.to_owned(), problem: "no address is configured".into() }
 }
 
 #[cfg(test)]
@@ -379,36 +308,25 @@ mod tests {
 
     async fn serve(app: Router) -> Url {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap())
-            .parse()
-            .unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
         tokio::spawn(async move { axum::serve(listener, app).await });
         url
     }
 
     async fn dead() -> Url {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        format!("http://{}", listener.local_addr().unwrap())
-            .parse()
-            .unwrap()
+        format!("http://{}", listener.local_addr().unwrap()).parse().unwrap()
     }
 
     fn leader() -> Router {
         let echo = |headers: http::HeaderMap, ApiJson(body): ApiJson<Value>| async move {
-            crate::auth::bearer(&headers)
-                .map(|credential| ApiJson(json!({"who": credential.name, "body": body})))
+            crate::auth::bearer(&headers).map(|credential| ApiJson(json!({"who": credential.name, "body": body})))
         };
         Router::new()
             .route("/v1/echo", post(echo))
             .route("/v1/nothing", get(|| async { StatusCode::NO_CONTENT }))
-            .route(
-                "/v1/taken",
-                get(|| async { Problem::conflict("name-taken", "app web exists") }),
-            )
-            .route(
-                "/v1/odd",
-                get(|| async { (StatusCode::BAD_GATEWAY, "nginx") }),
-            )
+            .route("/v1/taken", get(|| async { Problem::conflict("name-taken", "app web exists") }))
+            .route("/v1/odd", get(|| async { (StatusCode::BAD_GATEWAY, "nginx") }))
     }
 
     #[tokio::test]
@@ -418,27 +336,16 @@ mod tests {
         let answer: Value = client.post("/v1/echo", &json!([1]), LIMIT).await.unwrap();
         assert_eq!(answer, json!({"who": "dash", "body": [1]}));
         client.get::<()>("/v1/nothing", LIMIT).await.unwrap();
-        assert!(
-            client
-                .get::<()>("/v1/taken", LIMIT)
-                .await
-                .unwrap_err()
-                .is_kind("name-taken")
-        );
+        assert!(client.get::<()>("/v1/taken", LIMIT).await.unwrap_err().is_kind("name-taken"));
         let odd = client.get::<()>("/v1/odd", LIMIT).await.unwrap_err();
-        assert_eq!(
-            (odd.status(), odd.to_string().as_str()),
-            (Some(502), "502 Bad Gateway: nginx")
-        );
+        assert_eq!((odd.status(), odd.to_string().as_str()), (Some(502), "502 Bad Gateway: nginx"));
     }
 
     #[tokio::test]
     async fn follows_to_the_leader_and_stays_there() {
         let leader = serve(leader()).await;
         let hint = leader.to_string();
-        let standby =
-            serve(Router::new().fallback(move || async move { Problem::not_leader(Some(&hint)) }))
-                .await;
+        let standby = serve(Router::new().fallback(move || async move { Problem::not_leader(Some(&hint)) })).await;
         let client = ApiClient::new(vec![dead().await, standby.clone()], None, "dinp-test");
         client.get::<()>("/v1/nothing", LIMIT).await.unwrap();
         assert_eq!(client.targets()[0], leader);
@@ -451,14 +358,8 @@ mod tests {
     #[tokio::test]
     async fn all_dead_is_a_transport_error() {
         let client = ApiClient::new(vec![dead().await], None, "dinp-test");
-        assert!(matches!(
-            client.get::<()>("/", LIMIT).await,
-            Err(ClientError::Transport { .. })
-        ));
+        assert!(matches!(client.get::<()>("/", LIMIT).await, Err(ClientError::Transport { .. })));
         let client = ApiClient::new(vec![], None, "dinp-test");
-        assert!(matches!(
-            client.get::<()>("/", LIMIT).await,
-            Err(ClientError::Url { .. })
-        ));
+        assert!(matches!(client.get::<()>("/", LIMIT).await, Err(ClientError::Url { .. })));
     }
 }

@@ -91,10 +91,7 @@ pub(crate) fn set_fallback_directory(directory: PathBuf) {
 pub fn directory() -> PathBuf {
     match std::env::var_os("CREDENTIALS_DIRECTORY") {
         Some(directory) => PathBuf::from(directory),
-        None => FALLBACK
-            .get()
-            .cloned()
-            .unwrap_or_else(|| PathBuf::from("/etc/dinp/credentials")),
+        None => FALLBACK.get().cloned().unwrap_or_else(|| PathBuf::from("/etc/dinp/credentials")),
     }
 }
 
@@ -105,26 +102,18 @@ pub fn read_credential(id: &str) -> Result<Secret, CredentialError> {
 
 /// Reads a secret from a file; a trailing line end is cut off.
 pub fn read_secret_file(path: &Path) -> Result<Secret, CredentialError> {
-    let text = std::fs::read_to_string(path).map_err(|source| CredentialError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
+    let text =
+        std::fs::read_to_string(path).map_err(|source| CredentialError::Read { path: path.to_owned(), source })?;
     let text = text.trim_end_matches(['\n', '\r']);
     if text.is_empty() {
-        return Err(CredentialError::Empty {
-            path: path.to_owned(),
-        });
+        return Err(CredentialError::Empty { path: path.to_owned() });
     }
     Ok(Secret::new(text))
 }
 
 /// What a config section's `..._credential` / `..._file` pair stands for: the file where one is
 /// named, else the named credential, else the credential `default_id`.
-pub fn resolve(
-    credential: Option<&str>,
-    file: Option<&Path>,
-    default_id: &str,
-) -> Result<Secret, CredentialError> {
+pub fn resolve(credential: Option<&str>, file: Option<&Path>, default_id: &str) -> Result<Secret, CredentialError> {
     match (file, credential) {
         (Some(file), _) => read_secret_file(file),
         (None, Some(id)) => read_credential(id),
@@ -150,19 +139,10 @@ mod tests {
         let dir = Dir::new();
         dir.write("mysql-server", "geheim\n");
         dir.write("empty", "\n");
-        assert_eq!(
-            read_in(dir.path(), "mysql-server").unwrap().expose(),
-            "geheim"
-        );
-        assert!(matches!(
-            read_in(dir.path(), "empty"),
-            Err(CredentialError::Empty { .. })
-        ));
+        assert_eq!(read_in(dir.path(), "mysql-server").unwrap().expose(), "geheim");
+        assert!(matches!(read_in(dir.path(), "empty"), Err(CredentialError::Empty { .. })));
         assert!(read_in(dir.path(), "none").unwrap_err().is_missing());
-        assert!(matches!(
-            read_in(dir.path(), "../passwd"),
-            Err(CredentialError::Id(_))
-        ));
+        assert!(matches!(read_in(dir.path(), "../passwd"), Err(CredentialError::Id(_))));
     }
 
     #[test]

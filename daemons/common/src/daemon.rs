@@ -50,10 +50,7 @@ pub struct Daemon<C> {
 impl<C: DaemonConfig> Daemon<C> {
     /// A daemon named `server` is the program `dinp-server` and reads `server.toml`.
     pub fn new(name: &'static str, about: &'static str) -> Self {
-        assert!(
-            !name.starts_with("dinp-"),
-            "a daemon's name is the short one"
-        );
+        assert!(!name.starts_with("dinp-"), "a daemon's name is the short one");
         let directory = Arg::new("config-dir")
             .long("config-dir")
             .env("DINP_CONFIG_DIR")
@@ -72,16 +69,9 @@ impl<C: DaemonConfig> Daemon<C> {
                 Command::new("config")
                     .about("Look at the configuration")
                     .subcommand_required(true)
-                    .subcommand(
-                        Command::new("show")
-                            .about("Print what is in force, and which file says so"),
-                    ),
+                    .subcommand(Command::new("show").about("Print what is in force, and which file says so")),
             );
-        Self {
-            name,
-            command,
-            handlers: BTreeMap::new(),
-        }
+        Self { name, command, handlers: BTreeMap::new() }
     }
 
     /// Adds a subcommand. It runs within the runtime, with warnings logged to standard error.
@@ -95,11 +85,7 @@ impl<C: DaemonConfig> Daemon<C> {
         let name = command.get_name().to_owned();
         let handler: Handler<C> = Box::new(move |matches, loaded| {
             let outcome = run(matches, loaded);
-            Box::pin(async move {
-                outcome
-                    .await
-                    .map_err(|error| Box::new(error) as Box<dyn Error>)
-            })
+            Box::pin(async move { outcome.await.map_err(|error| Box::new(error) as Box<dyn Error>) })
         });
         self.handlers.insert(name, handler);
         self.command = self.command.subcommand(command);
@@ -137,10 +123,8 @@ impl<C: DaemonConfig> Daemon<C> {
         Fut: Future<Output = Result<(), E>>,
         E: Error + 'static,
     {
-        let dir: PathBuf = matches
-            .get_one("config-dir")
-            .cloned()
-            .unwrap_or_else(|| Path::new(config::DEFAULT_DIR).into());
+        let dir: PathBuf =
+            matches.get_one("config-dir").cloned().unwrap_or_else(|| Path::new(config::DEFAULT_DIR).into());
         credentials::set_fallback_directory(dir.join("credentials"));
         let loaded = config::load::<C>(&dir, self.name)?;
         match matches.remove_subcommand() {
@@ -149,27 +133,16 @@ impl<C: DaemonConfig> Daemon<C> {
                 metrics::install(self.name);
                 block_on(async {
                     let lifecycle = Lifecycle::start()?;
-                    tracing::info!(
-                        version = env!("CARGO_PKG_VERSION"),
-                        "starting dinp-{}",
-                        self.name
-                    );
-                    run(loaded, lifecycle)
-                        .await
-                        .map_err(|error| Box::new(error) as Box<dyn Error>)?;
+                    tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting dinp-{}", self.name);
+                    run(loaded, lifecycle).await.map_err(|error| Box::new(error) as Box<dyn Error>)?;
                     tracing::info!("stopped");
                     Ok(())
                 })
             }
-            Some((name, _)) if name == "check-config" => {
-                print(&format!("{}: configuration is valid\n", dir.display()))
-            }
+            Some((name, _)) if name == "check-config" => print(&format!("{}: configuration is valid\n", dir.display())),
             Some((name, _)) if name == "config" => print(&loaded.show()),
             Some((name, matches)) => {
-                let log = LogConfig {
-                    sink: LogSink::Stderr,
-                    level: "warn".into(),
-                };
+                let log = LogConfig { sink: LogSink::Stderr, level: "warn".into() };
                 logging::init(self.name, &log);
                 match self.handlers.remove(&name) {
                     Some(handler) => block_on(handler(matches, loaded)),
@@ -201,9 +174,7 @@ pub fn command(program: impl AsRef<std::ffi::OsStr>) -> tokio::process::Command 
 }
 
 fn block_on(work: impl Future<Output = Outcome>) -> Outcome {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(work);
     runtime.shutdown_timeout(LEAVE);
     outcome
@@ -221,11 +192,7 @@ fn print(text: &str) -> Outcome {
 fn usage(error: &clap::Error) -> ExitCode {
     // Where not even this can be printed, the exit code says enough.
     drop(error.print());
-    if error.use_stderr() {
-        ExitCode::from(EXIT_USAGE)
-    } else {
-        ExitCode::SUCCESS
-    }
+    if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS }
 }
 
 /// Tells the error once: in the log if there is one, else on standard error.
@@ -259,26 +226,16 @@ mod tests {
 
     #[test]
     fn exit_codes() {
-        assert_eq!(
-            exit_code(&Start(Box::new(ConfigError::invalid("listen", "empty")))),
-            EXIT_CONFIG
-        );
+        assert_eq!(exit_code(&Start(Box::new(ConfigError::invalid("listen", "empty")))), EXIT_CONFIG);
         assert_eq!(exit_code(&Start("no luck".into())), EXIT_FAILURE);
     }
 
     #[test]
     fn command_lines() {
         let daemon = Daemon::<NoConfig>::new("uic", "Users, teams and sign-on")
-            .subcommand(Command::new("create-admin"), |_, _| async {
-                Ok::<(), std::io::Error>(())
-            });
+            .subcommand(Command::new("create-admin"), |_, _| async { Ok::<(), std::io::Error>(()) });
         daemon.command.clone().debug_assert();
-        let parse = |line: &str| {
-            daemon
-                .command()
-                .clone()
-                .try_get_matches_from(line.split(' '))
-        };
+        let parse = |line: &str| daemon.command().clone().try_get_matches_from(line.split(' '));
         assert!(parse("dinp-uic").is_ok());
         assert!(parse("dinp-uic config show --config-dir /tmp").is_ok());
         assert!(parse("dinp-uic create-admin").is_ok());
@@ -289,11 +246,7 @@ mod tests {
     #[test]
     fn children_inherit_nothing_of_systemd() {
         let command = command("true");
-        let removed: Vec<_> = command
-            .as_std()
-            .get_envs()
-            .filter(|(_, value)| value.is_none())
-            .collect();
+        let removed: Vec<_> = command.as_std().get_envs().filter(|(_, value)| value.is_none()).collect();
         assert!(removed.iter().any(|(name, _)| *name == "NOTIFY_SOCKET"));
         assert!(removed.iter().any(|(name, _)| *name == "LISTEN_FDS"));
     }

@@ -50,13 +50,7 @@ mod tests {
 
     #[test]
     fn chain_names_every_cause_once() {
-        assert_eq!(
-            ErrorChain(&Outer(Inner)).to_string(),
-            "read table app: connection refused"
-        );
-        assert_eq!(
-            ErrorChain(&Repeats(Inner)).to_string(),
-            "send: connection refused"
-        );
+        assert_eq!(ErrorChain(&Outer(Inner)).to_string(), "read table app: connection refused");
+        assert_eq!(ErrorChain(&Repeats(Inner)).to_string(), "send: connection refused");
     }
 }

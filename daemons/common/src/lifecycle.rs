@@ -47,9 +47,7 @@ impl Lifecycle {
             state: Mutex::new(State::default()),
             real,
         };
-        Self {
-            inner: Arc::new(inner),
-        }
+        Self { inner: Arc::new(inner) }
     }
 
     /// A life without signals and without systemd.
@@ -96,10 +94,7 @@ impl Lifecycle {
         self.state().register_condition(name, Instant::now());
         self.show_status();
         ::metrics::gauge!("dinp_condition_ok", "condition" => name).set(0.0);
-        Condition {
-            lifecycle: self.clone(),
-            name,
-        }
+        Condition { lifecycle: self.clone(), name }
     }
 
     /// True when listeners are open and every condition is met.
@@ -116,13 +111,8 @@ impl Lifecycle {
     /// Registers a loop that must give a sign of life at least every `max_silence`; the watchdog is
     /// fed only while all loops do.
     pub fn heartbeat(&self, name: &'static str, max_silence: Duration) -> Heartbeat {
-        let id = self
-            .state()
-            .register_heartbeat(name, max_silence, Instant::now());
-        Heartbeat {
-            lifecycle: self.clone(),
-            id,
-        }
+        let id = self.state().register_heartbeat(name, max_silence, Instant::now());
+        Heartbeat { lifecycle: self.clone(), id }
     }
 
     /// Counts the reloads asked for (SIGHUP). Who takes this must call
@@ -144,8 +134,7 @@ impl Lifecycle {
             state.reload_error = outcome.err();
             state.ready
         };
-        ::metrics::gauge!("dinp_config_reload_failed")
-            .set(f64::from(u8::from(self.state().reload_error.is_some())));
+        ::metrics::gauge!("dinp_config_reload_failed").set(f64::from(u8::from(self.state().reload_error.is_some())));
         if ready {
             self.notify(&[NotifyState::Ready]);
         }
@@ -160,9 +149,7 @@ impl Lifecycle {
         }
         self.inner.reload.send_modify(|count| *count += 1);
         if self.inner.reload.receiver_count() == 0 {
-            self.reload_done(Err(
-                "this daemon has nothing that can be reloaded, restart it".into(),
-            ));
+            self.reload_done(Err("this daemon has nothing that can be reloaded, restart it".into()));
         }
     }
 
@@ -251,10 +238,7 @@ impl Lifecycle {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.inner
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -277,23 +261,14 @@ impl Condition {
     }
 
     fn set(&self, detail: Option<&str>) {
-        if !self
-            .lifecycle
-            .state()
-            .set_condition(self.name, detail, Instant::now())
-        {
+        if !self.lifecycle.state().set_condition(self.name, detail, Instant::now()) {
             return;
         }
         let ok = if detail.is_none() { 1.0 } else { 0.0 };
         ::metrics::gauge!("dinp_condition_ok", "condition" => self.name).set(ok);
         match detail {
             None => tracing::info!(condition = self.name, "{} is available", self.name),
-            Some(detail) => tracing::warn!(
-                condition = self.name,
-                detail,
-                "waiting for {}: {detail}",
-                self.name
-            ),
+            Some(detail) => tracing::warn!(condition = self.name, detail, "waiting for {}: {detail}", self.name),
         }
         self.lifecycle.show_status();
     }
@@ -330,11 +305,7 @@ mod tests {
         lifecycle.ready();
         assert!(!lifecycle.is_ready());
         database.missing("connection refused");
-        assert!(
-            lifecycle
-                .status_line()
-                .starts_with("waiting for database: connection refused")
-        );
+        assert!(lifecycle.status_line().starts_with("waiting for database: connection refused"));
         database.ok();
         assert!(lifecycle.is_ready());
         assert_eq!(lifecycle.status_line(), "running");
@@ -351,10 +322,7 @@ mod tests {
         assert!(reloads.has_changed().unwrap());
         assert_eq!(*reloads.borrow_and_update(), 1);
         lifecycle.reload_done(Err("server.toml:1: bad".into()));
-        assert_eq!(
-            lifecycle.status_line(),
-            "running; configuration not reloaded: server.toml:1: bad"
-        );
+        assert_eq!(lifecycle.status_line(), "running; configuration not reloaded: server.toml:1: bad");
         lifecycle.reload_done(Ok(()));
         assert_eq!(lifecycle.status_line(), "running");
     }

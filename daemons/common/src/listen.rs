@@ -54,26 +54,13 @@ fn in_words(error: &io::Error) -> String {
 
 /// The sockets that systemd handed over under `fd_name` (`FileDescriptorName=`), or else newly
 /// bound ones. Within a runtime.
-pub async fn listeners(
-    fd_name: &str,
-    addresses: &[SocketAddr],
-) -> Result<Vec<TcpListener>, ListenError> {
+pub async fn listeners(fd_name: &str, addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ListenError> {
     let inherited = take_inherited(fd_name)?;
     let listeners: Vec<TcpListener> = if inherited.is_empty() {
-        addresses
-            .iter()
-            .map(|address| bind(*address, addresses))
-            .collect::<Result<_, _>>()?
+        addresses.iter().map(|address| bind(*address, addresses)).collect::<Result<_, _>>()?
     } else {
-        let wrong = |source| ListenError::Inherited {
-            name: fd_name.to_owned(),
-            source,
-        };
-        inherited
-            .into_iter()
-            .map(adopt)
-            .collect::<Result<_, _>>()
-            .map_err(wrong)?
+        let wrong = |source| ListenError::Inherited { name: fd_name.to_owned(), source };
+        inherited.into_iter().map(adopt).collect::<Result<_, _>>().map_err(wrong)?
     };
     if listeners.is_empty() {
         return Err(ListenError::Nothing(fd_name.to_owned()));
@@ -96,11 +83,7 @@ fn adopt(fd: OwnedFd) -> io::Result<TcpListener> {
 
 fn bind(address: SocketAddr, all: &[SocketAddr]) -> Result<TcpListener, ListenError> {
     let try_bind = || {
-        let socket = if address.is_ipv4() {
-            TcpSocket::new_v4()?
-        } else {
-            TcpSocket::new_v6()?
-        };
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_reuseaddr(true)?;
         // [::] would take IPv4 too, and then clash with 0.0.0.0 of the same port.
         let clash = |other: &SocketAddr| other.is_ipv4() && other.port() == address.port();
@@ -123,8 +106,7 @@ fn take_inherited(fd_name: &str) -> Result<Vec<OwnedFd>, ListenError> {
         None => inherited.insert(read_inherited().map_err(ListenError::Environment)?),
     };
     let before = std::mem::take(left);
-    let (mine, others): (Vec<_>, Vec<_>) =
-        before.into_iter().partition(|(name, _)| name == fd_name);
+    let (mine, others): (Vec<_>, Vec<_>) = before.into_iter().partition(|(name, _)| name == fd_name);
     if mine.is_empty() && !others.is_empty() {
         let names: Vec<&str> = others.iter().map(|(name, _)| name.as_str()).collect();
         tracing::warn!(wanted = fd_name, inherited = ?names, "no inherited socket is named {fd_name}, binding the configured addresses");
@@ -133,18 +115,13 @@ fn take_inherited(fd_name: &str) -> Result<Vec<OwnedFd>, ListenError> {
     Ok(mine.into_iter().map(|(_, fd)| fd).collect())
 }
 
-#[allow(
-    unsafe_code,
-    reason = "an inherited descriptor is a number in the environment; somebody has to own it"
-)]
+#[allow(unsafe_code, reason = "an inherited descriptor is a number in the environment; somebody has to own it")]
 fn read_inherited() -> io::Result<Vec<(String, OwnedFd)>> {
     use std::os::fd::FromRawFd;
     let fds = sd_notify::listen_fds_with_names()?;
     // SAFETY: systemd passed these descriptors to this process (LISTEN_PID was compared) for it to
     // own, and `INHERITED` is filled once, so that each has exactly one owner.
-    Ok(fds
-        .map(|(fd, name)| (name, unsafe { OwnedFd::from_raw_fd(fd) }))
-        .collect())
+    Ok(fds.map(|(fd, name)| (name, unsafe { OwnedFd::from_raw_fd(fd) })).collect())
 }
 
 #[cfg(test)]
@@ -165,30 +142,19 @@ mod tests {
             let listeners = listeners("http", &[addr("127.0.0.1:0")]).await.unwrap();
             assert_eq!(listeners.len(), 1);
             assert_eq!(listeners[0].local_addr().unwrap().to_string(), expected);
-            assert!(
-                matches!(
-                    super::listeners("http", &[]).await,
-                    Err(ListenError::Nothing(_))
-                ),
-                "taken once"
-            );
+            assert!(matches!(super::listeners("http", &[]).await, Err(ListenError::Nothing(_))), "taken once");
             return;
         }
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let inheritable = nix::unistd::dup(&socket).unwrap();
-        let script = format!(
-            "exec 3<&{}; LISTEN_PID=$$ exec \"$0\" --exact {name} --nocapture",
-            inheritable.as_raw_fd()
-        );
+        let script =
+            format!("exec 3<&{}; LISTEN_PID=$$ exec \"$0\" --exact {name} --nocapture", inheritable.as_raw_fd());
         let status = crate::daemon::command("bash")
             .args(["-c", &script])
             .arg(std::env::current_exe().unwrap())
             .env("LISTEN_FDS", "1")
             .env("LISTEN_FDNAMES", "http")
-            .env(
-                "DINP_TEST_INHERITED",
-                socket.local_addr().unwrap().to_string(),
-            )
+            .env("DINP_TEST_INHERITED", socket.local_addr().unwrap().to_string())
             .status()
             .await
             .unwrap();
@@ -200,10 +166,7 @@ mod tests {
         let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = probe.local_addr().unwrap().port();
         drop(probe);
-        let addresses = [
-            addr(&format!("0.0.0.0:{port}")),
-            addr(&format!("[::]:{port}")),
-        ];
+        let addresses = [addr(&format!("0.0.0.0:{port}")), addr(&format!("[::]:{port}"))];
         assert_eq!(listeners("both", &addresses).await.unwrap().len(), 2);
     }
 
@@ -212,9 +175,6 @@ mod tests {
         let used = listeners("used", &[addr("127.0.0.1:0")]).await.unwrap();
         let address = used[0].local_addr().unwrap();
         let error = listeners("used", &[address]).await.unwrap_err();
-        assert_eq!(
-            crate::error::ErrorChain(&error).to_string(),
-            format!("bind {address}: address in use")
-        );
+        assert_eq!(crate::error::ErrorChain(&error).to_string(), format!("bind {address}: address in use"));
     }
 }

@@ -31,11 +31,7 @@ pub fn init(daemon: &str, config: &LogConfig) {
         Ok(layer) => (layer, None),
         Err(error) => (stderr(), Some(error)),
     };
-    if tracing_subscriber::registry()
-        .with(layer.with_filter(filter))
-        .try_init()
-        .is_err()
-    {
+    if tracing_subscriber::registry().with(layer.with_filter(filter)).try_init().is_err() {
         return;
     }
     if let Some(error) = failed {
@@ -69,9 +65,7 @@ fn journald(identifier: String) -> io::Result<BoxedLayer> {
 }
 
 fn stderr() -> BoxedLayer {
-    let layer = tracing_subscriber::fmt::layer()
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal());
+    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
     Box::new(layer)
 }
 
@@ -84,11 +78,7 @@ fn syslog(process: String) -> io::Result<BoxedLayer> {
     };
     let logger = syslog::unix(formatter).map_err(|error| io::Error::other(error.to_string()))?;
     let writer = SyslogWriter(Arc::new(Mutex::new(logger)));
-    let layer = tracing_subscriber::fmt::layer()
-        .without_time()
-        .with_level(false)
-        .with_ansi(false)
-        .with_writer(writer);
+    let layer = tracing_subscriber::fmt::layer().without_time().with_level(false).with_ansi(false).with_writer(writer);
     Ok(Box::new(layer))
 }
 
@@ -102,17 +92,11 @@ impl<'a> MakeWriter<'a> for SyslogWriter {
     type Writer = SyslogLine;
 
     fn make_writer(&'a self) -> SyslogLine {
-        SyslogLine {
-            logger: self.0.clone(),
-            level: Level::INFO,
-        }
+        SyslogLine { logger: self.0.clone(), level: Level::INFO }
     }
 
     fn make_writer_for(&'a self, meta: &Metadata<'_>) -> SyslogLine {
-        SyslogLine {
-            logger: self.0.clone(),
-            level: *meta.level(),
-        }
+        SyslogLine { logger: self.0.clone(), level: *meta.level() }
     }
 }
 

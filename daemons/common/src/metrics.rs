@@ -17,22 +17,18 @@ use serde_json::json;
 use crate::lifecycle::Lifecycle;
 
 /// Upper bounds for everything named `..._seconds`.
-const SECONDS: [f64; 14] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
-];
+const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
 
 static HANDLE: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 
 /// Makes the `metrics` macros record. Further calls change nothing; without any call they do nothing.
 pub fn install(daemon: &'static str) {
     HANDLE.get_or_init(|| {
-        let builder = PrometheusBuilder::new()
-            .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS);
+        let builder = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS);
         match builder.and_then(PrometheusBuilder::install_recorder) {
             Ok(handle) => {
                 let version = env!("CARGO_PKG_VERSION");
-                ::metrics::gauge!("dinp_build_info", "daemon" => daemon, "version" => version)
-                    .set(1.0);
+                ::metrics::gauge!("dinp_build_info", "daemon" => daemon, "version" => version).set(1.0);
                 Some(handle)
             }
             Err(error) => {
@@ -59,15 +55,7 @@ pub fn ops_router(lifecycle: &Lifecycle) -> Router {
     Router::new()
         .route("/health", get(|| async { "ok\n" }))
         .route("/ready", get(ready))
-        .route(
-            "/metrics",
-            get(|| async {
-                (
-                    [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
-                    render(),
-                )
-            }),
-        )
+        .route("/metrics", get(|| async { ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], render()) }))
         .with_state(lifecycle.clone())
 }
 
@@ -75,16 +63,8 @@ async fn ready(State(lifecycle): State<Lifecycle>) -> Response {
     let stopping = lifecycle.shutdown().is_cancelled();
     let missing = lifecycle.missing();
     let ready = lifecycle.is_ready() && !stopping;
-    let status = if ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
-    (
-        status,
-        Json(json!({"ready": ready, "stopping": stopping, "missing": missing})),
-    )
-        .into_response()
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(json!({"ready": ready, "stopping": stopping, "missing": missing}))).into_response()
 }
 
 #[cfg(test)]
@@ -94,9 +74,7 @@ mod tests {
     async fn status(lifecycle: &Lifecycle) -> (u16, serde_json::Value) {
         let response = ready(State(lifecycle.clone())).await;
         let status = response.status().as_u16();
-        let body = axum::body::to_bytes(response.into_body(), 10_000)
-            .await
-            .unwrap();
+        let body = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
         (status, serde_json::from_slice(&body).unwrap())
     }
 
@@ -107,10 +85,7 @@ mod tests {
         lifecycle.ready();
         database.missing("connection refused");
         let (code, body) = status(&lifecycle).await;
-        assert_eq!(
-            (code, &body["missing"][0]["condition"]),
-            (503, &json!("database"))
-        );
+        assert_eq!((code, &body["missing"][0]["condition"]), (503, &json!("database")));
         database.ok();
         assert_eq!(status(&lifecycle).await.0, 200);
         lifecycle.shutdown().cancel();
@@ -124,10 +99,7 @@ mod tests {
         ::metrics::histogram!("dinp_test_call_seconds").record(0.002);
         let text = render();
         assert!(text.contains("dinp_test_calls_total 2"), "{text}");
-        assert!(
-            text.contains("dinp_test_call_seconds_bucket{le=\"0.0025\"} 1"),
-            "{text}"
-        );
+        assert!(text.contains("dinp_test_call_seconds_bucket{le=\"0.0025\"} 1"), "{text}");
         assert!(text.contains("dinp_build_info"), "{text}");
     }
 }

@@ -49,13 +49,7 @@ impl Problem {
         if let Some(first) = title.get_mut(..1) {
             first.make_ascii_uppercase();
         }
-        Self {
-            kind,
-            title,
-            status: status.as_u16(),
-            detail: detail.into(),
-            extra: Map::new(),
-        }
+        Self { kind, title, status: status.as_u16(), detail: detail.into(), extra: Map::new() }
     }
 
     /// 400: the request itself is malformed.
@@ -105,11 +99,7 @@ impl Problem {
     /// 500 `internal`: the chain is logged, the answer does not contain it.
     pub fn internal(error: &dyn Error) -> Self {
         tracing::error!(error = %ErrorChain(error), "request failed");
-        Self::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "internal",
-            "an internal error occurred; it has been logged",
-        )
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "an internal error occurred; it has been logged")
     }
 
     /// Adds a member for programs.
@@ -127,11 +117,7 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.detail.is_empty() {
-            f.write_str(&self.title)
-        } else {
-            f.write_str(&self.detail)
-        }
+        if self.detail.is_empty() { f.write_str(&self.title) } else { f.write_str(&self.detail) }
     }
 }
 
@@ -145,10 +131,7 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
         if status == StatusCode::UNAUTHORIZED {
-            headers.insert(
-                header::WWW_AUTHENTICATE,
-                HeaderValue::from_static("Bearer realm=\"dinp\""),
-            );
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"dinp\""));
         }
         response
     }
@@ -167,9 +150,7 @@ mod urn {
         serializer.collect_str(&format_args!("{PREFIX}{kind}"))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<String, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
         let text = String::deserialize(deserializer)?;
         Ok(text.strip_prefix(PREFIX).unwrap_or(&text).to_owned())
     }
@@ -205,12 +186,8 @@ fn rejected(rejection: &JsonRejection) -> Problem {
                 Some((path, what)) if !path.contains(' ') => (path, what),
                 _ => ("", text.as_str()),
             };
-            let missing = what
-                .strip_prefix("missing field `")
-                .and_then(|rest| rest.split('`').next());
-            let unknown = what
-                .strip_prefix("unknown field `")
-                .and_then(|rest| rest.split('`').next());
+            let missing = what.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+            let unknown = what.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
             let field = match (path, missing) {
                 ("" | ".", Some(name)) => name.to_owned(),
                 (_, Some(name)) => format!("{path}.{name}"),
@@ -222,23 +199,18 @@ fn rejected(rejection: &JsonRejection) -> Problem {
             if field.is_empty() {
                 Problem::unprocessable("invalid-body", what)
             } else {
-                Problem::unprocessable("invalid-body", format!("{field}: {what}"))
-                    .with("field", field)
+                Problem::unprocessable("invalid-body", format!("{field}: {what}")).with("field", field)
             }
         }
-        JsonRejection::JsonSyntaxError(error) => {
-            Problem::bad_request("invalid-json", innermost(error))
-        }
+        JsonRejection::JsonSyntaxError(error) => Problem::bad_request("invalid-json", innermost(error)),
         JsonRejection::MissingJsonContentType(_) => Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "unsupported-media-type",
             "the body must be application/json",
         ),
-        other if other.status() == StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "too-large",
-            "the body is too large",
-        ),
+        other if other.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "the body is too large")
+        }
         other => Problem::new(other.status(), "invalid-body", other.body_text()),
     }
 }
@@ -246,17 +218,8 @@ fn rejected(rejection: &JsonRejection) -> Problem {
 /// The text of the second error of the chain: below axum's wording, above serde_json's own, which
 /// does not know the path.
 fn innermost(error: &dyn Error) -> String {
-    let path_error = error.source().and_then(|inner| {
-        if inner.source().is_some() {
-            Some(inner)
-        } else {
-            None
-        }
-    });
-    path_error
-        .or_else(|| error.source())
-        .unwrap_or(error)
-        .to_string()
+    let path_error = error.source().and_then(|inner| if inner.source().is_some() { Some(inner) } else { None });
+    path_error.or_else(|| error.source()).unwrap_or(error).to_string()
 }
 
 /// `axum::extract::Query`, with a [`Problem`] as rejection.
@@ -320,26 +283,15 @@ mod tests {
             .header(header::CONTENT_TYPE, "application/json")
             .body(Body::from(body.to_owned()))
             .unwrap();
-        ApiJson::<Doc>::from_request(request, &())
-            .await
-            .unwrap_err()
+        ApiJson::<Doc>::from_request(request, &()).await.unwrap_err()
     }
 
     #[tokio::test]
     async fn rejections_name_the_field() {
         let problem = post(r#"{"parts": [{"count": "x"}]}"#).await;
-        assert_eq!(
-            (problem.status, problem.text("field")),
-            (422, Some("parts[0].count"))
-        );
-        assert_eq!(
-            problem.detail,
-            "parts[0].count: invalid type: string \"x\", expected u32"
-        );
-        assert_eq!(
-            post(r#"{"parts": [{}]}"#).await.text("field"),
-            Some("parts[0].count")
-        );
+        assert_eq!((problem.status, problem.text("field")), (422, Some("parts[0].count")));
+        assert_eq!(problem.detail, "parts[0].count: invalid type: string \"x\", expected u32");
+        assert_eq!(post(r#"{"parts": [{}]}"#).await.text("field"), Some("parts[0].count"));
         assert_eq!(post("{}").await.text("field"), Some("parts"));
         assert_eq!(post(r#"{"part": 1}"#).await.text("field"), Some("part"));
         assert_eq!(post("{").await.kind, "invalid-json");

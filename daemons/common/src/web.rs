@@ -55,7 +55,8 @@ pub fn is_form_token(secret: &str, token: &str) -> bool {
 pub fn require_same_origin(headers: &HeaderMap, public_url: &Url) -> Result<(), Problem> {
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let refused = || {
-        let problem = Problem::forbidden("this form was sent by another site; open the page again and send it from there");
+        let problem =
+            Problem::forbidden("this form was sent by another site; open the page again and send it from there");
         Err(Problem { kind: "cross-site".into(), ..problem })
     };
     match text(HeaderName::from_static("sec-fetch-site")) {

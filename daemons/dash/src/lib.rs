@@ -76,6 +76,7 @@ pub struct Dash {
     uic: ApiClient,
     registry: Registry,
     tokens: Tokens,
+    banner_cache: pages::BannerCache,
 }
 
 impl Dash {
@@ -92,6 +93,7 @@ impl Dash {
             uic: client(vec![cluster.uic.url.clone()]),
             registry: Registry::new(&cluster.registry, account, &loaded.daemon.allowed_registries),
             tokens: Tokens::default(),
+            banner_cache: pages::BannerCache::default(),
             config: loaded.daemon.clone(),
             cluster,
         })

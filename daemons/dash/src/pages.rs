@@ -25,6 +25,7 @@ use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{MethodRouter, get, post};
 use dinp_common::problem::Problem;
 use dinp_common::web;
+pub(crate) use frame::BannerCache;
 use frame::Frame;
 use http::{Method, StatusCode, header};
 use std::sync::Arc;

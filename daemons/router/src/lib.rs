@@ -105,8 +105,9 @@ pub async fn serve(
     lifecycle.ready();
 
     let stopped = watch(&workers, &lifecycle).await;
-    reporter.goodbye(&client).await;
+    // No report may come after the goodbye: it would call the router back to life.
     tasks.shutdown().await;
+    reporter.goodbye(&client).await;
     keeper.write();
     ended.cancel();
     if let Err(error) = status.await {

@@ -87,7 +87,10 @@ impl Handle {
     }
 
     /// Looks at the core.
-    pub async fn view<T: Send + 'static>(&self, look: impl FnOnce(&View<'_>) -> T + Send + 'static) -> Result<T, Problem> {
+    pub async fn view<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&View<'_>) -> T + Send + 'static,
+    ) -> Result<T, Problem> {
         self.ask(|reply| {
             Input::View(Box::new(move |view| {
                 // Nobody waits for the answer any more: the caller has hung up.

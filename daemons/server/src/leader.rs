@@ -12,8 +12,8 @@
 //! renewal on the monotonic clock and trusted for 2 s, so that a leader stops to act as one before a standby
 //! can start to. In holdover nothing is stopped, scaled in or deployed; what runs is kept, placed and routed.
 
-use dinp_common::lifecycle::{Condition, Heartbeat, Lifecycle};
 use dinp_common::error::ErrorChain;
+use dinp_common::lifecycle::{Condition, Heartbeat, Lifecycle};
 use dinp_common::store::{self, StoreError, lease};
 use mysql_async::Pool;
 use std::time::Duration;

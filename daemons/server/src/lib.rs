@@ -63,7 +63,8 @@ pub async fn run(loaded: Loaded<ServerConfig>, lifecycle: Lifecycle) -> Result<(
     let key = OpeningKey::from_hex(key.expose()).map_err(ServerError::Key)?;
     let redis_password = cluster.redis.password_for("server").map_err(ServerError::Credential)?;
     let redis_user = cluster.redis.user_for("server");
-    let routes = publish::Routes::new(cluster.redis.url.to_string(), redis_user, redis_password, cluster.cluster.clone());
+    let routes =
+        publish::Routes::new(cluster.redis.url.to_string(), redis_user, redis_password, cluster.cluster.clone());
     let account = cluster.registry.account("registry-pull").map_err(ServerError::Credential)?;
     let registry = account.map(|account| RegistryAccess {
         address: cluster.registry.address.clone(),
@@ -93,13 +94,8 @@ pub async fn run(loaded: Loaded<ServerConfig>, lifecycle: Lifecycle) -> Result<(
     };
     let driver = Driver::start(parts, &lifecycle);
     let secrets = sync::NodeSecrets::default();
-    let follow = sync::Sync {
-        pool: pool.clone(),
-        key,
-        hint: hint.clone(),
-        handle: driver.clone(),
-        secrets: secrets.clone(),
-    };
+    let follow =
+        sync::Sync { pool: pool.clone(), key, hint: hint.clone(), handle: driver.clone(), secrets: secrets.clone() };
     tokio::spawn(follow.run(lifecycle.clone()));
     tokio::spawn(routers::read(driver.clone(), lifecycle.shutdown()));
     let url = config.public_url(cluster).to_string();

@@ -88,8 +88,7 @@ mod tests {
             drop(sender);
             streams.finish(&id);
         }
-        let got: Vec<String> =
-            merged.map(|line| String::from_utf8(line.unwrap().to_vec()).unwrap()).collect().await;
+        let got: Vec<String> = merged.map(|line| String::from_utf8(line.unwrap().to_vec()).unwrap()).collect().await;
         assert_eq!(got, [line(1), line(2), line(3), line(4)]);
     }
 }

@@ -84,9 +84,11 @@ fn instance_spec(
     })
 }
 
+type Senders = HashMap<NodeName, watch::Sender<Option<Arc<Orders>>>>;
+
 /// The documents in force.
 #[derive(Clone, Default)]
-pub struct OrdersHub(Arc<Mutex<HashMap<NodeName, watch::Sender<Option<Arc<Orders>>>>>>);
+pub struct OrdersHub(Arc<Mutex<Senders>>);
 
 impl OrdersHub {
     /// Puts a document in force, if it says anything new.
@@ -115,7 +117,7 @@ impl OrdersHub {
         self.lock().clear();
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<NodeName, watch::Sender<Option<Arc<Orders>>>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Senders> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -157,6 +159,9 @@ mod tests {
         hub.put(&node, orders(1, 2, 1));
         assert_eq!(core_generation(generation()), 2);
         hub.put(&node, orders(2, 1, 1));
-        assert_eq!(hub.watch(&node).borrow().as_ref().unwrap().version(), dinp_common::model::Version::new(2, 1 << SHELL_BITS));
+        assert_eq!(
+            hub.watch(&node).borrow().as_ref().unwrap().version(),
+            dinp_common::model::Version::new(2, 1 << SHELL_BITS)
+        );
     }
 }

@@ -100,7 +100,10 @@ impl Routes {
         Ok(self.connection.as_mut().expect("it was set above"))
     }
 
-    async fn in_time<T>(&mut self, work: impl AsyncFnOnce(&mut Self) -> Result<T, RouteError>) -> Result<T, RouteError> {
+    async fn in_time<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&mut Self) -> Result<T, RouteError>,
+    ) -> Result<T, RouteError> {
         let result = match tokio::time::timeout(ANSWER, work(self)).await {
             Ok(result) => result,
             Err(_) => Err(RouteError::Timeout { millis: ANSWER.as_millis() as u64 }),

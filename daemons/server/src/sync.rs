@@ -59,11 +59,15 @@ pub async fn snapshot(conn: &mut Conn, key: &OpeningKey, known: &Environments) -
 }
 
 async fn read(tx: &mut Transaction<'_>, key: &OpeningKey, known: &Environments) -> Result<Snapshot, StoreError> {
-    let cluster: Option<String> =
-        tx.query_first("SELECT cluster_id FROM cluster WHERE id = 1").await.map_err(StoreError::doing("read the cluster id"))?;
+    let cluster: Option<String> = tx
+        .query_first("SELECT cluster_id FROM cluster WHERE id = 1")
+        .await
+        .map_err(StoreError::doing("read the cluster id"))?;
     let cluster = cluster.ok_or_else(|| corrupt("table cluster", "no row: run dinp setup control"))?;
-    let revision: Option<u64> =
-        tx.query_first("SELECT rev FROM revision WHERE id = 1").await.map_err(StoreError::doing("read the revision"))?;
+    let revision: Option<u64> = tx
+        .query_first("SELECT rev FROM revision WHERE id = 1")
+        .await
+        .map_err(StoreError::doing("read the revision"))?;
     let revision = revision.ok_or_else(|| corrupt("table revision", "no row"))?;
     let mut deleted_in_force = Vec::new();
     let mut apps = BTreeMap::new();
@@ -187,8 +191,7 @@ async fn deployments_of(tx: &mut Transaction<'_>) -> Result<Vec<(AppName, Desire
 }
 
 async fn domains_of(tx: &mut Transaction<'_>) -> Result<Vec<(AppName, DomainName)>, StoreError> {
-    let rows: Vec<(String, String)> =
-        rows(tx, "domain", "deleted_at IS NULL", "SELECT app, name FROM domain").await?;
+    let rows: Vec<(String, String)> = rows(tx, "domain", "deleted_at IS NULL", "SELECT app, name FROM domain").await?;
     let mut domains = rows
         .into_iter()
         .map(|(app, name)| Ok((parse("domain", &name, &app)?, parse("domain", &name, &name)?)))
@@ -200,18 +203,15 @@ async fn domains_of(tx: &mut Transaction<'_>) -> Result<Vec<(AppName, DomainName
 type Nodes = (BTreeMap<NodeName, DesiredNode>, HashMap<NodeName, SecretHash>);
 
 async fn nodes_of(tx: &mut Transaction<'_>) -> Result<Nodes, StoreError> {
-    let rows: Vec<(String, String, String, Vec<u8>, bool)> = rows(
-        tx,
-        "node",
-        "deleted_at IS NULL",
-        "SELECT name, address, zone, secret_hash, state = 'cordoned' FROM node",
-    )
-    .await?;
+    let rows: Vec<(String, String, String, Vec<u8>, bool)> =
+        rows(tx, "node", "deleted_at IS NULL", "SELECT name, address, zone, secret_hash, state = 'cordoned' FROM node")
+            .await?;
     let mut nodes = BTreeMap::new();
     let mut secrets = HashMap::new();
     for (name, address, zone, hash, cordoned) in rows {
         let node: NodeName = parse("node", &name, &name)?;
-        let hash = hash.try_into().map_err(|_| corrupt(format!("node {name}"), "a secret's hash that is not 32 bytes"))?;
+        let hash =
+            hash.try_into().map_err(|_| corrupt(format!("node {name}"), "a secret's hash that is not 32 bytes"))?;
         secrets.insert(node.clone(), hash);
         nodes.insert(node.clone(), DesiredNode { name: node, address, zone, cordoned });
     }

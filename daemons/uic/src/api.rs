@@ -81,7 +81,8 @@ impl Uic {
         let session = self.access(token).await?;
         let session = session.ok_or_else(|| Problem::unauthorized("the sign-on has ended; sign in again"))?;
         if session.user.role != PlatformRole::Admin {
-            let detail = format!("{} is no administrator; users and teams are changed by administrators", session.user.name);
+            let detail =
+                format!("{} is no administrator; users and teams are changed by administrators", session.user.name);
             return Err(Problem::forbidden(detail));
         }
         Ok(Actor { name: session.user.name, address: text(CLIENT_ADDRESS).unwrap_or_default().to_owned() })

@@ -121,8 +121,13 @@ async fn insert(pool: &Pool, name: &str, hash: &str) -> Result<bool, CreateAdmin
         other => other.map_err(failed)?,
     }
     let object = format!("user/{name}");
-    let event =
-        AuditEvent { actor: "dinp-uic create-admin", address: "", action: "user.create", object: &object, detail: "admin" };
+    let event = AuditEvent {
+        actor: "dinp-uic create-admin",
+        address: "",
+        action: "user.create",
+        object: &object,
+        detail: "admin",
+    };
     audit::write(&mut conn, &event).await.map_err(failed)?;
     Ok(true)
 }

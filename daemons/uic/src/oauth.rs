@@ -73,7 +73,8 @@ fn is_loopback_callback(uri: &str) -> bool {
     ["http://127.0.0.1", "http://localhost", "http://[::1]"].into_iter().any(|start| {
         let Some(port) = uri.strip_prefix(start).and_then(|rest| rest.strip_suffix("/callback")) else { return false };
         let digits = port.strip_prefix(':').unwrap_or_default();
-        port.is_empty() || (digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok_and(|port| port > 0))
+        port.is_empty()
+            || (digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok_and(|port| port > 0))
     })
 }
 
@@ -230,8 +231,7 @@ pub(crate) async fn token(
         detail: client.as_str(),
     };
     audit::write(&mut conn, &event).await?;
-    let reply =
-        TokenReply { access_token: credential.to_string(), token_type: "Bearer".to_owned(), expires_in: ttl };
+    let reply = TokenReply { access_token: credential.to_string(), token_type: "Bearer".to_owned(), expires_in: ttl };
     Ok(Json(reply).into_response())
 }
 
@@ -256,8 +256,11 @@ mod tests {
         let dash = Url::parse("http://dash.example:1985/").unwrap();
         assert!(Client::Dash.may_redirect_to("http://dash.example:1985/auth/callback", &dash));
         for bad in [
-            "http://dash.example:1985/auth/callback/", "http://dash.example:1985/auth/callback?x=1", "",
-            "http://evil.example/auth/callback", "http://dash.example:1985@evil.example/auth/callback",
+            "http://dash.example:1985/auth/callback/",
+            "http://dash.example:1985/auth/callback?x=1",
+            "",
+            "http://evil.example/auth/callback",
+            "http://dash.example:1985@evil.example/auth/callback",
         ] {
             assert!(!Client::Dash.may_redirect_to(bad, &dash), "{bad}");
         }
@@ -265,9 +268,14 @@ mod tests {
             assert!(Client::Cli.may_redirect_to(good, &dash), "{good}");
         }
         for bad in [
-            "http://127.0.0.1:99999/callback", "http://127.0.0.1:0/callback", "http://127.0.0.1:1/callback2",
-            "http://127.0.0.1.evil.example/callback", "http://127.0.0.1:1@evil.example/callback",
-            "https://127.0.0.1:1/callback", "http://localhost:/callback", "http://localhost:+1/callback",
+            "http://127.0.0.1:99999/callback",
+            "http://127.0.0.1:0/callback",
+            "http://127.0.0.1:1/callback2",
+            "http://127.0.0.1.evil.example/callback",
+            "http://127.0.0.1:1@evil.example/callback",
+            "https://127.0.0.1:1/callback",
+            "http://localhost:/callback",
+            "http://localhost:+1/callback",
         ] {
             assert!(!Client::Cli.may_redirect_to(bad, &dash), "{bad}");
         }

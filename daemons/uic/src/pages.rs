@@ -111,7 +111,11 @@ pub(crate) struct LoginQuery {
 }
 
 /// `GET /login`.
-pub(crate) async fn login(State(uic): State<Arc<Uic>>, headers: HeaderMap, Query(query): Query<LoginQuery>) -> Response {
+pub(crate) async fn login(
+    State(uic): State<Arc<Uic>>,
+    headers: HeaderMap,
+    Query(query): Query<LoginQuery>,
+) -> Response {
     match uic.browser(&headers).await {
         Ok(Some(_)) => Redirect::to(safe_next(&query.next)).into_response(),
         Ok(None) => login_form(&uic, &headers, &query.next, "", None),
@@ -170,7 +174,12 @@ pub(crate) async fn sign_in(
 }
 
 /// The person whose name and password these are, or what to say instead.
-async fn check_password(uic: &Uic, name: &str, password: &str, peer: SocketAddr) -> Result<Result<UserRow, String>, Problem> {
+async fn check_password(
+    uic: &Uic,
+    name: &str,
+    password: &str,
+    peer: SocketAddr,
+) -> Result<Result<UserRow, String>, Problem> {
     let begun = {
         let mut backoff = uic.backoff.lock().unwrap_or_else(PoisonError::into_inner);
         backoff.begin(name, peer.ip(), Instant::now())
@@ -345,7 +354,9 @@ mod tests {
     #[test]
     fn signing_in_never_leads_to_another_site() {
         assert_eq!(safe_next("/oauth/authorize?client_id=dash&x=%2F"), "/oauth/authorize?client_id=dash&x=%2F");
-        for bad in ["", "//evil.example", "https://evil.example", "/\\evil.example", "/oauth/authorize?\r\nx: y", "/other"] {
+        for bad in
+            ["", "//evil.example", "https://evil.example", "/\\evil.example", "/oauth/authorize?\r\nx: y", "/other"]
+        {
             assert_eq!(safe_next(bad), "/");
         }
     }

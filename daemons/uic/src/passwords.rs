@@ -54,7 +54,11 @@ pub fn check_new(password: &str) -> Result<(), InvalidValue> {
         return Ok(());
     }
     // The value itself must not be repeated.
-    Err(InvalidValue::new("password", "***", format!("it must have {MIN_CHARS} characters at least and {MAX_BYTES} bytes at most")))
+    Err(InvalidValue::new(
+        "password",
+        "***",
+        format!("it must have {MIN_CHARS} characters at least and {MAX_BYTES} bytes at most"),
+    ))
 }
 
 /// A password that nobody has chosen.

@@ -47,7 +47,13 @@ async fn commit(tx: Transaction<'_>) -> Result<(), Problem> {
     Ok(tx.commit().await.map_err(StoreError::doing("commit a change"))?)
 }
 
-async fn note(tx: &mut Transaction<'_>, actor: &Actor, action: &str, object: &str, detail: &str) -> Result<(), Problem> {
+async fn note(
+    tx: &mut Transaction<'_>,
+    actor: &Actor,
+    action: &str,
+    object: &str,
+    detail: &str,
+) -> Result<(), Problem> {
     let event = AuditEvent { actor: &actor.name, address: &actor.address, action, object, detail };
     Ok(audit::write(tx, &event).await?)
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use serde::Deserialize;
 
 use super::cluster::Cluster;
@@ -65,17 +66,17 @@ pub fn check(dir: &Path) -> Result<()> {
     }
 }
 
-/// Builds and deploys those that have no release yet, one after the other: builds share two cores.
+/// Builds and deploys those that have no release yet, all at once: a deployment mostly waits.
 pub async fn deploy(cluster: &Cluster, packages: &Path, progress: &Progress) -> Result<()> {
     let shown: Vec<Shown> = cluster.cli().list(&["app", "ls"]).await?;
-    for sample in ALL {
-        if shown.iter().any(|app| app.name == sample.app && app.release.is_some()) {
-            continue;
-        }
-        let title = format!("building and deploying {}", sample.app);
-        progress.step(&title, sample.deploy(cluster, packages)).await?;
+    let has_release = |sample: &Sample| shown.iter().any(|app| app.name == sample.app && app.release.is_some());
+    let missing: Vec<Sample> = ALL.into_iter().filter(|sample| !has_release(sample)).collect();
+    if missing.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let names: Vec<&str> = missing.iter().map(|sample| sample.app).collect();
+    let work = try_join_all(missing.iter().map(|sample| sample.deploy(cluster, packages)));
+    progress.step(&format!("building and deploying {}", names.join(", ")), work).await.map(drop)
 }
 
 /// Waits until all of them answer through the router.

@@ -180,7 +180,7 @@ impl Plan {
             let mut reads = vec![PathBuf::from(SETTINGS)];
             let ids: &[&str] = match role {
                 Role::Server => &["mysql-server", "redis-server", "registry-pull", "env-key"],
-                Role::Dash => &["mysql-dash"],
+                Role::Dash => &["mysql-dash", "registry-pull"],
                 Role::Uic => &["mysql-uic"],
                 Role::Builder => &["mysql-builder", "registry-push"],
                 Role::Hm | Role::Router => &[],

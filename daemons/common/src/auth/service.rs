@@ -24,10 +24,7 @@ pub struct ServiceIdentity {
 
 impl From<ServiceIdentity> for Principal {
     fn from(identity: ServiceIdentity) -> Self {
-        Self::Service {
-            name: identity.name,
-            role: identity.role,
-        }
+        Self::Service { name: identity.name, role: identity.role }
     }
 }
 
@@ -87,15 +84,9 @@ impl ServiceAuth {
 
     fn with_lookup<F>(lookup: F) -> Self
     where
-        F: Fn(String) -> BoxFuture<'static, Result<Option<Row>, LookupError>>
-            + Send
-            + Sync
-            + 'static,
+        F: Fn(String) -> BoxFuture<'static, Result<Option<Row>, LookupError>> + Send + Sync + 'static,
     {
-        Self {
-            lookup: Arc::new(lookup),
-            cache: Arc::default(),
-        }
+        Self { lookup: Arc::new(lookup), cache: Arc::default() }
     }
 
     /// The daemon that sent these headers; 401 if it is none, 503 if that cannot be told.
@@ -104,34 +95,22 @@ impl ServiceAuth {
     }
 
     /// As [`verify`](Self::verify), for a credential already taken from the headers.
-    pub async fn verify_credential(
-        &self,
-        credential: &Credential,
-    ) -> Result<ServiceIdentity, Problem> {
+    pub async fn verify_credential(&self, credential: &Credential) -> Result<ServiceIdentity, Problem> {
         if credential.kind != CredentialKind::Service {
             return Err(Problem::unauthorized("a service credential is needed"));
         }
         let hash = credential.secret_hash();
         let name = &credential.name;
-        let identity = |row: Row| ServiceIdentity {
-            name: name.clone(),
-            role: row.0,
-        };
+        let identity = |row: Row| ServiceIdentity { name: name.clone(), role: row.0 };
 
         // A cached row with another hash proves nothing: the secret may have been renewed.
-        let cached = self
-            .cached(name)
-            .filter(|cached| hash_matches(&cached.row.1, &hash));
+        let cached = self.cached(name).filter(|cached| hash_matches(&cached.row.1, &hash));
         if let Some(cached) = cached
             && Instant::now() < cached.valid_until
         {
             return Ok(identity(cached.row));
         }
-        let limit = if cached.is_some() {
-            LOOKUP_WITH_STALE
-        } else {
-            LOOKUP
-        };
+        let limit = if cached.is_some() { LOOKUP_WITH_STALE } else { LOOKUP };
         let answer = match tokio::time::timeout(limit, (self.lookup)(name.clone())).await {
             Ok(answer) => answer,
             Err(elapsed) => Err(LookupError::from(elapsed)),
@@ -139,11 +118,7 @@ impl ServiceAuth {
         match (answer, cached) {
             (Ok(Some(row)), _) => {
                 self.remember(name, row, FRESH);
-                if hash_matches(&row.1, &hash) {
-                    Ok(identity(row))
-                } else {
-                    Err(wrong_secret(name))
-                }
+                if hash_matches(&row.1, &hash) { Ok(identity(row)) } else { Err(wrong_secret(name)) }
             }
             (Ok(None), _) => {
                 self.forget(name);
@@ -165,49 +140,28 @@ impl ServiceAuth {
     }
 
     /// As [`verify`](Self::verify), and 403 unless the daemon has one of `roles`.
-    pub async fn require(
-        &self,
-        headers: &HeaderMap,
-        roles: &[Role],
-    ) -> Result<ServiceIdentity, Problem> {
+    pub async fn require(&self, headers: &HeaderMap, roles: &[Role]) -> Result<ServiceIdentity, Problem> {
         let identity = self.verify(headers).await?;
         if roles.contains(&identity.role) {
             return Ok(identity);
         }
         let needed: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
-        let detail = format!(
-            "service {} has role {}, this needs {}",
-            identity.name,
-            identity.role,
-            needed.join(" or ")
-        );
+        let detail =
+            format!("service {} has role {}, this needs {}", identity.name, identity.role, needed.join(" or "));
         Err(Problem::forbidden(detail).with("needs", needed))
     }
 
     fn cached(&self, name: &str) -> Option<Cached> {
-        self.cache
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(name)
-            .copied()
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied()
     }
 
     fn remember(&self, name: &str, row: Row, period: Duration) {
-        let cached = Cached {
-            row,
-            valid_until: Instant::now() + period,
-        };
-        self.cache
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(name.to_owned(), cached);
+        let cached = Cached { row, valid_until: Instant::now() + period };
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), cached);
     }
 
     fn forget(&self, name: &str) {
-        self.cache
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(name);
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 }
 
@@ -218,17 +172,12 @@ fn wrong_secret(name: &str) -> Problem {
 
 async fn select(pool: &mysql_async::Pool, name: &str) -> Result<Option<Row>, LookupError> {
     let mut conn = pool.get_conn().await?;
-    let row: Option<(String, Vec<u8>)> = conn
-        .exec_first(
-            "SELECT role, secret_hash FROM service_credential WHERE name = ?",
-            (name,),
-        )
-        .await?;
+    let row: Option<(String, Vec<u8>)> =
+        conn.exec_first("SELECT role, secret_hash FROM service_credential WHERE name = ?", (name,)).await?;
     let Some((role, hash)) = row else {
         return Ok(None);
     };
-    let hash = SecretHash::try_from(hash)
-        .map_err(|_| LookupError::from("stored secret hash is not 32 bytes"))?;
+    let hash = SecretHash::try_from(hash).map_err(|_| LookupError::from("stored secret hash is not 32 bytes"))?;
     Ok(Some((role.parse::<Role>()?, hash)))
 }
 
@@ -243,21 +192,9 @@ mod tests {
     async fn roles_are_required() {
         let dash = Credential::generate(CredentialKind::Service, "dash");
         let auth = ServiceAuth::for_tests([(dash.clone(), Role::Dash)]);
-        assert_eq!(
-            auth.require(&headers(&dash), &[Role::Dash, Role::Hm])
-                .await
-                .unwrap()
-                .role,
-            Role::Dash
-        );
-        let refused = auth
-            .require(&headers(&dash), &[Role::Router])
-            .await
-            .unwrap_err();
-        assert_eq!(
-            (refused.status, refused.detail.as_str()),
-            (403, "service dash has role dash, this needs router")
-        );
+        assert_eq!(auth.require(&headers(&dash), &[Role::Dash, Role::Hm]).await.unwrap().role, Role::Dash);
+        let refused = auth.require(&headers(&dash), &[Role::Router]).await.unwrap_err();
+        assert_eq!((refused.status, refused.detail.as_str()), (403, "service dash has role dash, this needs router"));
         let other = Credential::generate(CredentialKind::Service, "dash");
         assert_eq!(auth.verify(&headers(&other)).await.unwrap_err().status, 401);
         let node = Credential::generate(CredentialKind::Node, "dash");
@@ -283,24 +220,15 @@ mod tests {
         });
         let expire = || auth.remember("router", row, Duration::ZERO);
 
-        assert_eq!(
-            auth.verify(&headers(&router)).await.unwrap_err().status,
-            503
-        );
+        assert_eq!(auth.verify(&headers(&router)).await.unwrap_err().status, 503);
         mode.store(0, Ordering::SeqCst);
         assert!(auth.verify(&headers(&router)).await.is_ok());
         mode.store(1, Ordering::SeqCst);
         expire();
-        assert!(
-            auth.verify(&headers(&router)).await.is_ok(),
-            "stale entry while the database is away"
-        );
+        assert!(auth.verify(&headers(&router)).await.is_ok(), "stale entry while the database is away");
         mode.store(2, Ordering::SeqCst);
         expire();
-        assert_eq!(
-            auth.verify(&headers(&router)).await.unwrap_err().status,
-            401
-        );
+        assert_eq!(auth.verify(&headers(&router)).await.unwrap_err().status, 401);
         assert!(auth.cached("router").is_none());
     }
 }

@@ -57,27 +57,17 @@ impl ClusterConfig {
         let name_ok = |s: &str| {
             !s.is_empty()
                 && s.len() <= 63
-                && s.bytes()
-                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+                && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         };
         if !name_ok(&self.cluster) {
-            return Err(ConfigError::invalid(
-                "cluster",
-                "must be lower-case letters, digits and hyphens",
-            ));
+            return Err(ConfigError::invalid("cluster", "must be lower-case letters, digits and hyphens"));
         }
         let domain_ok = !self.domain.is_empty() && self.domain.split('.').all(name_ok);
         if !domain_ok {
-            return Err(ConfigError::invalid(
-                "domain",
-                "must be a lower-case DNS name",
-            ));
+            return Err(ConfigError::invalid("domain", "must be a lower-case DNS name"));
         }
         if self.servers.is_empty() {
-            return Err(ConfigError::invalid(
-                "servers",
-                "must name at least one server",
-            ));
+            return Err(ConfigError::invalid("servers", "must name at least one server"));
         }
         let urls = self.servers.iter().map(|url| ("servers", url)).chain([
             ("uic.url", &self.uic.url),
@@ -87,32 +77,20 @@ impl ClusterConfig {
         ]);
         for (key, url) in urls {
             if url.scheme() != "http" || url.host_str().is_none() {
-                return Err(ConfigError::invalid(
-                    key,
-                    format!("{url} is not an http:// URL with a host"),
-                ));
+                return Err(ConfigError::invalid(key, format!("{url} is not an http:// URL with a host")));
             }
         }
         if self.redis.url.scheme() != "redis" {
-            return Err(ConfigError::invalid(
-                "redis.url",
-                "must start with redis://",
-            ));
+            return Err(ConfigError::invalid("redis.url", "must start with redis://"));
         }
         if self.redis.url.password().is_some() {
-            return Err(ConfigError::invalid(
-                "redis.url",
-                "must not hold a password, use redis.password_credential",
-            ));
+            return Err(ConfigError::invalid("redis.url", "must not hold a password, use redis.password_credential"));
         }
         if self.mysql.host.is_empty() {
             return Err(ConfigError::invalid("mysql.host", "must not be empty"));
         }
         if tracing_subscriber::EnvFilter::try_new(&self.log.level).is_err() {
-            return Err(ConfigError::invalid(
-                "log.level",
-                "must be error, warn, info, debug, trace or a filter",
-            ));
+            return Err(ConfigError::invalid("log.level", "must be error, warn, info, debug, trace or a filter"));
         }
         Ok(())
     }
@@ -152,9 +130,7 @@ impl Default for MysqlConfig {
 impl MysqlConfig {
     /// The account that `daemon` uses.
     pub fn user_for(&self, daemon: &str) -> String {
-        self.user
-            .clone()
-            .unwrap_or_else(|| format!("dinp_{daemon}"))
+        self.user.clone().unwrap_or_else(|| format!("dinp_{daemon}"))
     }
 
     /// The password of that account.
@@ -194,21 +170,14 @@ pub struct RedisConfig {
 
 impl Default for RedisConfig {
     fn default() -> Self {
-        Self {
-            url: url("redis://127.0.0.1:6379"),
-            user: None,
-            password_credential: None,
-            password_file: None,
-        }
+        Self { url: url("redis://127.0.0.1:6379"), user: None, password_credential: None, password_file: None }
     }
 }
 
 impl RedisConfig {
     /// The account that `daemon` uses.
     pub fn user_for(&self, daemon: &str) -> String {
-        self.user
-            .clone()
-            .unwrap_or_else(|| format!("dinp_{daemon}"))
+        self.user.clone().unwrap_or_else(|| format!("dinp_{daemon}"))
     }
 
     /// The password of that account.
@@ -231,9 +200,7 @@ impl RedisConfig {
             other => other?,
         };
         let mut url = self.url.clone();
-        let set = url
-            .set_username(&user)
-            .and_then(|()| url.set_password(Some(password.expose())));
+        let set = url.set_username(&user).and_then(|()| url.set_password(Some(password.expose())));
         set.map_err(|()| CredentialError::Malformed {
             id: "redis.url".into(),
             problem: "cannot carry an account".into(),
@@ -258,12 +225,7 @@ pub struct RegistryConfig {
 
 impl Default for RegistryConfig {
     fn default() -> Self {
-        Self {
-            address: "127.0.0.1:5000".into(),
-            insecure: true,
-            credential: None,
-            credential_file: None,
-        }
+        Self { address: "127.0.0.1:5000".into(), insecure: true, credential: None, credential_file: None }
     }
 }
 
@@ -280,11 +242,7 @@ impl RegistryConfig {
     /// The account to use; `None` (anonymous) where nothing is configured and the credential
     /// `default_id` does not exist.
     pub fn account(&self, default_id: &str) -> Result<Option<RegistryAccount>, CredentialError> {
-        let secret = credentials::resolve(
-            self.credential.as_deref(),
-            self.credential_file.as_deref(),
-            default_id,
-        );
+        let secret = credentials::resolve(self.credential.as_deref(), self.credential_file.as_deref(), default_id);
         let implicit = self.credential.is_none() && self.credential_file.is_none();
         let secret = match secret {
             Err(error) if implicit && error.is_missing() => return Ok(None),
@@ -292,17 +250,11 @@ impl RegistryConfig {
         };
         let Some((user, password)) = secret.expose().split_once(':') else {
             return Err(CredentialError::Malformed {
-                id: self
-                    .credential
-                    .clone()
-                    .unwrap_or_else(|| default_id.to_owned()),
+                id: self.credential.clone().unwrap_or_else(|| default_id.to_owned()),
                 problem: "expected user:password".into(),
             });
         };
-        Ok(Some(RegistryAccount {
-            user: user.to_owned(),
-            password: Secret::new(password),
-        }))
+        Ok(Some(RegistryAccount { user: user.to_owned(), password: Secret::new(password) }))
     }
 }
 
@@ -318,10 +270,7 @@ pub struct UicEndpoint {
 
 impl Default for UicEndpoint {
     fn default() -> Self {
-        Self {
-            url: local_url(1984),
-            public_url: local_url(1984),
-        }
+        Self { url: local_url(1984), public_url: local_url(1984) }
     }
 }
 
@@ -335,9 +284,7 @@ pub struct DashEndpoint {
 
 impl Default for DashEndpoint {
     fn default() -> Self {
-        Self {
-            public_url: local_url(1985),
-        }
+        Self { public_url: local_url(1985) }
     }
 }
 
@@ -351,9 +298,7 @@ pub struct BuilderEndpoint {
 
 impl Default for BuilderEndpoint {
     fn default() -> Self {
-        Self {
-            url: local_url(1986),
-        }
+        Self { url: local_url(1986) }
     }
 }
 
@@ -369,10 +314,7 @@ pub struct LogConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self {
-            sink: LogSink::Auto,
-            level: "info".into(),
-        }
+        Self { sink: LogSink::Auto, level: "info".into() }
     }
 }
 

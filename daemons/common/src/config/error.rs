@@ -59,31 +59,20 @@ pub enum ConfigError {
 impl ConfigError {
     /// A value that the daemon cannot work with; `load` adds the file that set `key`.
     pub fn invalid(key: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self::Invalid {
-            key: key.into(),
-            problem: problem.into(),
-            origin: None,
-        }
+        Self::Invalid { key: key.into(), problem: problem.into(), origin: None }
     }
 }
 
 fn did_you_mean(nearest: Option<&str>) -> String {
-    nearest
-        .map(|key| format!(", did you mean `{key}`?"))
-        .unwrap_or_default()
+    nearest.map(|key| format!(", did you mean `{key}`?")).unwrap_or_default()
 }
 
 fn in_file(origin: Option<&Path>) -> String {
-    origin
-        .map(|path| format!("{}: ", path.display()))
-        .unwrap_or_default()
+    origin.map(|path| format!("{}: ", path.display())).unwrap_or_default()
 }
 
 /// The candidate nearest to `word`, if it is near enough to be a slip.
-pub(super) fn nearest<'a>(
-    word: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<String> {
+pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let limit = (word.len().max(3) / 2).max(2);
     candidates
         .into_iter()
@@ -115,10 +104,7 @@ mod tests {
 
     #[test]
     fn nearest_key() {
-        assert_eq!(
-            nearest("pasword_file", ["password_file", "port"]).as_deref(),
-            Some("password_file")
-        );
+        assert_eq!(nearest("pasword_file", ["password_file", "port"]).as_deref(), Some("password_file"));
         assert_eq!(nearest("hsot", ["host", "port"]).as_deref(), Some("host"));
         assert_eq!(nearest("colour", ["host", "port"]), None);
     }

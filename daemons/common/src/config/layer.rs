@@ -18,27 +18,17 @@ pub(super) fn files(dir: &Path, name: &str) -> Result<Vec<PathBuf>, ConfigError>
     match std::fs::read_dir(&drop_ins) {
         Ok(entries) => {
             for entry in entries {
-                let entry = entry.map_err(|source| ConfigError::Read {
-                    path: drop_ins.clone(),
-                    source,
-                })?;
+                let entry = entry.map_err(|source| ConfigError::Read { path: drop_ins.clone(), source })?;
                 let path = entry.path();
                 let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-                if !hidden
-                    && path
-                        .extension()
-                        .is_some_and(|extension| extension == "toml")
-                {
+                if !hidden && path.extension().is_some_and(|extension| extension == "toml") {
                     found.push(path);
                 }
             }
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(source) => {
-            return Err(ConfigError::Read {
-                path: drop_ins,
-                source,
-            });
+            return Err(ConfigError::Read { path: drop_ins, source });
         }
     }
     found.sort();
@@ -70,10 +60,7 @@ impl Merged {
     }
 
     /// Adds a file of the daemon; what only the cluster-wide settings know goes to them.
-    pub(super) fn add_daemon_file<C: DaemonConfig>(
-        &mut self,
-        path: &Path,
-    ) -> Result<(), ConfigError> {
+    pub(super) fn add_daemon_file<C: DaemonConfig>(&mut self, path: &Path) -> Result<(), ConfigError> {
         let Some(text) = read(path)? else {
             return Ok(());
         };
@@ -85,12 +72,7 @@ impl Merged {
         let mut own = file.parse()?;
         refuse_https(&file, own.get_ref())?;
         let mut cluster = Spanned::new(own.span(), DeTable::new());
-        let moved: Vec<_> = own
-            .get_ref()
-            .keys()
-            .filter(|key| shared(key.get_ref()))
-            .cloned()
-            .collect();
+        let moved: Vec<_> = own.get_ref().keys().filter(|key| shared(key.get_ref())).cloned().collect();
         for key in moved {
             if let Some(value) = own.get_mut().remove(&key) {
                 cluster.get_mut().insert(key, value);
@@ -107,21 +89,12 @@ impl Merged {
     }
 
     /// The typed result.
-    pub(super) fn finish<C: DaemonConfig>(
-        self,
-        dir: &Path,
-    ) -> Result<(ClusterConfig, C, Origins), ConfigError> {
+    pub(super) fn finish<C: DaemonConfig>(self, dir: &Path) -> Result<(ClusterConfig, C, Origins), ConfigError> {
         fn typed<T: DeserializeOwned>(table: Table, dir: &Path) -> Result<T, ConfigError> {
-            T::deserialize(Value::Table(table)).map_err(|error| ConfigError::Merged {
-                dir: dir.to_owned(),
-                problem: error.message().to_owned(),
-            })
+            T::deserialize(Value::Table(table))
+                .map_err(|error| ConfigError::Merged { dir: dir.to_owned(), problem: error.message().to_owned() })
         }
-        Ok((
-            typed(self.cluster, dir)?,
-            typed(self.own, dir)?,
-            self.origins,
-        ))
+        Ok((typed(self.cluster, dir)?, typed(self.own, dir)?, self.origins))
     }
 }
 
@@ -137,11 +110,7 @@ impl<'a> File<'a> {
 
     fn line(&self, span: Option<Range<usize>>) -> usize {
         let start = span.map_or(0, |span| span.start.min(self.text.len()));
-        self.text.as_bytes()[..start]
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count()
-            + 1
+        self.text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1
     }
 
     fn value_error(&self, error: &toml::de::Error) -> ConfigError {
@@ -157,19 +126,12 @@ fn read(path: &Path) -> Result<Option<String>, ConfigError> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(ConfigError::Read {
-            path: path.to_owned(),
-            source,
-        }),
+        Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
     }
 }
 
 /// Checks one file against the struct. A key that is required is allowed to come from another file.
-fn check<T: DeserializeOwned>(
-    file: &File<'_>,
-    table: Spanned<DeTable<'_>>,
-    more: &[&str],
-) -> Result<(), ConfigError> {
+fn check<T: DeserializeOwned>(file: &File<'_>, table: Spanned<DeTable<'_>>, more: &[&str]) -> Result<(), ConfigError> {
     let Err(error) = T::deserialize(toml::de::Deserializer::from(table)) else {
         return Ok(());
     };
@@ -216,15 +178,9 @@ fn refuse_https(file: &File<'_>, table: &DeTable<'_>) -> Result<(), ConfigError>
 
 fn merge(base: &mut Table, over: Table, prefix: &str, path: &Path, origins: &mut Origins) {
     for (key, value) in over {
-        let dotted = if prefix.is_empty() {
-            key.clone()
-        } else {
-            format!("{prefix}.{key}")
-        };
+        let dotted = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
         match (base.get_mut(&key), value) {
-            (Some(Value::Table(below)), Value::Table(above)) => {
-                merge(below, above, &dotted, path, origins)
-            }
+            (Some(Value::Table(below)), Value::Table(above)) => merge(below, above, &dotted, path, origins),
             (_, Value::Table(above)) => {
                 let mut below = Table::new();
                 merge(&mut below, above, &dotted, path, origins);

@@ -22,8 +22,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use cluster::{
-    BuilderEndpoint, ClusterConfig, DashEndpoint, LogConfig, LogSink, MysqlConfig, RedisConfig,
-    RegistryAccount, RegistryConfig, UicEndpoint,
+    BuilderEndpoint, ClusterConfig, DashEndpoint, LogConfig, LogSink, MysqlConfig, RedisConfig, RegistryAccount,
+    RegistryConfig, UicEndpoint,
 };
 pub use error::ConfigError;
 
@@ -100,28 +100,14 @@ pub fn load<C: DaemonConfig>(dir: &Path, daemon: &str) -> Result<Loaded<C>, Conf
     let (cluster, own, origins) = merged.finish::<C>(dir)?;
     let valid = cluster.validate().and_then(|()| own.validate(&cluster));
     valid.map_err(|error| with_origin(error, &origins))?;
-    Ok(Loaded {
-        cluster,
-        daemon: own,
-        origins,
-        name: daemon.to_owned(),
-        dir: dir.to_owned(),
-    })
+    Ok(Loaded { cluster, daemon: own, origins, name: daemon.to_owned(), dir: dir.to_owned() })
 }
 
 fn with_origin(error: ConfigError, origins: &Origins) -> ConfigError {
     match error {
-        ConfigError::Invalid {
-            key,
-            problem,
-            origin: None,
-        } => {
+        ConfigError::Invalid { key, problem, origin: None } => {
             let origin = origins.get(&key).cloned();
-            ConfigError::Invalid {
-                key,
-                problem,
-                origin,
-            }
+            ConfigError::Invalid { key, problem, origin }
         }
         other => other,
     }

@@ -28,16 +28,10 @@ fn table<T: Serialize>(out: &mut String, config: &T, origins: &Origins) {
 /// Plain keys first, then the tables below, as TOML wants it.
 fn write_table(out: &mut String, table: &Table, prefix: &str, origins: &Origins) {
     let dotted = |key: &str| {
-        if prefix.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{prefix}.{key}")
-        }
+        if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") }
     };
     for (key, value) in table.iter().filter(|(_, value)| !value.is_table()) {
-        let origin = origins
-            .get(&dotted(key))
-            .map_or_else(|| "default".to_owned(), |path| path.display().to_string());
+        let origin = origins.get(&dotted(key)).map_or_else(|| "default".to_owned(), |path| path.display().to_string());
         let _infallible = writeln!(out, "{} = {}  # {origin}", quoted(key), inline(value));
     }
     for (key, value) in table {
@@ -50,15 +44,8 @@ fn write_table(out: &mut String, table: &Table, prefix: &str, origins: &Origins)
 }
 
 fn quoted(key: &str) -> String {
-    let bare = !key.is_empty()
-        && key
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-    if bare {
-        key.to_owned()
-    } else {
-        Value::String(key.to_owned()).to_string()
-    }
+    let bare = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    if bare { key.to_owned() } else { Value::String(key.to_owned()).to_string() }
 }
 
 fn inline(value: &Value) -> String {

@@ -11,11 +11,7 @@ pub(crate) struct Dir(PathBuf);
 impl Dir {
     pub(crate) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "dinp-common-{}-{}",
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        );
+        let name = format!("dinp-common-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
@@ -56,22 +52,14 @@ struct Limits {
 
 impl Default for Own {
     fn default() -> Self {
-        Self {
-            listen: vec!["[::]:1980".into()],
-            drain_timeout_secs: 30,
-            spool: None,
-            limits: Limits::default(),
-        }
+        Self { listen: vec!["[::]:1980".into()], drain_timeout_secs: 30, spool: None, limits: Limits::default() }
     }
 }
 
 impl DaemonConfig for Own {
     fn validate(&self, _: &ClusterConfig) -> Result<(), ConfigError> {
         if self.drain_timeout_secs == 0 {
-            return Err(ConfigError::invalid(
-                "drain_timeout_secs",
-                "must be at least 1",
-            ));
+            return Err(ConfigError::invalid("drain_timeout_secs", "must be at least 1"));
         }
         Ok(())
     }
@@ -96,45 +84,21 @@ fn nothing_is_all_defaults() {
 #[test]
 fn later_files_win_key_by_key() {
     let dir = Dir::new();
-    dir.write(
-        "dinp.toml",
-        "domain = 'a.example'\n[mysql]\nhost = 'one'\nport = 1\n",
-    );
+    dir.write("dinp.toml", "domain = 'a.example'\n[mysql]\nhost = 'one'\nport = 1\n");
     dir.write("dinp.toml.d/20-late.toml", "[mysql]\nhost = 'three'\n");
-    dir.write(
-        "dinp.toml.d/10-early.toml",
-        "[mysql]\nhost = 'two'\nuser = 'root'\n",
-    );
+    dir.write("dinp.toml.d/10-early.toml", "[mysql]\nhost = 'two'\nuser = 'root'\n");
     dir.write("dinp.toml.d/30-ignored.toml.bak", "nonsense");
-    dir.write(
-        "server.toml",
-        "listen = ['[::1]:1', '[::1]:2']\n[limits]\nkills = 4\n[log]\nlevel = 'debug'\n",
-    );
-    dir.write(
-        "server.toml.d/a.toml",
-        "listen = ['[::1]:3']\n[limits]\nrequests = 5\n",
-    );
+    dir.write("server.toml", "listen = ['[::1]:1', '[::1]:2']\n[limits]\nkills = 4\n[log]\nlevel = 'debug'\n");
+    dir.write("server.toml.d/a.toml", "listen = ['[::1]:3']\n[limits]\nrequests = 5\n");
     let loaded = load::<Own>(dir.path(), "server").unwrap();
     assert_eq!(loaded.cluster.mysql.host, "three");
     assert_eq!(loaded.cluster.mysql.port, 1);
     assert_eq!(loaded.cluster.mysql.user_for("server"), "root");
     assert_eq!(loaded.cluster.log.level, "debug");
     assert_eq!(loaded.daemon.listen, ["[::1]:3"]);
-    assert_eq!(
-        loaded.daemon.limits,
-        Limits {
-            requests: 5,
-            kills: 4
-        }
-    );
-    assert_eq!(
-        loaded.origins["mysql.host"],
-        dir.path().join("dinp.toml.d/20-late.toml")
-    );
-    assert_eq!(
-        loaded.origins["limits.kills"],
-        dir.path().join("server.toml")
-    );
+    assert_eq!(loaded.daemon.limits, Limits { requests: 5, kills: 4 });
+    assert_eq!(loaded.origins["mysql.host"], dir.path().join("dinp.toml.d/20-late.toml"));
+    assert_eq!(loaded.origins["limits.kills"], dir.path().join("server.toml"));
 }
 
 #[test]
@@ -148,45 +112,27 @@ fn unknown_keys_name_file_line_and_nearest() {
         fails("dinp.toml.d/x.toml", "[mysql]\npasword_file = 'a'\n"),
         "dinp.toml.d/x.toml:2: unknown key `pasword_file`, did you mean `password_file`?"
     );
-    assert_eq!(
-        fails("server.toml", "spol = 'a'\n"),
-        "server.toml:1: unknown key `spol`, did you mean `spool`?"
-    );
+    assert_eq!(fails("server.toml", "spol = 'a'\n"), "server.toml:1: unknown key `spol`, did you mean `spool`?");
     assert_eq!(
         fails("server.toml", "\n[limits]\nkils = 1\n"),
         "server.toml:3: unknown key `kils`, did you mean `kills`?"
     );
-    assert_eq!(
-        fails("server.toml", "[mysq]\nport = 1\n"),
-        "server.toml:1: unknown key `mysq`, did you mean `mysql`?"
-    );
+    assert_eq!(fails("server.toml", "[mysq]\nport = 1\n"), "server.toml:1: unknown key `mysq`, did you mean `mysql`?");
     assert_eq!(
         fails("server.toml", "[log]\nlevle = 'info'\n"),
         "server.toml:2: unknown key `levle`, did you mean `level`?"
     );
-    assert_eq!(
-        fails("server.toml", "zebra = 1\n"),
-        "server.toml:1: unknown key `zebra`"
-    );
+    assert_eq!(fails("server.toml", "zebra = 1\n"), "server.toml:1: unknown key `zebra`");
 }
 
 #[test]
 fn wrong_values_name_file_and_line() {
     let error = fails("server.toml", "# a\ndrain_timeout_secs = 'long'\n");
-    assert!(
-        error.starts_with("server.toml:2: invalid type: string \"long\""),
-        "{error}"
-    );
+    assert!(error.starts_with("server.toml:2: invalid type: string \"long\""), "{error}");
     let error = fails("server.toml", "a = = b\n");
     assert!(error.starts_with("server.toml:1: "), "{error}");
-    let error = fails(
-        "dinp.toml",
-        "cluster = 'x'\nservers = [\n  'http://a:1',\n  'https://b:1',\n]\n",
-    );
-    assert_eq!(
-        error,
-        "dinp.toml:4: https:// is not supported yet (TLS), use http://"
-    );
+    let error = fails("dinp.toml", "cluster = 'x'\nservers = [\n  'http://a:1',\n  'https://b:1',\n]\n");
+    assert_eq!(error, "dinp.toml:4: https:// is not supported yet (TLS), use http://");
 }
 
 #[test]
@@ -195,10 +141,7 @@ fn invalid_values_name_the_file_that_set_them() {
         fails("server.toml", "drain_timeout_secs = 0\n"),
         "server.toml: `drain_timeout_secs`: must be at least 1"
     );
-    assert_eq!(
-        fails("dinp.toml", "servers = []\n"),
-        "dinp.toml: `servers`: must name at least one server"
-    );
+    assert_eq!(fails("dinp.toml", "servers = []\n"), "dinp.toml: `servers`: must name at least one server");
 }
 
 #[test]
@@ -207,23 +150,10 @@ fn show_is_toml_and_names_origins() {
     dir.write("server.toml", "drain_timeout_secs = 7\n");
     let loaded = load::<Own>(dir.path(), "server").unwrap();
     let text = loaded.show();
-    assert!(
-        text.contains(&format!(
-            "drain_timeout_secs = 7  # {}/server.toml\n",
-            dir.path().display()
-        )),
-        "{text}"
-    );
+    assert!(text.contains(&format!("drain_timeout_secs = 7  # {}/server.toml\n", dir.path().display())), "{text}");
     assert!(text.contains("cluster = \"dinp\"  # default\n"), "{text}");
-    assert!(
-        text.contains("\n[limits]\nrequests = 0  # default\n")
-            || text.contains("kills = 0  # default"),
-        "{text}"
-    );
+    assert!(text.contains("\n[limits]\nrequests = 0  # default\n") || text.contains("kills = 0  # default"), "{text}");
     let (cluster, own) = text.split_once("\n# server\n").unwrap();
-    assert_eq!(
-        toml::from_str::<ClusterConfig>(cluster).unwrap(),
-        loaded.cluster
-    );
+    assert_eq!(toml::from_str::<ClusterConfig>(cluster).unwrap(), loaded.cluster);
     assert_eq!(toml::from_str::<Own>(own).unwrap(), loaded.daemon);
 }

@@ -55,19 +55,11 @@ impl State {
 
     pub(super) fn register_condition(&mut self, name: &'static str, now: Instant) {
         let missing = Some("not tried yet".to_owned());
-        self.conditions.entry(name).or_insert(ConditionState {
-            missing,
-            since: now,
-        });
+        self.conditions.entry(name).or_insert(ConditionState { missing, since: now });
     }
 
     /// False if nothing changed. A new reason does not begin a new period of absence.
-    pub(super) fn set_condition(
-        &mut self,
-        name: &'static str,
-        detail: Option<&str>,
-        now: Instant,
-    ) -> bool {
+    pub(super) fn set_condition(&mut self, name: &'static str, detail: Option<&str>, now: Instant) -> bool {
         let Some(condition) = self.conditions.get_mut(name) else {
             return false;
         };
@@ -85,31 +77,15 @@ impl State {
         let missing = self.conditions.iter().filter_map(|(name, condition)| {
             let detail = condition.missing.clone()?;
             let since_secs = now.saturating_duration_since(condition.since).as_secs();
-            Some(MissingCondition {
-                condition: name,
-                detail,
-                since_secs,
-            })
+            Some(MissingCondition { condition: name, detail, since_secs })
         });
         missing.collect()
     }
 
-    pub(super) fn register_heartbeat(
-        &mut self,
-        name: &'static str,
-        max_silence: Duration,
-        now: Instant,
-    ) -> u64 {
+    pub(super) fn register_heartbeat(&mut self, name: &'static str, max_silence: Duration, now: Instant) -> u64 {
         let id = self.next_heartbeat;
         self.next_heartbeat += 1;
-        self.heartbeats.insert(
-            id,
-            HeartbeatState {
-                name,
-                max_silence,
-                last: now,
-            },
-        );
+        self.heartbeats.insert(id, HeartbeatState { name, max_silence, last: now });
         id
     }
 
@@ -125,16 +101,8 @@ impl State {
 
     pub(super) fn stuck(&self, now: Instant) -> Vec<Stuck> {
         let silent = |beat: &HeartbeatState| now.saturating_duration_since(beat.last);
-        let stuck = self
-            .heartbeats
-            .values()
-            .filter(|beat| silent(beat) > beat.max_silence);
-        stuck
-            .map(|beat| Stuck {
-                name: beat.name,
-                silent: silent(beat),
-            })
-            .collect()
+        let stuck = self.heartbeats.values().filter(|beat| silent(beat) > beat.max_silence);
+        stuck.map(|beat| Stuck { name: beat.name, silent: silent(beat) }).collect()
     }
 
     /// The line for STATUS=: what the daemon says, then what it waits for, then what is stuck.
@@ -144,21 +112,11 @@ impl State {
             parts.push(self.text.clone());
         }
         for missing in self.missing(now) {
-            let MissingCondition {
-                condition,
-                detail,
-                since_secs,
-            } = missing;
-            parts.push(format!(
-                "waiting for {condition}: {detail} (since {since_secs} s)"
-            ));
+            let MissingCondition { condition, detail, since_secs } = missing;
+            parts.push(format!("waiting for {condition}: {detail} (since {since_secs} s)"));
         }
         for stuck in self.stuck(now) {
-            parts.push(format!(
-                "task {} is stuck (since {} s)",
-                stuck.name,
-                stuck.silent.as_secs()
-            ));
+            parts.push(format!("task {} is stuck (since {} s)", stuck.name, stuck.silent.as_secs()));
         }
         if parts.is_empty() {
             parts.push(if self.ready { "running" } else { "starting" }.to_owned());
@@ -184,10 +142,7 @@ mod tests {
         state.register_condition("database", start);
         assert!(state.set_condition("database", Some("connection refused"), start + 4 * SECOND));
         assert!(!state.set_condition("database", Some("connection refused"), start + 5 * SECOND));
-        assert_eq!(
-            state.status_line(start + 12 * SECOND),
-            "waiting for database: connection refused (since 12 s)"
-        );
+        assert_eq!(state.status_line(start + 12 * SECOND), "waiting for database: connection refused (since 12 s)");
         assert!(state.set_condition("database", None, start + 13 * SECOND));
         assert!(!state.set_condition("database", None, start + 14 * SECOND));
         assert!(state.missing(start + 15 * SECOND).is_empty());
@@ -204,17 +159,8 @@ mod tests {
         assert!(state.stuck(start + 3 * SECOND).is_empty());
         state.beat(reconcile, start + 4 * SECOND);
         let stuck = state.stuck(start + 4 * SECOND);
-        assert_eq!(
-            stuck,
-            [Stuck {
-                name: "accept",
-                silent: 4 * SECOND
-            }]
-        );
-        assert_eq!(
-            state.status_line(start + 4 * SECOND),
-            "task accept is stuck (since 4 s)"
-        );
+        assert_eq!(stuck, [Stuck { name: "accept", silent: 4 * SECOND }]);
+        assert_eq!(state.status_line(start + 4 * SECOND), "task accept is stuck (since 4 s)");
         state.beat(accept, start + 5 * SECOND);
         assert!(state.stuck(start + 6 * SECOND).is_empty());
         state.drop_heartbeat(accept);
@@ -224,10 +170,7 @@ mod tests {
 
     #[test]
     fn status_is_one_line() {
-        let state = State {
-            text: "a\nb".into(),
-            ..State::default()
-        };
+        let state = State { text: "a\nb".into(), ..State::default() };
         assert_eq!(state.status_line(Instant::now()), "a b");
     }
 }

@@ -33,12 +33,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 ///
 /// Handlers of requests that may change something (all but GET, HEAD and OPTIONS) run to their end
 /// even if the client hangs up.
-pub async fn serve(
-    listeners: Vec<TcpListener>,
-    app: Router,
-    shutdown: CancellationToken,
-    drain: Duration,
-) {
+pub async fn serve(listeners: Vec<TcpListener>, app: Router, shutdown: CancellationToken, drain: Duration) {
     let server = Arc::new(Server {
         app: TowerToHyperService::new(app),
         graceful: GracefulShutdown::new(),
@@ -70,13 +65,7 @@ struct Server {
 
 impl Server {
     async fn drain(self, limit: Duration) {
-        let Self {
-            graceful,
-            connections,
-            handlers,
-            cut,
-            ..
-        } = self;
+        let Self { graceful, connections, handlers, cut, .. } = self;
         connections.close();
         handlers.close();
         let done = async {
@@ -119,17 +108,10 @@ async fn accept(listener: TcpListener, server: Arc<Server>, shutdown: Cancellati
 /// Errors that accept(2) passes on from one connection that is already gone.
 fn is_of_the_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionRefused | ConnectionReset
-    )
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-fn connection(
-    stream: TcpStream,
-    peer: SocketAddr,
-    server: &Server,
-) -> impl Future<Output = ()> + use<> {
+fn connection(stream: TcpStream, peer: SocketAddr, server: &Server) -> impl Future<Output = ()> + use<> {
     let watcher = server.graceful.watcher();
     let cut = server.cut.clone();
     let app = server.app.clone();
@@ -149,18 +131,13 @@ fn connection(
             return;
         }
         let mut builder = Builder::new(TokioExecutor::new());
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_READ_TIMEOUT);
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT);
         builder
             .http2()
             .timer(TokioTimer::new())
             .keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(HEADER_READ_TIMEOUT);
-        let connection = builder
-            .serve_connection_with_upgrades(TokioIo::new(stream), service)
-            .into_owned();
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         tokio::select! {
             result = watcher.watch(connection) => {
                 if let Err(error) = result {
@@ -179,10 +156,7 @@ async fn answer(
     mut request: Request<Incoming>,
 ) -> Result<Response, Infallible> {
     request.extensions_mut().insert(ConnectInfo(peer));
-    let only_reads = matches!(
-        *request.method(),
-        Method::GET | Method::HEAD | Method::OPTIONS
-    );
+    let only_reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     let answer = async move {
         match app.call(request.map(Body::new)).await {
             Ok(response) => response,
@@ -209,10 +183,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(30);
 
-    async fn start(
-        app: Router,
-        drain: Duration,
-    ) -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
+    async fn start(app: Router, drain: Duration) -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
@@ -222,17 +193,10 @@ mod tests {
 
     #[tokio::test]
     async fn serves_and_tells_who_calls() {
-        let app = Router::new().route(
-            "/",
-            get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.to_string() }),
-        );
+        let app =
+            Router::new().route("/", get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.to_string() }));
         let (address, shutdown, server) = start(app, LONG).await;
-        let text = reqwest::get(format!("http://{address}/"))
-            .await
-            .unwrap()
-            .text()
-            .await
-            .unwrap();
+        let text = reqwest::get(format!("http://{address}/")).await.unwrap().text().await.unwrap();
         assert!(text.starts_with("127.0.0.1:"));
         shutdown.cancel();
         server.await.unwrap();
@@ -254,12 +218,7 @@ mod tests {
             }),
         );
         let (address, shutdown, server) = start(app, LONG).await;
-        let call = tokio::spawn(async move {
-            reqwest::get(format!("http://{address}/"))
-                .await?
-                .text()
-                .await
-        });
+        let call = tokio::spawn(async move { reqwest::get(format!("http://{address}/")).await?.text().await });
         entered.notified().await;
         shutdown.cancel();
         go.notify_one();
@@ -290,11 +249,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_change_is_finished_after_the_client_hung_up() {
-        let (entered, go, finished) = (
-            Arc::new(Notify::new()),
-            Arc::new(Notify::new()),
-            Arc::new(Notify::new()),
-        );
+        let (entered, go, finished) = (Arc::new(Notify::new()), Arc::new(Notify::new()), Arc::new(Notify::new()));
         let app = Router::new().route(
             "/",
             post({
@@ -308,18 +263,12 @@ mod tests {
         );
         let (address, shutdown, server) = start(app, LONG).await;
         let mut stream = TcpStream::connect(address).await.unwrap();
-        stream
-            .write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n")
-            .await
-            .unwrap();
+        stream.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").await.unwrap();
         entered.notified().await;
         drop(stream);
         // A second connection is answered, so the server has had its turn to see the end of the first.
         let mut other = TcpStream::connect(address).await.unwrap();
-        other
-            .write_all(b"GET /none HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
-            .await
-            .unwrap();
+        other.write_all(b"GET /none HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
         other.read_to_end(&mut Vec::new()).await.unwrap();
         go.notify_one();
         finished.notified().await;

@@ -168,8 +168,19 @@ mod tests {
     #[test]
     fn what_is_no_reference_is_refused() {
         for bad in [
-            "", "app", "app:v1", "team/app:v1", "control:5000/", "control:5000/App", "control:5000/app:", "control:0/app",
-            "control:5000/../app", "control:5000/app:v1 --rm", "control:5000/app@sha256:12", "-x.y/app", "x.y/a//b",
+            "",
+            "app",
+            "app:v1",
+            "team/app:v1",
+            "control:5000/",
+            "control:5000/App",
+            "control:5000/app:",
+            "control:0/app",
+            "control:5000/../app",
+            "control:5000/app:v1 --rm",
+            "control:5000/app@sha256:12",
+            "-x.y/app",
+            "x.y/a//b",
         ] {
             assert!(bad.parse::<ImageRef>().is_err(), "{bad:?}");
         }

@@ -89,7 +89,11 @@ impl Limits {
         if (1..=max).contains(&cpu_millis) {
             return Ok(());
         }
-        Err(InvalidValue::new("cpu", cpu_millis.to_string(), format!("it must be from 1 to {max} thousandths of a core")))
+        Err(InvalidValue::new(
+            "cpu",
+            cpu_millis.to_string(),
+            format!("it must be from 1 to {max} thousandths of a core"),
+        ))
     }
 }
 

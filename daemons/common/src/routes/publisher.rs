@@ -71,12 +71,7 @@ impl Publisher {
             .get_connection_manager_with_config(config)
             .await
             .map_err(RouteError::doing("connect"))?;
-        Ok(Self {
-            connection,
-            keys: Keys::new(cluster),
-            publish: Script::new(PUBLISH),
-            proceed: Script::new(CONTINUE),
-        })
+        Ok(Self { connection, keys: Keys::new(cluster), publish: Script::new(PUBLISH), proceed: Script::new(CONTINUE) })
     }
 
     /// The version that Redis has, if it has one.
@@ -102,7 +97,8 @@ impl Publisher {
             .into_iter()
             .collect();
         self.write(Version::ZERO, id, false, &[]).await?;
-        let gone = present.iter().filter(|app| !table.contains_key(app.as_str())).map(|app| (app.clone(), String::new()));
+        let gone =
+            present.iter().filter(|app| !table.contains_key(app.as_str())).map(|app| (app.clone(), String::new()));
         let records = table.iter().map(|(app, routes)| (app.to_string(), to_json(routes)));
         let all: Vec<(String, String)> = gone.chain(records).collect();
         for batch in all.chunks(REWRITE_BATCH) {
@@ -119,7 +115,13 @@ impl Publisher {
         Ok(raw.into_iter().map(|(app, text)| (app, serde_json::from_str(&text).ok())).collect())
     }
 
-    async fn write(&mut self, prev: Version, id: Version, complete: bool, changes: &[Change]) -> Result<(), RouteError> {
+    async fn write(
+        &mut self,
+        prev: Version,
+        id: Version,
+        complete: bool,
+        changes: &[Change],
+    ) -> Result<(), RouteError> {
         let mut call = self.publish.prepare_invoke();
         call.key(&self.keys.apps).key(&self.keys.head).key(&self.keys.log);
         call.arg(id.to_string()).arg(prev.to_string()).arg(id.epoch).arg(id.seq).arg(u8::from(complete));
@@ -155,8 +157,11 @@ impl Publisher {
 
     /// Last id that the log has ever held.
     async fn highest(&mut self) -> Result<Version, RouteError> {
-        let info: redis::streams::StreamInfoStreamReply =
-            self.connection.xinfo_stream(&self.keys.log).await.map_err(RouteError::doing("read the log of the routes"))?;
+        let info: redis::streams::StreamInfoStreamReply = self
+            .connection
+            .xinfo_stream(&self.keys.log)
+            .await
+            .map_err(RouteError::doing("read the log of the routes"))?;
         Ok(info.last_generated_id.parse().unwrap_or_default())
     }
 }

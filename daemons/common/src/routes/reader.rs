@@ -72,7 +72,8 @@ impl Reader {
             .map_err(RouteError::doing("read the routes"))?;
         while let Some(record) = records.next_item().await {
             let (app, text) = record.map_err(RouteError::doing("read the routes"))?;
-            let routes = serde_json::from_str(&text).map_err(|source| RouteError::Corrupt { key: app.clone(), source })?;
+            let routes =
+                serde_json::from_str(&text).map_err(|source| RouteError::Corrupt { key: app.clone(), source })?;
             if let Ok(app) = app.parse::<AppName>() {
                 table.insert(app, routes);
             }
@@ -112,7 +113,8 @@ impl Reader {
 fn parse_entry(id: &StreamId) -> Result<Entry, RouteError> {
     let version = |text: &str| text.parse::<Version>().unwrap_or_default();
     let changes: String = id.get("changes").unwrap_or_default();
-    let changes = serde_json::from_str(&changes).map_err(|source| RouteError::Corrupt { key: id.id.clone(), source })?;
+    let changes =
+        serde_json::from_str(&changes).map_err(|source| RouteError::Corrupt { key: id.id.clone(), source })?;
     let prev: String = id.get("prev").unwrap_or_default();
     Ok(Entry { id: version(&id.id), prev: version(&prev), changes })
 }

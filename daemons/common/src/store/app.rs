@@ -175,7 +175,8 @@ pub async fn create(change: &mut Change, new: &NewApp<'_>) -> Result<(), StoreEr
 
 async fn update(change: &mut Change, name: &AppName, set: &str, value: Value) -> Result<(), StoreError> {
     let rev = change.rev;
-    let sql = format!("UPDATE app SET {set}, updated_at = UTC_TIMESTAMP(3), rev = ? WHERE name = ? AND deleted_at IS NULL");
+    let sql =
+        format!("UPDATE app SET {set}, updated_at = UTC_TIMESTAMP(3), rev = ? WHERE name = ? AND deleted_at IS NULL");
     let values = Params::Positional(vec![value, Value::from(rev), Value::from(name.as_str())]);
     change.tx.exec_drop(sql, values).await.map_err(StoreError::doing("write an app"))
 }

@@ -23,7 +23,13 @@ pub async fn write<Q: Queryable>(conn: &mut Q, event: &AuditEvent<'_>) -> Result
     let cut = |text: &str, limit: usize| text.chars().take(limit).collect::<String>();
     conn.exec_drop(
         "INSERT INTO audit_event (actor, address, action, object, detail) VALUES (?, ?, ?, ?, ?)",
-        (cut(event.actor, 63), cut(event.address, 64), cut(event.action, 64), cut(event.object, 255), cut(event.detail, 1000)),
+        (
+            cut(event.actor, 63),
+            cut(event.address, 64),
+            cut(event.action, 64),
+            cut(event.object, 255),
+            cut(event.detail, 1000),
+        ),
     )
     .await
     .map_err(StoreError::doing("write an audit event"))

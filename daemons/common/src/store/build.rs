@@ -90,10 +90,8 @@ pub async fn fail_running_of(conn: &mut Conn, builder: &str, reason: &str) -> Re
 
 /// A build by its id.
 pub async fn get(conn: &mut Conn, id: u64) -> Result<Option<BuildView>, StoreError> {
-    let row: Option<Row> = conn
-        .exec_first(format!("{SELECT} WHERE id = ?"), (id,))
-        .await
-        .map_err(StoreError::doing("read a build"))?;
+    let row: Option<Row> =
+        conn.exec_first(format!("{SELECT} WHERE id = ?"), (id,)).await.map_err(StoreError::doing("read a build"))?;
     row.as_ref().map(view).transpose()
 }
 
@@ -126,8 +124,7 @@ pub async fn list_visible(
         "{SELECT} WHERE EXISTS (SELECT 1 FROM app a WHERE a.name = build.app AND a.deleted_at IS NULL \
          AND build.started_at >= a.created_at AND {condition}){of_app} AND build.id < ? ORDER BY build.id DESC LIMIT ?"
     );
-    let rows: Vec<Row> =
-        conn.exec(sql, Params::Positional(values)).await.map_err(StoreError::doing("read builds"))?;
+    let rows: Vec<Row> = conn.exec(sql, Params::Positional(values)).await.map_err(StoreError::doing("read builds"))?;
     rows.iter().map(view).collect()
 }
 
@@ -214,12 +211,17 @@ mod tests {
         assert!(!finish(conn, id, BuildStatus::Succeeded, "", None).await.unwrap(), "an end is final");
 
         let again = begin(conn, &NEW).await.unwrap().unwrap();
-        assert!(finish(conn, again, BuildStatus::Succeeded, "", Some("control:5000/a/web:v1@sha256:00")).await.unwrap());
+        assert!(
+            finish(conn, again, BuildStatus::Succeeded, "", Some("control:5000/a/web:v1@sha256:00")).await.unwrap()
+        );
         assert_eq!(begin(conn, &NEW).await.unwrap(), None, "what was built stays");
 
         let reader = &mut dash.get_conn().await.unwrap();
         let failed = get(reader, id).await.unwrap().unwrap();
-        assert_eq!((failed.status, failed.reason.len(), failed.stage.as_str()), (BuildStatus::Failed, 1000, "building"));
+        assert_eq!(
+            (failed.status, failed.reason.len(), failed.stage.as_str()),
+            (BuildStatus::Failed, 1000, "building")
+        );
         assert!(failed.finished_at.unwrap() >= failed.started_at && failed.started_at > 1_700_000_000_000);
         assert_eq!(log_from(reader, id, 1).await.unwrap(), [(1, "two\n".to_owned())]);
         let listed: Vec<u64> = list(reader, "web", None, 10).await.unwrap().iter().map(|build| build.id).collect();

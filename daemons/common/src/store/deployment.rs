@@ -173,7 +173,11 @@ pub async fn any_unfinished<Q: Queryable>(conn: &mut Q, app: &AppName) -> Result
 }
 
 /// The release that was in force before this one: that of the last deployment that succeeded before it did.
-pub async fn release_before<Q: Queryable>(conn: &mut Q, app: &AppName, release_id: u64) -> Result<Option<u64>, StoreError> {
+pub async fn release_before<Q: Queryable>(
+    conn: &mut Q,
+    app: &AppName,
+    release_id: u64,
+) -> Result<Option<u64>, StoreError> {
     let row: Option<Row> = conn
         .exec_first(
             "SELECT d.release_id, CAST(d.id AS CHAR) AS id_text FROM deployment d \

@@ -40,9 +40,9 @@ pub async fn names<Q: Queryable>(conn: &mut Q, app: &AppName, version: u32) -> R
 /// Copies a version but for some variables to another version; who set a variable when is copied too.
 pub async fn copy(change: &mut Change, app: &AppName, from: u32, to: u32, but: &[&EnvName]) -> Result<(), StoreError> {
     let rev = change.rev;
-    let except = if but.is_empty() { String::new() } else { format!(" AND name NOT IN ({})", super::app::marks(but.len())) };
-    let mut values =
-        vec![Value::from(to), Value::from(rev), Value::from(app.as_str()), Value::from(from)];
+    let except =
+        if but.is_empty() { String::new() } else { format!(" AND name NOT IN ({})", super::app::marks(but.len())) };
+    let mut values = vec![Value::from(to), Value::from(rev), Value::from(app.as_str()), Value::from(from)];
     values.extend(but.iter().map(|name| Value::from(name.as_str())));
     change
         .tx

@@ -16,8 +16,7 @@ const MIGRATIONS: &[(u32, &str, &str)] = &[(1, "initial", include_str!("migratio
 pub async fn migrate(pool: &Pool) -> Result<Vec<&'static str>, StoreError> {
     let mut conn = super::connect(pool, std::time::Duration::from_secs(10)).await?;
     let doing = StoreError::doing("lock the schema");
-    let locked: Option<Option<u8>> =
-        conn.query_first("SELECT GET_LOCK('dinp_migrate', 60)").await.map_err(&doing)?;
+    let locked: Option<Option<u8>> = conn.query_first("SELECT GET_LOCK('dinp_migrate', 60)").await.map_err(&doing)?;
     if locked.flatten() != Some(1) {
         return Err(StoreError::Timeout { act: "lock the schema", secs: 60 });
     }

@@ -115,8 +115,14 @@ pub async fn by_ids<Q: Queryable>(conn: &mut Q, ids: &[u64]) -> Result<Vec<Relea
 }
 
 /// The release of an app with this number.
-pub async fn by_number<Q: Queryable>(conn: &mut Q, app: &AppName, number: u32) -> Result<Option<ReleaseView>, StoreError> {
-    let sql = format!("{SELECT} JOIN app a ON a.name = r.app AND r.created_at >= a.created_at WHERE r.app = ? AND r.number = ?");
+pub async fn by_number<Q: Queryable>(
+    conn: &mut Q,
+    app: &AppName,
+    number: u32,
+) -> Result<Option<ReleaseView>, StoreError> {
+    let sql = format!(
+        "{SELECT} JOIN app a ON a.name = r.app AND r.created_at >= a.created_at WHERE r.app = ? AND r.number = ?"
+    );
     let row: Option<Row> =
         conn.exec_first(sql, (app.as_str(), number)).await.map_err(StoreError::doing("read a release"))?;
     row.as_ref().map(read).transpose()

@@ -31,7 +31,8 @@ impl Change {
         let mut tx = pool.start_transaction(options).await.map_err(&doing)?;
         tx.query_drop("UPDATE revision SET rev = rev + 1 WHERE id = 1").await.map_err(&doing)?;
         let rev: Option<u64> = tx.query_first("SELECT rev FROM revision WHERE id = 1").await.map_err(&doing)?;
-        let rev = rev.ok_or_else(|| StoreError::Corrupt { object: "table revision".into(), problem: "no row".into() })?;
+        let rev =
+            rev.ok_or_else(|| StoreError::Corrupt { object: "table revision".into(), problem: "no row".into() })?;
         Ok(Self { tx, rev })
     }
 

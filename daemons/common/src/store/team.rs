@@ -89,7 +89,12 @@ pub async fn remove<Q: Queryable>(conn: &mut Q, id: u64) -> Result<(), StoreErro
 }
 
 /// Makes a person a member, or changes the role of one.
-pub async fn put_member<Q: Queryable>(conn: &mut Q, team_id: u64, user_id: u64, role: TeamRole) -> Result<(), StoreError> {
+pub async fn put_member<Q: Queryable>(
+    conn: &mut Q,
+    team_id: u64,
+    user_id: u64,
+    role: TeamRole,
+) -> Result<(), StoreError> {
     conn.exec_drop(
         "INSERT INTO team_member (team_id, user_id, role) VALUES (?, ?, ?) ON DUPLICATE KEY UPDATE role = VALUES(role)",
         (team_id, user_id, role_word(role)),

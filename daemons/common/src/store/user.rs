@@ -119,9 +119,12 @@ pub async fn insert<Q: Queryable>(
     password_hash: &str,
     role: PlatformRole,
 ) -> Result<(), StoreError> {
-    conn.exec_drop("INSERT INTO user (name, password_hash, role) VALUES (?, ?, ?)", (name, password_hash, role_word(role)))
-        .await
-        .map_err(StoreError::doing("write a user"))
+    conn.exec_drop(
+        "INSERT INTO user (name, password_hash, role) VALUES (?, ?, ?)",
+        (name, password_hash, role_word(role)),
+    )
+    .await
+    .map_err(StoreError::doing("write a user"))
 }
 
 /// Sets a person's password.

@@ -41,7 +41,8 @@ async fn the_life_of_an_app() {
     // Deploy by tag is stored by digest.
     let (status, problem) = call(Method::POST, "/v1/apps/web/deployments", json!({})).await;
     assert_eq!((status, &problem["type"]), (422, &"urn:dinp:image-missing".into()));
-    let wish = json!({"image": image("v1"), "memory_mb": 256, "instances": 2, "health": {"path": "/health"}, "note": "first"});
+    let wish =
+        json!({"image": image("v1"), "memory_mb": 256, "instances": 2, "health": {"path": "/health"}, "note": "first"});
     let (status, first) = call(Method::POST, "/v1/apps/web/deployments", wish).await;
     assert_eq!((status, &first["state"], &first["release_number"]), (201, &"pending".into(), &1.into()), "{first}");
     let (_, releases) = call(Method::GET, "/v1/apps/web/releases", NONE).await;
@@ -63,12 +64,16 @@ async fn the_life_of_an_app() {
     let (status, env) = call(Method::PATCH, "/v1/apps/web/env", json!({"set": {"KEY": "s3cret", "B": "2"}})).await;
     assert_eq!((status, &env["version"], &env["names"]), (200, &1.into(), &json!(["B", "KEY"])), "{env}");
     assert_eq!(env["deployment"]["release_number"], 3);
-    let (_, env) = call(Method::PATCH, "/v1/apps/web/env", json!({"set": {"C": "3"}, "unset": ["B"], "deploy": false})).await;
+    let (_, env) =
+        call(Method::PATCH, "/v1/apps/web/env", json!({"set": {"C": "3"}, "unset": ["B"], "deploy": false})).await;
     assert_eq!((&env["version"], &env["names"], &env["deployment"]), (&2.into(), &json!(["C", "KEY"]), &NONE));
     let sealed: Vec<u8> = {
         use mysql_async::prelude::Queryable;
         let mut conn = stage.root.get_conn().await.unwrap();
-        conn.query_first("SELECT sealed FROM env WHERE app = 'web' AND version = 2 AND name = 'KEY'").await.unwrap().unwrap()
+        conn.query_first("SELECT sealed FROM env WHERE app = 'web' AND version = 2 AND name = 'KEY'")
+            .await
+            .unwrap()
+            .unwrap()
     };
     assert_eq!(stage.key.open(&sealed).unwrap(), "s3cret");
 
@@ -100,7 +105,8 @@ async fn the_life_of_an_app() {
     assert_eq!(call(Method::PUT, "/v1/apps/web/scale", json!({"instances": 4})).await.1["instances"], 4);
     assert_eq!(call(Method::POST, "/v1/apps/web/stop", NONE).await.1["state"], "stopped");
     assert_eq!(call(Method::POST, "/v1/apps/web/start", NONE).await.1["state"], "started");
-    *stage.played.instances.lock().unwrap() = vec![("web".into(), "ready"), ("web".into(), "starting"), ("other".into(), "ready")];
+    *stage.played.instances.lock().unwrap() =
+        vec![("web".into(), "ready"), ("web".into(), "starting"), ("other".into(), "ready")];
     assert_eq!(call(Method::GET, "/v1/apps/web", NONE).await.1["ready"], 1);
     assert_eq!(call(Method::GET, "/v1/apps/web/instances", NONE).await.1["items"].as_array().unwrap().len(), 2);
     let (_, log) = call(Method::GET, "/v1/apps/web/logs?tail=7", NONE).await;
@@ -112,16 +118,22 @@ async fn the_life_of_an_app() {
     assert_eq!(call(Method::GET, "/v1/apps/web", NONE).await.1["urls"][1], "http://shop.example.org/");
     let bert = stage.token("bert").await;
     stage.call(&bert, Method::POST, "/v1/apps", json!({"name": "berts"})).await;
-    let (status, problem) = stage.call(&bert, Method::POST, "/v1/apps/berts/domains", json!({"name": "shop.example.org"})).await;
+    let (status, problem) =
+        stage.call(&bert, Method::POST, "/v1/apps/berts/domains", json!({"name": "shop.example.org"})).await;
     assert_eq!((status, &problem["type"]), (409, &"urn:dinp:domain-taken".into()));
     let detail = problem["detail"].as_str().unwrap();
     assert!(detail.contains("another app") && !detail.contains("web"), "{detail}");
     assert_eq!(call(Method::DELETE, "/v1/apps/web/domains/shop.example.org", NONE).await.0, 204);
     assert_eq!(call(Method::DELETE, "/v1/apps/web/domains/shop.example.org", NONE).await.0, 404);
-    assert_eq!(stage.call(&bert, Method::POST, "/v1/apps/berts/domains", json!({"name": "shop.example.org"})).await.0, 201);
+    assert_eq!(
+        stage.call(&bert, Method::POST, "/v1/apps/berts/domains", json!({"name": "shop.example.org"})).await.0,
+        201
+    );
 
     // Events.
-    stage.sql("INSERT INTO instance_event (app, kind, detail) VALUES ('web', 'exit', 'code 1'), ('web', 'start', '')").await;
+    stage
+        .sql("INSERT INTO instance_event (app, kind, detail) VALUES ('web', 'exit', 'code 1'), ('web', 'start', '')")
+        .await;
     let (_, events) = call(Method::GET, "/v1/apps/web/events?limit=1", NONE).await;
     assert_eq!((&events["items"][0]["kind"], events["next"].is_string()), (&"start".into(), true));
 
@@ -140,7 +152,8 @@ async fn the_life_of_an_app() {
     assert_eq!(call(Method::GET, "/v1/apps/web", NONE).await.0, 404, "it is bert's now");
 
     // Every change is on record and has raised the revision.
-    let actions = stage.text("SELECT GROUP_CONCAT(DISTINCT action ORDER BY action) FROM audit_event WHERE actor = 'anna'").await;
+    let actions =
+        stage.text("SELECT GROUP_CONCAT(DISTINCT action ORDER BY action) FROM audit_event WHERE actor = 'anna'").await;
     assert_eq!(
         actions,
         "app.create,app.delete,app.deploy,app.env,app.rollback,app.scale,app.start,app.stop,deployment.cancel,domain.add,domain.remove"
@@ -230,7 +243,13 @@ async fn packages_pass_through_and_logs_come_back() {
 
     // The log is followed until the build ends.
     let id = build["id"].as_u64().unwrap();
-    let response = stage.http.get(format!("{}/v1/builds/{id}/log?follow=true", stage.url)).bearer_auth(&dora).send().await.unwrap();
+    let response = stage
+        .http
+        .get(format!("{}/v1/builds/{id}/log?follow=true", stage.url))
+        .bearer_auth(&dora)
+        .send()
+        .await
+        .unwrap();
     let mut log = response.bytes_stream();
     use futures_util::StreamExt;
     assert_eq!(log.next().await.unwrap().unwrap(), "unpacking the package\n");
@@ -268,7 +287,10 @@ async fn packages_pass_through_and_logs_come_back() {
 async fn people_see_what_is_theirs() {
     let stage = Stage::set().await;
     let (anna, dora, vera, olga, admin) = (
-        stage.token("anna").await, stage.token("dora").await, stage.token("vera").await, stage.token("olga").await,
+        stage.token("anna").await,
+        stage.token("dora").await,
+        stage.token("vera").await,
+        stage.token("olga").await,
         stage.token("admin").await,
     );
     stage.call(&anna, Method::POST, "/v1/apps", json!({"name": "annas"})).await;
@@ -277,14 +299,16 @@ async fn people_see_what_is_theirs() {
     assert_eq!(stage.call(&olga, Method::POST, "/v1/apps", json!({"name": "no", "team": "none"})).await.0, 422);
     for (token, names) in [(&anna, vec!["annas"]), (&vera, vec!["shops"]), (&olga, vec!["annas", "shops"])] {
         let (_, list) = stage.call(token, Method::GET, "/v1/apps", NONE).await;
-        let seen: Vec<&str> = list["items"].as_array().unwrap().iter().map(|app| app["name"].as_str().unwrap()).collect();
+        let seen: Vec<&str> =
+            list["items"].as_array().unwrap().iter().map(|app| app["name"].as_str().unwrap()).collect();
         assert_eq!(seen, names);
     }
     let (_, first) = stage.call(&olga, Method::GET, "/v1/apps?limit=1", NONE).await;
     assert_eq!(first["next"], "annas");
 
     // Users and teams through dash; whose apps would be inherited stays.
-    let (status, made) = stage.call(&admin, Method::POST, "/v1/users", json!({"name": "nora", "password": "0123456789"})).await;
+    let (status, made) =
+        stage.call(&admin, Method::POST, "/v1/users", json!({"name": "nora", "password": "0123456789"})).await;
     assert_eq!((status, &made["name"]), (201, &"nora".into()), "{made}");
     assert_eq!(stage.call(&admin, Method::PUT, "/v1/teams/shop/members/nora", json!({"role": "owner"})).await.0, 200);
     assert_eq!(stage.call(&admin, Method::DELETE, "/v1/users/anna", NONE).await.1["type"], "urn:dinp:owns-apps");

@@ -114,7 +114,8 @@ async fn nodes() -> Json<Value> {
 }
 
 async fn add_node(Json(body): Json<Value>) -> (StatusCode, Json<Value>) {
-    let bundle = json!({"cluster": "c1", "node": body["name"], "address": body["address"], "servers": [], "secret": "node:x:0"});
+    let bundle =
+        json!({"cluster": "c1", "node": body["name"], "address": body["address"], "servers": [], "secret": "node:x:0"});
     (StatusCode::CREATED, Json(bundle))
 }
 
@@ -164,15 +165,22 @@ async fn begin_build(
         size += chunk.len();
     }
     if first.starts_with(b"not an archive") {
-        return Err(Problem::unprocessable("not-an-archive", "the package is no tar.gz, zip or executable").with("field", "package"));
+        return Err(Problem::unprocessable("not-an-archive", "the package is no tar.gz, zip or executable")
+            .with("field", "package"));
     }
     played.packages.lock().unwrap().push((query.clone(), size));
     let mut conn = played.pool.get_conn().await.unwrap();
     let sha = "0".repeat(64);
     let new = NewBuild {
-        app: &query["app"], version: query.get("version").map_or("t1", String::as_str), runtime: &query["runtime"],
-        created_by: &query["user"], builder: "builder1", package_name: &query["package"], package_bytes: size as u64,
-        package_sha256: &sha, base: "base",
+        app: &query["app"],
+        version: query.get("version").map_or("t1", String::as_str),
+        runtime: &query["runtime"],
+        created_by: &query["user"],
+        builder: "builder1",
+        package_name: &query["package"],
+        package_bytes: size as u64,
+        package_sha256: &sha,
+        base: "base",
     };
     let id = build::begin(&mut conn, &new).await.unwrap().expect("a version that is not taken");
     build::append_log(&mut conn, id, 0, "unpacking the package\n").await.unwrap();
@@ -203,8 +211,10 @@ pub fn registry() -> Router {
     };
     Router::new().route(
         "/v2/{owner}/{app}/manifests/{reference}",
-        any(move |Path((owner, app, reference)): Path<(String, String, String)>, method: Method, headers: HeaderMap| {
-            manifest(Path((format!("{owner}/{app}"), reference)), method, headers)
-        }),
+        any(
+            move |Path((owner, app, reference)): Path<(String, String, String)>, method: Method, headers: HeaderMap| {
+                manifest(Path((format!("{owner}/{app}"), reference)), method, headers)
+            },
+        ),
     )
 }

@@ -51,8 +51,12 @@ impl Stage {
         let hash = Passwords::new(64, 1, 1).unwrap().hash(Secret::new(PASSWORD)).await.unwrap();
         let mut conn = uic_pool.get_conn().await.unwrap();
         for (name, role) in [
-            ("admin", PlatformRole::Admin), ("olga", PlatformRole::Operator), ("anna", PlatformRole::User),
-            ("bert", PlatformRole::User), ("otto", PlatformRole::User), ("dora", PlatformRole::User),
+            ("admin", PlatformRole::Admin),
+            ("olga", PlatformRole::Operator),
+            ("anna", PlatformRole::User),
+            ("bert", PlatformRole::User),
+            ("otto", PlatformRole::User),
+            ("dora", PlatformRole::User),
             ("vera", PlatformRole::User),
         ] {
             user::insert(&mut conn, name, &hash, role).await.unwrap();
@@ -66,7 +70,9 @@ impl Stage {
         drop(conn);
         let key = OpeningKey::generate();
         let mut conn = root.get_conn().await.unwrap();
-        conn.exec_drop("INSERT INTO sealing_key (id, public_key) VALUES (1, ?)", (key.public_key().to_vec(),)).await.unwrap();
+        conn.exec_drop("INSERT INTO sealing_key (id, public_key) VALUES (1, ?)", (key.public_key().to_vec(),))
+            .await
+            .unwrap();
         drop(conn);
 
         let credential = Credential::generate(CredentialKind::Service, "dash");

@@ -30,25 +30,53 @@ pub fn expected(need: Need, role: Option<TeamRole>, rank: u8) -> u16 {
         _ if rank == 0 => 401,
         Need::SignedIn => 200,
         Need::App(needs) | Need::Deployment(needs) | Need::Build(needs) => on_app(needs),
-        Need::Operator => if rank >= 2 { 200 } else { 403 },
-        Need::Admin => if rank >= 3 { 200 } else { 403 },
+        Need::Operator => {
+            if rank >= 2 {
+                200
+            } else {
+                403
+            }
+        }
+        Need::Admin => {
+            if rank >= 3 {
+                200
+            } else {
+                403
+            }
+        }
     }
 }
 
 /// A fresh app of the team, with a release, a deployment, a domain and a build; returns ids of the last and the third.
 pub async fn fresh_app(stage: &Stage, name: &str) -> (u64, u64) {
     let mut conn = stage.root.get_conn().await.unwrap();
-    conn.query_drop(format!("INSERT INTO app (name, owner, team, instances, rev) VALUES ('{name}', 'dora', 'shop', 1, 1)")).await.unwrap();
+    conn.query_drop(format!(
+        "INSERT INTO app (name, owner, team, instances, rev) VALUES ('{name}', 'dora', 'shop', 1, 1)"
+    ))
+    .await
+    .unwrap();
     conn.query_drop(format!(
         "INSERT INTO `release` (app, number, image, memory_mb, cpu_millis, env_version, instances, domains, created_by, rev) \
          VALUES ('{name}', 1, '{}/anna/web:v1', 256, 100, 0, 1, '[]', 'dora', 1)",
         stage.registry
     )).await.unwrap();
     let release = conn.last_insert_id().unwrap();
-    conn.query_drop(format!("INSERT INTO deployment (app, release_id, created_by, rev) VALUES ('{name}', {release}, 'dora', 1)")).await.unwrap();
+    conn.query_drop(format!(
+        "INSERT INTO deployment (app, release_id, created_by, rev) VALUES ('{name}', {release}, 'dora', 1)"
+    ))
+    .await
+    .unwrap();
     let deployment = conn.last_insert_id().unwrap();
-    conn.query_drop(format!("INSERT INTO domain (name, app, created_by, rev) VALUES ('{name}.example.org', '{name}', 'dora', 1)")).await.unwrap();
-    conn.query_drop(format!("INSERT INTO build (app, version, runtime, created_by, builder) VALUES ('{name}', 'v1', 'python', 'dora', 'b')")).await.unwrap();
+    conn.query_drop(format!(
+        "INSERT INTO domain (name, app, created_by, rev) VALUES ('{name}.example.org', '{name}', 'dora', 1)"
+    ))
+    .await
+    .unwrap();
+    conn.query_drop(format!(
+        "INSERT INTO build (app, version, runtime, created_by, builder) VALUES ('{name}', 'v1', 'python', 'dora', 'b')"
+    ))
+    .await
+    .unwrap();
     (deployment, conn.last_insert_id().unwrap())
 }
 
@@ -89,14 +117,22 @@ async fn every_endpoint_with_every_role() {
                 .replace("{instance}", "0000000000000001")
                 .replace("{user}", "nobody")
                 .replace("{name}", "nobody");
-            let path = if *pattern == "/v1/builds" && *method == "POST" { format!("{path}?app={app}&runtime=python") } else { path };
+            let path = if *pattern == "/v1/builds" && *method == "POST" {
+                format!("{path}?app={app}&runtime=python")
+            } else {
+                path
+            };
             let (status, answer) =
                 stage.call(token, Method::from_bytes(method.as_bytes()).unwrap(), &path, body(method, pattern)).await;
             let detail = answer["detail"].as_str().unwrap_or_default();
             let seen = match status {
                 401 | 403 => status,
-                404 if detail.starts_with("there is no app") || detail.starts_with("there is no deployment")
-                    || detail.starts_with("there is no build") => 404,
+                404 if detail.starts_with("there is no app")
+                    || detail.starts_with("there is no deployment")
+                    || detail.starts_with("there is no build") =>
+                {
+                    404
+                }
                 _ => 200,
             };
             let mut wanted = expected(*need, *role, *rank);

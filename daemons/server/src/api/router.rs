@@ -44,7 +44,10 @@ async fn report(
 async fn remember(api: &Api, report: &RouterReport) {
     let (name, url) = (report.router.clone(), report.status_url.clone());
     let known = api.driver.view(move |view| {
-        view.core.routers().iter().any(|router| router.name == name && router.status_url == url && router.last_seen.is_some())
+        view.core
+            .routers()
+            .iter()
+            .any(|router| router.name == name && router.status_url == url && router.last_seen.is_some())
     });
     if known.await.unwrap_or(true) {
         return;

@@ -68,6 +68,7 @@ impl Core {
             node.known_since = (node.known_since + gap).min(now);
         }
         self.routers.forgive(gap, now);
+        self.lead_at = (self.lead_at + gap).min(now);
     }
 
     fn update_freeze(&mut self, desired: &Desired, now: Tick) {

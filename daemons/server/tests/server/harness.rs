@@ -1,8 +1,6 @@
 //! A server process with its databases, and the people and nodes around it.
 
-use dinp_common::api::agent::{
-    Capacity, InstanceReport, InstanceState, Orders, Report, ReportReply, Seen,
-};
+use dinp_common::api::agent::{Capacity, InstanceReport, InstanceState, Orders, Report, ReportReply, Seen};
 use dinp_common::api::router::{RouterReply, RouterReport};
 use dinp_common::auth::{Credential, CredentialKind, Role};
 use dinp_common::client::{ApiClient, ClientError};
@@ -66,10 +64,13 @@ impl Cluster {
         file("credentials/redis-server", "test");
         file("credentials/env-key", self.key.to_hex().expose());
         let (mysql, redis) = (self.mysql_port, self.redis.port());
-        file("dinp.toml", &format!(
-            "domain = \"apps.localhost\"\nservers = [\"{url}\"]\n[mysql]\nport = {mysql}\ndatabase = \"{database}\"\n\
+        file(
+            "dinp.toml",
+            &format!(
+                "domain = \"apps.localhost\"\nservers = [\"{url}\"]\n[mysql]\nport = {mysql}\ndatabase = \"{database}\"\n\
              [redis]\nurl = \"redis://127.0.0.1:{redis}\"\nuser = \"test\"\n",
-        ));
+            ),
+        );
         file("server.toml", &format!("listen = [\"127.0.0.1:{port}\"]\nurl = \"{url}\"\nunheard_secs = 12\n"));
         let log = std::fs::File::create(directory.path().join("log")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_dinp-server"))
@@ -84,8 +85,10 @@ impl Cluster {
             .unwrap();
         let server = Server { child, url, directory };
         let client = server.client(None);
-        eventually("the server answers", 20, async || client.request(http::Method::GET, "/health").unwrap().send().await.ok())
-            .await;
+        eventually("the server answers", 20, async || {
+            client.request(http::Method::GET, "/health").unwrap().send().await.ok()
+        })
+        .await;
         server
     }
 

@@ -118,10 +118,7 @@ async fn nobody_without_the_right_credential_gets_in() {
         ("/v1/router/goodbye", r#"{"router":"router1"}"#),
         ("/v1/nodes", r#"{"name":"n","address":"10.0.0.9"}"#),
         ("/v1/hm/report", r#"{"monitor":"m","targets":"","unfit":[]}"#),
-        (
-            "/v1/router/report",
-            r#"{"router":"router1","version":"","status_url":"http://x","applied":"0-0"}"#,
-        ),
+        ("/v1/router/report", r#"{"router":"router1","version":"","status_url":"http://x","applied":"0-0"}"#),
         (
             "/v1/agent/report",
             r#"{"cluster":"c","agent_version":"","run_id":"r","seq":1,"full":true,"seen":{"epoch":0,"holder":""},

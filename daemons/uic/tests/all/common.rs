@@ -164,7 +164,8 @@ impl Browser {
         let page = self.get(server, path).await;
         assert_eq!(page.status, 200, "{}", page.body);
         let (csrf, next) = (page.hidden("csrf"), page.hidden("next"));
-        self.post(server, "/login", &[("csrf", &csrf), ("next", &next), ("username", name), ("password", password)]).await
+        self.post(server, "/login", &[("csrf", &csrf), ("next", &next), ("username", name), ("password", password)])
+            .await
     }
 
     /// Walks from the authorization endpoint to the code.

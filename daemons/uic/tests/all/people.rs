@@ -50,7 +50,10 @@ async fn administrators_change_users_and_teams() {
     assert_eq!(call(&server, admin, Method::POST, "/v1/users", bert).await.0, 409);
     assert_eq!(call(&server, admin, Method::POST, "/v1/teams", json!({"name": "anna"})).await.0, 409);
     assert_eq!(call(&server, admin, Method::POST, "/v1/teams", json!({"name": "web"})).await.0, 201);
-    assert_eq!(call(&server, admin, Method::POST, "/v1/users", json!({"name": "web", "password": "0123456789"})).await.0, 409);
+    assert_eq!(
+        call(&server, admin, Method::POST, "/v1/users", json!({"name": "web", "password": "0123456789"})).await.0,
+        409
+    );
 
     // Membership shows in the next introspection.
     let put = |role: &'static str| json!({"role": role});
@@ -94,7 +97,12 @@ async fn administrators_change_users_and_teams() {
     let mut conn = server.root.get_conn().await.unwrap();
     let actions: Vec<String> =
         conn.query("SELECT CONCAT(actor, ' ', action, ' ', object) FROM audit_event ORDER BY id").await.unwrap();
-    for expected in ["admin user.create user/bert", "admin team.member team/web", "admin user.remove user/bert", "anna session.begin user/anna"] {
+    for expected in [
+        "admin user.create user/bert",
+        "admin team.member team/web",
+        "admin user.remove user/bert",
+        "anna session.begin user/anna",
+    ] {
         assert!(actions.iter().any(|action| action == expected), "{expected} in {actions:?}");
     }
 }

@@ -95,7 +95,8 @@ async fn what_is_not_sound_is_refused() {
     let page = browser.get(&server, "/login").await;
     let csrf = page.hidden("csrf");
     let form = [("csrf", csrf.as_str()), ("next", "/"), ("username", "anna"), ("password", PASSWORD)];
-    let request = browser.http.post(format!("{}/login", server.url)).form(&form).header("origin", "http://evil.example");
+    let request =
+        browser.http.post(format!("{}/login", server.url)).form(&form).header("origin", "http://evil.example");
     assert_eq!(browser.send(request).await.status, 403);
     let form = [("csrf", csrf.as_str()), ("next", "//evil.example"), ("username", "anna"), ("password", PASSWORD)];
     assert_eq!(browser.post(&server, "/login", &form).await.location, "/");
