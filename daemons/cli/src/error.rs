@@ -26,8 +26,6 @@ pub const REFUSED: u8 = 65;
 pub const UNAVAILABLE: u8 = 69;
 /// Not signed in, or not allowed.
 pub const NOT_ALLOWED: u8 = 77;
-/// Ended by Ctrl-C.
-pub const INTERRUPTED: u8 = 130;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -102,9 +100,6 @@ pub enum CliError {
     /// Something else, as a sentence.
     #[error("{0}")]
     Other(String),
-    /// The person pressed Ctrl-C.
-    #[error("interrupted")]
-    Interrupted,
 }
 
 impl CliError {
@@ -158,7 +153,6 @@ impl CliError {
             },
             Self::Setup(error) if error.is_due() => DUE,
             Self::Setup(_) | Self::Io { .. } | Self::Stdout(_) | Self::Other(_) => FAILURE,
-            Self::Interrupted => INTERRUPTED,
         }
     }
 

@@ -53,13 +53,8 @@ fn run(cli: Cli, out: &Output) -> Result<(), CliError> {
         .enable_all()
         .build()
         .map_err(|source| CliError::io("start the runtime", source))?;
-    let result = runtime.block_on(async {
-        tokio::select! {
-            result = commands::run(cli, out) => result,
-            _ = tokio::signal::ctrl_c() => Err(CliError::Interrupted),
-        }
-    });
-    // A prompt that waits for a key must not keep the process alive.
+    let result = runtime.block_on(commands::run(cli, out));
+    // What still runs beside, such as a probe that nobody waits for, must not keep the process alive.
     runtime.shutdown_background();
     result
 }

@@ -40,6 +40,14 @@ impl World {
         Self::at(listener, endpoints)
     }
 
+    /// With these endpoints and no guard.
+    pub async fn open(endpoints: Router) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, endpoints).await });
+        Self { url, home: TestDir::new("cli"), requests: Arc::default() }
+    }
+
     /// On a listener that the endpoints know the address of.
     pub fn at(listener: TcpListener, endpoints: Router) -> Self {
         let url = format!("http://{}", listener.local_addr().unwrap());

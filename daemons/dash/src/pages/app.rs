@@ -231,7 +231,8 @@ struct LogsPage {
 fn as_text(ndjson: &str) -> String {
     let mut lines: Vec<LogLine> = ndjson.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     lines.sort_by_key(|line| line.at);
-    lines.iter().map(|line| format!("{} {}  {}\n", &show::exact(line.at)[..19], line.instance.short(), line.text)).collect()
+    let second = |line: &LogLine| show::exact(line.at).get(..19).map(str::to_owned).unwrap_or_default();
+    lines.iter().map(|line| format!("{} {}  {}\n", second(line), line.instance.short(), line.text)).collect()
 }
 
 /// `GET /apps/{app}/logs`.

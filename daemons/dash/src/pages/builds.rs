@@ -164,7 +164,7 @@ async fn accept(
             }
         }
     };
-    let send = async {
+    let send = async move {
         let runtime = match checked {
             Ok(runtime) => runtime,
             Err(problem) => {

@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 /// What somebody may be to an app of the team `shop`.
-const PEOPLE: [(&str, Option<TeamRole>, u8); 7] = [
+pub const PEOPLE: [(&str, Option<TeamRole>, u8); 7] = [
     ("", None, 0),
     ("bert", None, 1),
     ("vera", Some(TeamRole::Viewer), 1),

@@ -23,6 +23,8 @@ pub(super) struct TableState {
     pub was_adopted: bool,
     /// The same, for as long as this leader may not take anything out of it.
     pub floor: Option<Table>,
+    /// The same: where an app without a row has its domains from, until a table was handed out.
+    pub previous: Option<Table>,
     /// Instances in it.
     pub was_routed: BTreeSet<InstanceId>,
     /// Endpoints of the table before whose node is not known.
@@ -152,9 +154,8 @@ impl Core {
             }
         }
         self.table.was_routed = instances_of(&table);
-        if !self.settled {
-            self.table.floor = Some(table);
-        }
+        self.table.floor = (!self.settled).then(|| table.clone());
+        self.table.previous = Some(table);
     }
 
     /// Hands out the table, when it is another one than before.
@@ -185,7 +186,7 @@ impl Core {
 
     fn build_table(&self, desired: &Desired, now: Tick) -> Table {
         let mut table = Table::new();
-        let before = self.table.handed.as_ref().or(self.table.floor.as_ref());
+        let before = self.table.handed.as_ref().or(self.table.previous.as_ref());
         for app in desired.apps.values() {
             // Before it is settled, only what was there is there.
             match &self.table.floor {

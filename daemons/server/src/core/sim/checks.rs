@@ -1,5 +1,6 @@
 //! What must hold at every moment of every history, looked at from outside: on the nodes and in the routers.
 
+use super::router::Router;
 use super::world::{World, app};
 use crate::core::Tick;
 use dinp_common::model::{AppName, InstanceId};
@@ -11,13 +12,17 @@ const ROUTER_CUT_OFF_MS: u64 = 12_000;
 const ROUTER_NEW_MS: u64 = 5_000;
 /// Time for which what has failed by itself excuses that less than wanted serves.
 const EXCUSE_MS: u64 = 30_000;
+/// Time for which an app must be whole to be held to it.
+const WHOLE_MS: u64 = 2_000;
 
 #[derive(Debug, Default)]
 pub struct Checks {
-    /// Serving instances that each app must not fall below, once it has been whole.
+    /// Serving instances that each app must not fall below, because it has been whole with so many.
     floors: BTreeMap<AppName, usize>,
     /// When something of the app has failed by itself, last.
     excused: BTreeMap<AppName, Tick>,
+    /// Since when as many serve as are wanted, and how many.
+    whole_since: BTreeMap<AppName, (usize, Tick)>,
 }
 
 impl Checks {
@@ -36,7 +41,10 @@ impl Checks {
         let stopped: Vec<InstanceId> =
             world.agents.values_mut().flat_map(|agent| std::mem::take(&mut agent.stopped)).collect();
         for id in stopped {
-            nobody_uses(world, &id)?;
+            nobody_sends(world, &id)?;
+        }
+        for id in std::mem::take(&mut world.ordered_to_stop) {
+            nobody_waits(world, &id)?;
         }
         // What lasts is seen by a look now and then.
         if world.now.is_multiple_of(200) {
@@ -63,17 +71,16 @@ impl Checks {
                 })
                 .min();
             let Some(least) = least else { continue };
-            match self.floors.get_mut(name) {
-                Some(floor) => {
-                    *floor = (*floor).min(count);
-                    if least < *floor {
-                        return Err(format!("{name}: {least} serve at a router, {floor} did before"));
-                    }
-                }
-                None if least >= count && !excused && count > 0 => {
-                    self.floors.insert(name.clone(), count);
-                }
-                None => {}
+            let floor = self.floors.entry(name.clone()).or_default();
+            *floor = (*floor).min(count);
+            if least < *floor {
+                return Err(format!("{name}: {least} serve at a router, {floor} did before"));
+            }
+            let whole = self.whole_since.entry(name.clone()).or_insert((count, world.now));
+            if whole.0 != count || least < count || excused {
+                *whole = (count, world.now);
+            } else if world.now >= whole.1 + WHOLE_MS {
+                *floor = count;
             }
         }
         Ok(())
@@ -87,16 +94,20 @@ fn is_bound(world: &World, name: &str) -> bool {
     router.up && !cut_off && world.known_routers.contains(name) && world.now >= router.up_since + ROUTER_NEW_MS
 }
 
-/// Law 4: at the moment of its stop an instance is in no live router's table, and has nothing in flight, or long.
-fn nobody_uses(world: &World, id: &InstanceId) -> Result<(), String> {
+/// Law 4: no live router sends to an instance that is told to stop.
+fn nobody_sends(world: &World, id: &InstanceId) -> Result<(), String> {
+    let bound = |router: &&Router| is_bound(world, &router.name) && router.endpoints().contains(id);
+    match world.routers.values().find(bound) {
+        Some(router) => Err(format!("{} is stopped, and {} sends to it", id.short(), router.name)),
+        None => Ok(()),
+    }
+}
+
+/// Law 4: when its stop is ordered, an instance has nothing in flight at any live router, or has had it for long.
+fn nobody_waits(world: &World, id: &InstanceId) -> Result<(), String> {
     for router in world.routers.values().filter(|router| is_bound(world, &router.name)) {
-        if router.endpoints().contains(id) {
-            return Err(format!("{} is stopped, and {} sends to it", id.short(), router.name));
-        }
-        if let Some((since, until)) = router.in_flight.get(id)
-            && *until > world.now
-            && world.now < since + 30_000
-        {
+        let in_flight = router.in_flight.get(id);
+        if in_flight.is_some_and(|(since, until)| *until > world.now && world.now < since + 30_000) {
             return Err(format!("{} is stopped with requests in flight at {}", id.short(), router.name));
         }
     }

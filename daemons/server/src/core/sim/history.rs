@@ -231,8 +231,9 @@ impl History {
             }
             19 => {
                 self.world.note(|| "the leader pauses".to_owned());
-                self.checks.excuse_all(&self.world);
                 self.world.now += 1_000 + (until - now) / 50 * 50;
+                // What was sent before arrives only now.
+                self.checks.excuse_all(&self.world);
             }
             20 => {
                 let name = self.some_app();

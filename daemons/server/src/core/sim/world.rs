@@ -2,11 +2,11 @@
 
 use super::agent::{Agent, SentOrders};
 use super::router::Router;
-use crate::core::{Actions, Core, Desired, DesiredNode, NodeOrders, Settings, Tick};
+use crate::core::{Actions, Core, Desired, DesiredNode, NodeOrders, Settings, StopOrder, Tick};
 use dinp_common::api::agent::{Report, ReportReply};
 use dinp_common::api::people::DeploymentState;
 use dinp_common::api::router::RouterReport;
-use dinp_common::model::{AppName, NodeName, Version};
+use dinp_common::model::{AppName, InstanceId, NodeName, Version};
 use dinp_common::routes::Table;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -81,6 +81,8 @@ pub struct World {
     pub broken: BTreeSet<u64>,
     pub leader: Leader,
     pub request_ms: u64,
+    /// Instances whose stop was ordered since the last look.
+    pub ordered_to_stop: Vec<InstanceId>,
     pub deployment_log: Vec<(u64, DeploymentState, String)>,
     /// Orders, tables, updates and events put out so far.
     pub put_out: usize,
@@ -150,6 +152,7 @@ impl World {
             broken: BTreeSet::new(),
             leader,
             request_ms: 0,
+            ordered_to_stop: Vec::new(),
             deployment_log: Vec::new(),
             put_out: 0,
             last_put_out: 0,
@@ -266,6 +269,9 @@ impl World {
         let has_orders = !actions.orders.is_empty();
         for (name, orders) in actions.orders {
             self.note(|| format!("orders {name} {orders:?}"));
+            let before = self.leader.orders.get(&name).map_or(&[][..], |orders| &orders.stop);
+            let is_new = |stop: &&StopOrder| !before.iter().any(|other| other.instance == stop.instance);
+            self.ordered_to_stop.extend(orders.stop.iter().filter(is_new).map(|stop| stop.instance.clone()));
             self.leader.orders.insert(name, orders);
         }
         if let Some(table) = actions.routes {

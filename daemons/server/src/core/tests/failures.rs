@@ -244,3 +244,16 @@ fn a_crash_is_left_to_the_agent() {
     assert_eq!(ids(&world, "web"), before);
     assert!(world.containers("web").iter().all(|one| one.2 == InstanceState::Ready));
 }
+
+#[test]
+fn a_leader_that_is_late_to_read_redis_drops_no_route() {
+    let mut world = two_nodes().with_app("web", 4, 256);
+    world.database.apps.remove(&app("web")).unwrap();
+    world.commit();
+    let before = world.routed("web");
+    world.agents.get_mut(&node("node2")).unwrap().cut_off = true;
+    world.change_leader(90_000, 0);
+    world.run(100_000);
+    assert!(world.core().status().settled);
+    assert_eq!(world.routed("web"), before, "neither for a missing row nor for a silent node");
+}

@@ -1,0 +1,77 @@
+// What pages gain with scripts: live parts refresh by themselves, logs are followed. Everything works without.
+"use strict";
+
+// Parts that refresh: the page is fetched again and the part is taken from it.
+function refresh(part) {
+  const again = () => setTimeout(load, 1000 * Number(part.dataset.refresh || 5));
+  async function load() {
+    const busy = document.hidden || part.contains(document.activeElement) || String(getSelection()).length > 0;
+    if (!busy) {
+      try {
+        const address = new URL(location.href);
+        address.searchParams.delete("done");
+        const answer = await fetch(address, { headers: { accept: "text/html" } });
+        if (answer.redirected) { location.reload(); return; }
+        const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+        const fresh = page.getElementById(part.id);
+        if (answer.ok && fresh) {
+          if (fresh.innerHTML !== part.innerHTML) part.innerHTML = fresh.innerHTML;
+          part.dataset.refresh = fresh.dataset.refresh;
+          const title = document.querySelector("main h1"), freshTitle = page.querySelector("main h1");
+          if (title && freshTitle) title.innerHTML = freshTitle.innerHTML;
+        }
+      } catch { /* The next try is soon. */ }
+    }
+    again();
+  }
+  again();
+}
+
+// A log that is followed: text as it comes, or lines of JSON.
+async function follow(log) {
+  const state = document.getElementById("log-state");
+  const say = (text) => { if (state) state.textContent = text; };
+  const asLine = (line) => {
+    try {
+      const entry = JSON.parse(line);
+      const at = new Date(entry.at).toISOString().slice(0, 19).replace("T", " ");
+      return `${at} ${entry.instance.slice(0, 8)}  ${entry.text}\n`;
+    } catch { return ""; }
+  };
+  try {
+    const answer = await fetch(log.dataset.log);
+    if (!answer.ok || !answer.body) { say("not live"); return; }
+    say("live");
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    let first = true, rest = "";
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      let text = value;
+      if (log.dataset.logKind === "lines") {
+        const lines = (rest + value).split("\n");
+        rest = lines.pop();
+        text = lines.map(asLine).join("");
+      }
+      const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+      if (first) { log.textContent = ""; first = false; }
+      log.append(text);
+      while (log.childNodes.length > 5000) log.firstChild.remove();
+      if (atEnd) log.scrollTop = log.scrollHeight;
+    }
+    say("");
+    if ("logReload" in log.dataset) location.reload();
+  } catch {
+    say("the connection ended");
+    if ("logReload" in log.dataset) setTimeout(() => location.reload(), 3000);
+  }
+}
+
+document.querySelectorAll("[data-refresh]").forEach(refresh);
+document.querySelectorAll("[data-log]").forEach((log) => { log.scrollTop = log.scrollHeight; follow(log); });
+document.querySelectorAll("form").forEach((form) => form.addEventListener("submit", (event) => {
+  // A second click must not send twice; the clicked button's value has been taken by now.
+  const button = event.submitter;
+  if (button) setTimeout(() => { button.disabled = true; if (form.dataset.busy) button.textContent = form.dataset.busy; }, 0);
+}));
+addEventListener("pageshow", () => document.querySelectorAll("button:disabled").forEach((button) => { button.disabled = false; }));
