@@ -15,8 +15,8 @@ use axum::response::Response;
 use axum::routing::{MethodRouter, delete, get, patch, post, put};
 use axum::{Extension, Router};
 use dinp_common::api::people::Meta;
-use dinp_common::api::{Page, PageQuery};
 use dinp_common::api::uic::UserInfo;
+use dinp_common::api::{Page, PageQuery};
 use dinp_common::problem::{ApiJson, Problem};
 use dinp_common::web;
 use std::sync::Arc;
@@ -106,7 +106,9 @@ fn before(query: &PageQuery) -> Result<Option<u64>, Problem> {
         None => Ok(None),
         Some(text) => match text.parse() {
             Ok(id) => Ok(Some(id)),
-            Err(_) => Err(Problem::bad_request("invalid-query", "after: it must be what `next` of the page before said")),
+            Err(_) => {
+                Err(Problem::bad_request("invalid-query", "after: it must be what `next` of the page before said"))
+            }
         },
     }
 }

@@ -32,7 +32,12 @@ impl Dash {
     }
 
     /// Rows as people see them. `live` says whether the leader is asked how many instances serve.
-    pub(crate) async fn app_views(&self, conn: &mut Conn, rows: Vec<AppRow>, live: bool) -> Result<Vec<AppView>, Problem> {
+    pub(crate) async fn app_views(
+        &self,
+        conn: &mut Conn,
+        rows: Vec<AppRow>,
+        live: bool,
+    ) -> Result<Vec<AppView>, Problem> {
         let names: Vec<&AppName> = rows.iter().map(|row| &row.name).collect();
         let release_ids: Vec<u64> = rows.iter().filter_map(|row| row.release_id).collect();
         let releases = release::by_ids(conn, &release_ids).await?;
@@ -44,7 +49,8 @@ impl Dash {
             .into_iter()
             .map(|row| {
                 let own = std::iter::once(self.url_of(&row.name));
-                let others = domains.iter().filter(|(app, _)| *app == row.name).map(|(_, name)| self.url_of_host(name.as_str()));
+                let others =
+                    domains.iter().filter(|(app, _)| *app == row.name).map(|(_, name)| self.url_of_host(name.as_str()));
                 AppView {
                     urls: own.chain(others).collect(),
                     ready: ready.as_ref().map(|ready| ready.get(row.name.as_str()).copied().unwrap_or(0)),
@@ -101,7 +107,9 @@ impl Dash {
                 return Err(Problem::conflict("name-taken", detail).with("field", "name"));
             }
             if row.release_id.is_some() || deployment::any_unfinished(&mut change.tx, name).await? {
-                let detail = format!("a deleted app {name} is still being stopped; its name is free when all its instances are gone");
+                let detail = format!(
+                    "a deleted app {name} is still being stopped; its name is free when all its instances are gone"
+                );
                 return Err(Problem::conflict("still-stopping", detail).with("field", "name"));
             }
         }
@@ -134,7 +142,12 @@ impl Dash {
     }
 
     /// Sets whether an app is meant to run.
-    pub(crate) async fn set_app_state(&self, caller: &Caller, name: &AppName, state: AppState) -> Result<AppView, Problem> {
+    pub(crate) async fn set_app_state(
+        &self,
+        caller: &Caller,
+        name: &AppName,
+        state: AppState,
+    ) -> Result<AppView, Problem> {
         let mut change = self.begin().await?;
         if within(&mut change, name).await?.state != state {
             app::set_state(&mut change, name, state).await?;

@@ -49,7 +49,10 @@ fn check_version(version: &str) -> Result<(), InvalidValue> {
 
 impl Dash {
     fn too_large(&self) -> Problem {
-        let detail = format!("the package is larger than {} MiB, which is the most that is taken here", self.config.upload_max_mb);
+        let detail = format!(
+            "the package is larger than {} MiB, which is the most that is taken here",
+            self.config.upload_max_mb
+        );
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail).with("field", "package")
     }
 
@@ -85,7 +88,8 @@ impl Dash {
             format!("/v1/builds?{}", query.finish())
         };
         // What went wrong on the person's side is told apart from what the builder says.
-        let (seen, over, broken) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (seen, over, broken) =
+            (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let counted = {
             let (seen, over, broken) = (seen.clone(), over.clone(), broken.clone());
             package
@@ -97,10 +101,15 @@ impl Dash {
                     let total = seen.fetch_add(chunk.len() as u64, Ordering::Relaxed) + chunk.len() as u64;
                     let too_large = total > max;
                     over.fetch_or(too_large, Ordering::Relaxed);
-                    std::future::ready(if too_large { Err(std::io::Error::other("the package is too large")) } else { Ok(chunk) })
+                    std::future::ready(if too_large {
+                        Err(std::io::Error::other("the package is too large"))
+                    } else {
+                        Ok(chunk)
+                    })
                 })
         };
-        let mut request = self.builder.request(Method::POST, &path).map_err(|error| backend::problem(error, &BUILDER))?;
+        let mut request =
+            self.builder.request(Method::POST, &path).map_err(|error| backend::problem(error, &BUILDER))?;
         request = request.header(header::CONTENT_TYPE, "application/octet-stream");
         if let Some(length) = upload.length {
             request = request.header(header::CONTENT_LENGTH, length);

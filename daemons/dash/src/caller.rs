@@ -2,8 +2,8 @@
 
 use crate::Dash;
 use crate::backend;
-use dinp_common::api::unix_millis;
 use dinp_common::api::uic::{Introspect, Introspection, PlatformRole, UserInfo};
+use dinp_common::api::unix_millis;
 use dinp_common::auth::{SecretHash, secret_hash};
 use dinp_common::problem::Problem;
 use dinp_common::store::app::Visible;

@@ -3,8 +3,8 @@
 use crate::backend::{LIMIT, SERVER, problem};
 use crate::{Caller, Dash};
 use dinp_common::api::Page;
-use dinp_common::api::control::{ClusterStatus, InstanceView, LogQuery, NodeView};
 use dinp_common::api::agent::InstanceState;
+use dinp_common::api::control::{ClusterStatus, InstanceView, LogQuery, NodeView};
 use dinp_common::model::AppName;
 use dinp_common::problem::Problem;
 use dinp_common::store::audit::{self, AuditEvent};

@@ -51,8 +51,13 @@ impl DashConfig {
     /// URL of the routers without an app's label.
     pub fn apps_url(&self, cluster: &ClusterConfig) -> Result<Url, ConfigError> {
         let text = if self.apps_url.is_empty() { format!("http://{}", cluster.domain) } else { self.apps_url.clone() };
-        let url = Url::parse(&text).map_err(|error| ConfigError::invalid("apps_url", format!("{text} is no URL: {error}")))?;
-        if url.scheme() != "http" || url.path() != "/" || url.query().is_some() || url.host_str() != Some(&cluster.domain) {
+        let url = Url::parse(&text)
+            .map_err(|error| ConfigError::invalid("apps_url", format!("{text} is no URL: {error}")))?;
+        if url.scheme() != "http"
+            || url.path() != "/"
+            || url.query().is_some()
+            || url.host_str() != Some(&cluster.domain)
+        {
             let rule = format!("must be empty or http://{} with the routers' port", cluster.domain);
             return Err(ConfigError::invalid("apps_url", rule));
         }

@@ -115,9 +115,12 @@ impl Dash {
         let app = &row.name;
         let view = build::get(&mut self.conn().await?, id).await?;
         let view = view.filter(|view| view.app == *app && view.started_at >= row.created_at);
-        let view = view.ok_or_else(|| refuse("build", "no-such-build", format!("there is no build {id} of app {app}")))?;
+        let view =
+            view.ok_or_else(|| refuse("build", "no-such-build", format!("there is no build {id} of app {app}")))?;
         match (view.status, &view.image) {
-            (BuildStatus::Succeeded, Some(image)) => image.parse().map_err(|error: InvalidValue| Problem::internal(&error)),
+            (BuildStatus::Succeeded, Some(image)) => {
+                image.parse().map_err(|error: InvalidValue| Problem::internal(&error))
+            }
             (status, _) => {
                 let detail = format!("build {id} has no image: it is {}", status.as_str());
                 Err(refuse("build", "build-not-ready", detail))
@@ -162,7 +165,12 @@ impl Dash {
     }
 
     /// Asks for an old release to be brought into force again.
-    pub(crate) async fn rollback(&self, caller: &Caller, name: &AppName, wish: &Rollback) -> Result<DeploymentView, Problem> {
+    pub(crate) async fn rollback(
+        &self,
+        caller: &Caller,
+        name: &AppName,
+        wish: &Rollback,
+    ) -> Result<DeploymentView, Problem> {
         let mut change = self.begin().await?;
         let row = within(&mut change, name).await?;
         let (id, number) = match wish.release {
@@ -193,13 +201,18 @@ impl Dash {
     }
 
     /// Asks the server to end a deployment.
-    pub(crate) async fn cancel_deployment(&self, caller: &Caller, view: &DeploymentView) -> Result<DeploymentView, Problem> {
+    pub(crate) async fn cancel_deployment(
+        &self,
+        caller: &Caller,
+        view: &DeploymentView,
+    ) -> Result<DeploymentView, Problem> {
         let mut change = self.begin().await?;
         if !deployment::request_cancel(&mut change, view.id).await? {
             let detail = format!("deployment {} has ended: it is {}", view.id, view.state.as_str());
             return Err(Problem::conflict("has-ended", detail));
         }
-        record(&mut change, caller, "deployment.cancel", &object(&view.app), &format!("deployment {}", view.id)).await?;
+        record(&mut change, caller, "deployment.cancel", &object(&view.app), &format!("deployment {}", view.id))
+            .await?;
         self.commit(change).await?;
         self.deployment_view(view.id).await
     }
@@ -214,7 +227,7 @@ impl Dash {
 /// it; else the one in force.
 async fn base_release<Q: Queryable>(conn: &mut Q, row: &AppRow) -> Result<Option<ReleaseView>, Problem> {
     let newest = deployment::newest(conn, &[&row.name]).await?.pop();
-    let on_its_way = newest.filter(|newest| is_on_its_way(newest)).map(|newest| newest.release_id);
+    let on_its_way = newest.filter(is_on_its_way).map(|newest| newest.release_id);
     match on_its_way.or(row.release_id) {
         Some(id) => Ok(release::by_ids(conn, &[id]).await?.pop()),
         None => Ok(None),

@@ -26,7 +26,12 @@ fn check(name: &DomainName, app: &AppName, platform: &str, own_hosts: &[Option<&
 
 impl Dash {
     /// Gives a domain to an app.
-    pub(crate) async fn add_domain(&self, caller: &Caller, app: &AppName, name: &DomainName) -> Result<DomainView, Problem> {
+    pub(crate) async fn add_domain(
+        &self,
+        caller: &Caller,
+        app: &AppName,
+        name: &DomainName,
+    ) -> Result<DomainView, Problem> {
         let hosts = [self.cluster.dash.public_url.host_str(), self.cluster.uic.public_url.host_str()];
         check(name, app, &self.cluster.domain, &hosts).map_err(|rule| refuse("name", "domain-not-allowed", rule))?;
         let mut change = self.begin().await?;
@@ -38,11 +43,12 @@ impl Dash {
             Some(holder) => {
                 // The other app's name is told to those only who can see it anyway.
                 let row = app::find(&mut change.tx, &holder).await?;
-                let visible = row.is_some_and(|row| {
-                    permissions::role_on(&caller.user, &row.owner, row.team.as_deref()).is_some()
-                });
+                let visible = row
+                    .is_some_and(|row| permissions::role_on(&caller.user, &row.owner, row.team.as_deref()).is_some());
                 let by = if visible { format!("app {holder}") } else { "another app".to_owned() };
-                return Err(conflict(format!("the domain {name} is held by {by}; a domain belongs to one app at a time")));
+                return Err(conflict(format!(
+                    "the domain {name} is held by {by}; a domain belongs to one app at a time"
+                )));
             }
         }
         let max = self.config.domains_max;
@@ -59,7 +65,8 @@ impl Dash {
 
     /// Takes a domain from an app.
     pub(crate) async fn remove_domain(&self, caller: &Caller, app: &AppName, name: &str) -> Result<(), Problem> {
-        let none = || Problem::not_found(format!("app {app} has no domain {}", name.chars().take(253).collect::<String>()));
+        let none =
+            || Problem::not_found(format!("app {app} has no domain {}", name.chars().take(253).collect::<String>()));
         let name: DomainName = name.parse().map_err(|_| none())?;
         let mut change = self.begin().await?;
         within(&mut change, app).await?;
@@ -82,7 +89,14 @@ mod tests {
         assert!(ok("shop.example.org"));
         assert!(ok("www.web.apps.example"));
         assert!(ok("notapps.example"));
-        for bad in ["web.apps.example", "other.apps.example", "apps.example", "a.other.apps.example", "xweb.apps.example", "dash.example.org"] {
+        for bad in [
+            "web.apps.example",
+            "other.apps.example",
+            "apps.example",
+            "a.other.apps.example",
+            "xweb.apps.example",
+            "dash.example.org",
+        ] {
             assert!(!ok(bad), "{bad}");
         }
     }

@@ -56,7 +56,12 @@ impl Dash {
     }
 
     /// Changes an app's environment as a new version, and deploys it unless told otherwise.
-    pub(crate) async fn patch_env(&self, caller: &Caller, name: &AppName, patch: &EnvPatch) -> Result<EnvView, Problem> {
+    pub(crate) async fn patch_env(
+        &self,
+        caller: &Caller,
+        name: &AppName,
+        patch: &EnvPatch,
+    ) -> Result<EnvView, Problem> {
         check(patch)?;
         let mut change = self.begin().await?;
         let row = within(&mut change, name).await?;

@@ -78,7 +78,12 @@ impl Dash {
         }
     }
 
-    async fn deployment(&self, caller: &Caller, id: &str, needs: TeamRole) -> Result<(DeploymentView, AppRow), Problem> {
+    async fn deployment(
+        &self,
+        caller: &Caller,
+        id: &str,
+        needs: TeamRole,
+    ) -> Result<(DeploymentView, AppRow), Problem> {
         let none = || Problem::not_found(format!("there is no deployment {}", shown(id)));
         let id: u64 = id.parse().map_err(|_| none())?;
         let view = deployment::find(&mut self.conn().await?, id).await?.ok_or_else(none)?;

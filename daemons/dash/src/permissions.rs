@@ -213,8 +213,12 @@ mod tests {
     #[test]
     fn roles_include_each_other() {
         for (has, needs, ok) in [
-            (Viewer, Viewer, true), (Viewer, Deployer, false), (Deployer, Viewer, true), (Deployer, Deployer, true),
-            (Deployer, Owner, false), (Owner, Owner, true),
+            (Viewer, Viewer, true),
+            (Viewer, Deployer, false),
+            (Deployer, Viewer, true),
+            (Deployer, Deployer, true),
+            (Deployer, Owner, false),
+            (Owner, Owner, true),
         ] {
             assert_eq!(check_app(Some(has), needs).is_ok(), ok, "{has:?} {needs:?}");
         }

@@ -44,7 +44,8 @@ impl Registry {
     pub(crate) async fn resolve(&self, image: &ImageRef) -> Result<ImageRef, Problem> {
         let registry = image.registry();
         if registry != self.own && !self.others.iter().any(|other| other == registry) {
-            let detail = format!("images of the registry {registry} are not allowed; this cluster takes them from {}", self.own);
+            let detail =
+                format!("images of the registry {registry} are not allowed; this cluster takes them from {}", self.own);
             return Err(refuse("registry-not-allowed", detail));
         }
         let response = self.manifest(Method::HEAD, image).await?;
@@ -59,11 +60,13 @@ impl Registry {
             }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 tracing::error!(registry, status = status.as_u16(), "registry refuses the account of dash");
-                let detail = format!("the registry {registry} refuses the account of dash ({status}); an operator can help");
+                let detail =
+                    format!("the registry {registry} refuses the account of dash ({status}); an operator can help");
                 return Err(Problem::new(StatusCode::BAD_GATEWAY, "registry-refused", detail));
             }
             other => {
-                let detail = format!("the registry {registry} cannot say whether it has the image ({other}); try again shortly");
+                let detail =
+                    format!("the registry {registry} cannot say whether it has the image ({other}); try again shortly");
                 return Err(Problem::unavailable("registry-unavailable", detail));
             }
         }
@@ -89,8 +92,10 @@ impl Registry {
         }
         request.send().await.map_err(|error| {
             tracing::warn!(registry, error = %ErrorChain(&error), "registry cannot be asked");
-            let detail = format!("the registry {registry} cannot be reached now, and so nobody can say whether it has the \
-                                  image; try again shortly");
+            let detail = format!(
+                "the registry {registry} cannot be reached now, and so nobody can say whether it has the \
+                                  image; try again shortly"
+            );
             Problem::unavailable("registry-unavailable", detail)
         })
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::docker::run;
-use super::error::{Error, Result};
+use super::error::Result;
 use super::state::at;
 
 /// A package under work, unpacked in a directory of its own that goes with it.
@@ -46,19 +46,44 @@ impl Package {
         self.with_file(name, content)
     }
 
-    /// Packs it as tar.gz and returns the path of that.
-    pub async fn packed(&self) -> Result<String> {
+    /// Packs it as tar.gz.
+    pub async fn packed(self) -> Result<Packed> {
         let archive = self.dir.join("package.tar.gz");
         let tree = self.tree();
-        run("tar", &["-czf".as_ref(), archive.as_os_str(), "-C".as_ref(), tree.as_os_str(), ".".as_ref()]).await?;
-        archive.to_str().map(str::to_owned).ok_or_else(|| Error::other("the temporary directory has a strange name"))
+        let args = ["-czf".as_ref(), archive.as_os_str(), "-C".as_ref(), tree.as_os_str(), ".".as_ref()];
+        run("tar", &args).await?;
+        let path = archive.to_string_lossy().into_owned();
+        Ok(Packed { package: self, path })
+    }
+}
+
+/// A package that can be handed in, by its path; it is there as long as this is.
+#[derive(Debug)]
+pub struct Packed {
+    package: Package,
+    path: String,
+}
+
+impl Packed {
+    /// The same package under another file name.
+    pub fn named(&self, name: &str) -> Result<String> {
+        let content = std::fs::read(&self.path).map_err(at("read", Path::new(&self.path)))?;
+        self.beside(name, content)
     }
 
-    /// Writes something that is no package beside it and returns its path.
+    /// Writes a file that may be no package at all beside it, and returns its path.
     pub fn beside(&self, name: &str, content: impl AsRef<[u8]>) -> Result<String> {
-        let path = self.dir.join(name);
+        let path = self.package.dir.join(name);
         std::fs::write(&path, content).map_err(at("write", &path))?;
         Ok(path.to_string_lossy().into_owned())
+    }
+}
+
+impl std::ops::Deref for Packed {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.path
     }
 }
 

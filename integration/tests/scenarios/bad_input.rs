@@ -30,7 +30,7 @@ async fn names_counts_and_memory_out_of_their_rules_are_refused() -> Scenario {
 
     refused(&cluster, &["app", "create", "Not_A_Label"], &["Not_A_Label"]).await;
     refused(&cluster, &["app", "create", name], &[name]).await;
-    refused(&cluster, &["app", "scale", name, "100000"], &["instances"]).await;
+    refused(&cluster, &["app", "scale", name, "100000"], &["instance count"]).await;
     refused(&cluster, &["app", "deploy", name, "--image", &image, "--memory", "1"], &["memory"]).await;
     refused(&cluster, &["app", "deploy", name, "--image", &image, "--memory", "99999"], &["memory"]).await;
     refused(&cluster, &["app", "show", "t-no-such-app"], &["t-no-such-app"]).await;
@@ -57,14 +57,13 @@ async fn an_image_that_the_registry_does_not_have_is_refused() -> Scenario {
 #[tokio::test]
 async fn what_is_no_archive_or_leaves_it_or_has_no_runtime_is_refused() -> Scenario {
     let cluster = Cluster::shared().await?;
-    let package = cluster.package("web-binary").await?;
-    let good = package.packed().await?;
+    let good = cluster.package("web-binary").await?.packed().await?;
     cluster.dinp(&["app", "create", "t-input"]).await?;
-    let text = package.beside("notes.tar.gz", "these are notes and no archive")?;
+    let text = good.beside("notes.tar.gz", "these are notes and no archive")?;
     refused(&cluster, &["build", &text, "--app", "t-input", "--runtime", "binary"], &["archive"]).await;
     refused(&cluster, &["build", &good, "--app", "t-input", "--runtime", "cobol"], &["cobol"]).await;
 
-    let leaves = package.beside("leaves.tar.gz", archive_that_leaves())?;
+    let leaves = good.beside("leaves.tar.gz", archive_that_leaves())?;
     refused(&cluster, &["build", &leaves, "--app", "t-input", "--runtime", "binary"], &["../"]).await;
     Ok(())
 }

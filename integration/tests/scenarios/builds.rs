@@ -59,9 +59,9 @@ async fn what_users_write_reaches_no_shell() -> Scenario {
     let control = cluster.host("control");
     let evil = "x; touch /tmp/owned; $(touch /tmp/owned) `touch /tmp/owned` && 'q' \"d\"";
     let package = cluster.package("web-binary").await?.with_file("$(touch owned); 'a' \"b\"", "a file")?;
-    let archive = std::fs::read(package.packed().await?)
-        .map_err(|error| Error::other(format!("the package cannot be read: {error}")))?;
-    let named = package.beside("$(touch owned);`touch owned`.tar.gz", archive)?;
+    let package = package.packed().await?;
+    let named = package.named("$(touch owned);`touch owned`.tar.gz")?;
+    cluster.dinp(&["app", "create", "t-shell"]).await?;
 
     let refused =
         cluster.dinp(&["build", &named, "--app", "t-shell", "--runtime", "binary", "--package-version", evil]).await;

@@ -11,7 +11,7 @@ async fn five_megabytes_of_python_answer_soon() -> Scenario {
     let router = cluster.router();
 
     let began = Instant::now();
-    let command = ["deploy", &package, "--app", "t-time", "--runtime", "python"];
+    let command = ["deploy", &*package, "--app", "t-time", "--runtime", "python"];
     let deploy = cluster.dinp(&command);
     let first_answer = eventually("the first 200", secs(60), async || {
         let answer = router.get("/", "t-time.apps.localhost").await.map_err(|error| error.chain())?;

@@ -91,9 +91,8 @@ async fn a_version_that_never_gets_ready_takes_nothing_away() -> Scenario {
     let before = app.started().await?;
 
     let load = app.steady().rate(50).start();
-    let image = app.sample_image().await?;
-    let command = ["app", "deploy", &app.name, "--image", &image, "--", "/bin/bash", "-c", "exit 1"];
-    let outcome = cluster.dinp(&command).await;
+    let broken = cluster.package("tree-binary").await?.with_file("control", "#!/bin/bash\nexit 1\n")?.packed().await?;
+    let outcome = cluster.dinp(&["app", "deploy", &app.name, &broken, "--runtime", "binary"]).await;
     assert!(outcome.is_err(), "a release that cannot start is said to be deployed: {outcome:?}");
     load.stop().await?.none_failed()?;
 

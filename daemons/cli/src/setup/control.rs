@@ -21,6 +21,8 @@ use url::Url;
 
 /// Where the settings of this machine go.
 pub const SETTINGS: &str = "/etc/dinp/dinp.toml.d/10-setup.toml";
+/// Where it puts those of the dashboard alone.
+const DASH_SETTINGS: &str = "/etc/dinp/dash.toml.d/10-setup.toml";
 
 /// The daemons of a control machine with their ports.
 const DAEMONS: [(Role, &str, u16); 5] = [
@@ -130,6 +132,17 @@ impl Plan {
         ))
     }
 
+    /// The links to apps that the dashboard shows.
+    fn dash_settings(&self) -> String {
+        let url = format!("http://{}{}", self.domain, self.router_port());
+        format!("{HEAD}apps_url = {}\n", toml::Value::from(url))
+    }
+
+    /// The routers' port as it stands in a URL.
+    fn router_port(&self) -> String {
+        self.router_url.as_ref().and_then(Url::port).map(|port| format!(":{port}")).unwrap_or_default()
+    }
+
     fn programs(&self) -> Box<dyn Step> {
         Box::new(Programs {
             wanted: vec![
@@ -175,9 +188,13 @@ impl Plan {
             }));
         }
         steps.push(File::step(SETTINGS, self.settings()?, Access::CONFIG));
+        steps.push(File::step(DASH_SETTINGS, self.dash_settings(), Access::CONFIG));
         steps.push(Unit::step("dinp.target", [] as [PathBuf; 0]));
         for (role, unit, _) in DAEMONS {
             let mut reads = vec![PathBuf::from(SETTINGS)];
+            if role == Role::Dash {
+                reads.push(DASH_SETTINGS.into());
+            }
             let ids: &[&str] = match role {
                 Role::Server => &["mysql-server", "redis-server", "registry-pull", "env-key"],
                 Role::Dash => &["mysql-dash", "registry-pull"],
@@ -204,8 +221,7 @@ impl Plan {
         if let Some(password) = login {
             println!("login      {}, password {} (shown this once)", self.admin, password.expose());
         }
-        let port = self.router_url.as_ref().and_then(Url::port).map(|port| format!(":{port}")).unwrap_or_default();
-        println!("apps       http://<app>.{}{port}/", self.domain);
+        println!("apps       http://<app>.{}{}/", self.domain, self.router_port());
     }
 }
 
@@ -309,6 +325,14 @@ mod tests {
         assert_eq!(config.uic.public_url.as_str(), "http://127.0.0.1:8084/");
         assert_eq!(config.dash.public_url.as_str(), "http://127.0.0.1:1985/");
         assert_eq!(config.redis.url.as_str(), "redis://127.0.0.1:6379");
+    }
+
+    #[test]
+    fn links_to_apps_have_the_port_of_the_routers() {
+        let mut args = args();
+        assert!(Plan::new(&args).unwrap().dash_settings().ends_with("apps_url = \"http://apps.localhost\"\n"));
+        args.router_url = Some("http://127.0.0.1:8080".parse().unwrap());
+        assert!(Plan::new(&args).unwrap().dash_settings().ends_with("apps_url = \"http://apps.localhost:8080\"\n"));
     }
 
     #[test]

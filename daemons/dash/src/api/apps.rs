@@ -7,8 +7,8 @@ use axum::extract::State;
 use axum::response::Response;
 use dinp_common::api::control::{InstanceView, LogQuery};
 use dinp_common::api::people::{
-    AppCreate, AppState, AppView, Deploy, DeploymentView, DomainAdd, DomainView, EnvPatch, EnvView, EventView, ReleaseView,
-    Rollback, Scale,
+    AppCreate, AppState, AppView, Deploy, DeploymentView, DomainAdd, DomainView, EnvPatch, EnvView, EventView,
+    ReleaseView, Rollback, Scale,
 };
 use dinp_common::api::{Page, PageQuery};
 use dinp_common::problem::{ApiJson, ApiQuery, Problem};

@@ -79,7 +79,8 @@ pub(super) async fn forget_router(
     ApiPath(name): ApiPath<String>,
 ) -> Result<StatusCode, Problem> {
     let segment: String = url::form_urlencoded::byte_serialize(name.as_bytes()).collect();
-    dash.remove_at_server(&caller, &format!("/v1/routers/{segment}"), "router.forget", &format!("router/{name}")).await?;
+    dash.remove_at_server(&caller, &format!("/v1/routers/{segment}"), "router.forget", &format!("router/{name}"))
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -246,7 +246,8 @@ pub(super) async fn logs(
     let read = async {
         let response = dash.stream_server(&Dash::log_path(&row.name, &query)).await?;
         let limit = 4 * 1024 * 1024;
-        let bytes = tokio::time::timeout(crate::backend::LIMIT, axum::body::to_bytes(response.into_body(), limit)).await;
+        let bytes =
+            tokio::time::timeout(crate::backend::LIMIT, axum::body::to_bytes(response.into_body(), limit)).await;
         match bytes {
             Ok(Ok(bytes)) => Ok(as_text(&String::from_utf8_lossy(&bytes))),
             _ => Err(Problem::unavailable("logs-unavailable", "the log could not be read whole; try again shortly")),
@@ -320,6 +321,9 @@ mod tests {
             line(1_700_000_001_000, "bbbbbbbb00000001", "first"),
             "broken".to_owned(),
         ];
-        assert_eq!(as_text(&text.join("\n")), "2023-11-14 22:13:21 bbbbbbbb  first\n2023-11-14 22:13:22 aaaaaaaa  second\n");
+        assert_eq!(
+            as_text(&text.join("\n")),
+            "2023-11-14 22:13:21 bbbbbbbb  first\n2023-11-14 22:13:22 aaaaaaaa  second\n"
+        );
     }
 }

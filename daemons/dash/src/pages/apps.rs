@@ -91,7 +91,8 @@ struct NewPage {
 
 async fn new_page(dash: &Dash, caller: &Caller, form: Form) -> Response {
     let deploys = |role: TeamRole| role >= TeamRole::Deployer;
-    let teams = caller.user.teams.iter().filter(|member| deploys(member.role)).map(|member| member.team.clone()).collect();
+    let teams =
+        caller.user.teams.iter().filter(|member| deploys(member.role)).map(|member| member.team.clone()).collect();
     let status = form.status();
     let page = NewPage {
         frame: Frame::new(dash, caller, "apps").await,
@@ -113,8 +114,7 @@ pub(super) async fn new(State(dash): Shared, Extension(caller): Extension<Caller
 /// `POST /apps`.
 pub(super) async fn create(State(dash): Shared, Extension(caller): Extension<Caller>, Sent(form): Sent) -> Response {
     let create = async {
-        let name: AppName =
-            form.value("name").trim().parse().map_err(|error: InvalidValue| invalid("name", &error))?;
+        let name: AppName = form.value("name").trim().parse().map_err(|error: InvalidValue| invalid("name", &error))?;
         let new = AppCreate { name, team: form.text("team"), instances: form.number("instances", "instance count")? };
         dash.create_app(&caller, new).await
     };

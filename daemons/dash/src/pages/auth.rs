@@ -114,7 +114,9 @@ fn not_signed_in(detail: &str) -> Response {
 pub(super) async fn callback(State(dash): Shared, headers: HeaderMap, Query(query): Query<CallbackQuery>) -> Page {
     let attempt = web::cookie(&headers, LOGIN_COOKIE).and_then(Attempt::parse);
     let Some(attempt) = attempt.filter(|attempt| hash_matches(attempt.state.as_bytes(), query.state.as_bytes())) else {
-        return Ok(not_signed_in("The sign-on took too long, was begun in another window, or cookies are switched off."));
+        return Ok(not_signed_in(
+            "The sign-on took too long, was begun in another window, or cookies are switched off.",
+        ));
     };
     if !query.error.is_empty() {
         let said: String = format!("{} {}", query.error, query.error_description).chars().take(300).collect();

@@ -35,13 +35,16 @@ fn fields(view: &AppView, release: Option<&ReleaseView>) -> Form {
     let number = |value: Option<u32>| value.map(|value| value.to_string()).unwrap_or_default();
     let health = release.and_then(|release| release.health.as_ref());
     Form::of([
-        ("image", release.map(|release| tagged(release)).unwrap_or_default()),
+        ("image", release.map(tagged).unwrap_or_default()),
         ("instances", view.instances.to_string()),
         ("memory_mb", release.map_or(256, |release| release.memory_mb).to_string()),
         ("cpu_millis", release.map_or(100, |release| release.cpu_millis).to_string()),
         ("cpu_limit_millis", number(release.and_then(|release| release.cpu_limit_millis))),
         ("health", health.map(|health| health.path.clone()).unwrap_or_default()),
-        ("command", release.and_then(|release| release.command.as_ref()).map(|words| words.join("\n")).unwrap_or_default()),
+        (
+            "command",
+            release.and_then(|release| release.command.as_ref()).map(|words| words.join("\n")).unwrap_or_default(),
+        ),
         ("note", String::new()),
     ])
 }
@@ -64,7 +67,11 @@ pub(super) fn wish(form: &Form, before: Option<&HealthCheck>) -> Result<Deploy, 
     };
     let words = form.value("command").lines().map(str::trim_end).filter(|word| !word.is_empty());
     Ok(Deploy {
-        image: form.text("image").map(|text| text.parse()).transpose().map_err(|error: InvalidValue| invalid("image", &error))?,
+        image: form
+            .text("image")
+            .map(|text| text.parse())
+            .transpose()
+            .map_err(|error: InvalidValue| invalid("image", &error))?,
         build: None,
         memory_mb: form.number("memory_mb", "memory")?,
         cpu_millis: form.number("cpu_millis", "cpu")?,

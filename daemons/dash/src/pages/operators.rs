@@ -9,9 +9,7 @@ use askama::Template;
 use axum::Extension;
 use axum::extract::{Path, Query, State};
 use dinp_common::api::control::ClusterStatus;
-use dinp_common::api::uic::{
-    MemberPut, PlatformRole, TeamCreate, TeamInfo, TeamRole, UserCreate, UserInfo, UserPatch,
-};
+use dinp_common::api::uic::{MemberPut, PlatformRole, TeamCreate, TeamInfo, TeamRole, UserCreate, UserInfo, UserPatch};
 use dinp_common::problem::Problem;
 use http::{Method, StatusCode};
 
@@ -100,7 +98,14 @@ impl PeoplePage {
     }
 }
 
-async fn people_page(dash: &Dash, caller: &Caller, said: &DoneQuery, user: Form, team: Form, error: Option<Problem>) -> Page {
+async fn people_page(
+    dash: &Dash,
+    caller: &Caller,
+    said: &DoneQuery,
+    user: Form,
+    team: Form,
+    error: Option<Problem>,
+) -> Page {
     let users = dash.users("limit=1000").await?.items;
     let teams = dash.teams("limit=1000").await?.items;
     let status = [user.status(), team.status()].into_iter().find(|status| *status != StatusCode::OK);
@@ -198,9 +203,7 @@ pub(super) async fn create_team(State(dash): Shared, Extension(caller): Extensio
     let new = TeamCreate { name: form.value("name").trim().to_owned() };
     match dash.at_uic::<_, TeamInfo>(&caller, Method::POST, "/v1/teams", Some(&new)).await {
         Ok(_) => Ok(done("/people", "saved")),
-        Err(problem) => {
-            people_page(&dash, &caller, &DoneQuery::default(), user_form(), form.with(problem), None).await
-        }
+        Err(problem) => people_page(&dash, &caller, &DoneQuery::default(), user_form(), form.with(problem), None).await,
     }
 }
 

@@ -80,10 +80,8 @@ pub(super) async fn change_env(
         }
         Err(problem) => {
             let problem = at_name(problem);
-            let present = Form::of([
-                ("name", form.value("name").to_owned()),
-                ("value", form.value("value").to_owned()),
-            ]);
+            let present =
+                Form::of([("name", form.value("name").to_owned()), ("value", form.value("value").to_owned())]);
             env_page(&dash, &caller, &row, &DoneQuery::default(), present.with(problem)).await
         }
     }

@@ -281,8 +281,13 @@ mod tests {
     #[test]
     fn times_sizes_and_images_read_well() {
         for (millis, text) in [
-            (-5, "moments"), (4_999, "moments"), (59_000, "59 s"), (61_000, "1 min"), (3_725_000, "1 h 2 min"),
-            (90_000_000, "1 d 1 h"), (864_000_000, "10 d"),
+            (-5, "moments"),
+            (4_999, "moments"),
+            (59_000, "59 s"),
+            (61_000, "1 min"),
+            (3_725_000, "1 h 2 min"),
+            (90_000_000, "1 d 1 h"),
+            (864_000_000, "10 d"),
         ] {
             assert_eq!(span(millis), text);
         }

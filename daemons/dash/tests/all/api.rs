@@ -254,8 +254,8 @@ async fn packages_pass_through_and_logs_come_back() {
     use futures_util::StreamExt;
     assert_eq!(log.next().await.unwrap().unwrap(), "unpacking the package\n");
     let mut conn = stage.root.get_conn().await.unwrap();
-    let deploy = format!("/v1/apps/web/deployments");
-    let (_, early) = stage.call(&dora, Method::POST, &deploy, json!({"build": id})).await;
+    let deploy = "/v1/apps/web/deployments";
+    let (_, early) = stage.call(&dora, Method::POST, deploy, json!({"build": id})).await;
     assert_eq!(early["type"], "urn:dinp:build-not-ready");
     use dinp_common::api::builder::BuildStatus;
     use dinp_common::store::build as builds;
@@ -271,7 +271,7 @@ async fn packages_pass_through_and_logs_come_back() {
     assert_eq!(whole, "unpacking the package\npushed\n");
 
     // The result is deployed by its number.
-    let (status, made) = stage.call(&dora, Method::POST, &deploy, json!({"build": id})).await;
+    let (status, made) = stage.call(&dora, Method::POST, deploy, json!({"build": id})).await;
     assert_eq!((status, &made["release_number"]), (201, &1.into()), "{made}");
     let (_, second) = upload("app=web&runtime=python&version=v2", vec![7; 10]).await;
     let path = format!("/v1/builds/{}/cancel", second["id"]);

@@ -34,8 +34,14 @@ async fn from_the_first_visit_to_the_deleted_app() {
     // Deploy: what the registry does not have is said at the field.
     let fields = |image: &str, memory: &str| {
         vec![
-            ("image", image.to_owned()), ("memory_mb", memory.to_owned()), ("instances", "2".to_owned()), ("health", String::new()),
-            ("cpu_millis", "100".to_owned()), ("cpu_limit_millis", String::new()), ("command", String::new()), ("note", String::new()),
+            ("image", image.to_owned()),
+            ("memory_mb", memory.to_owned()),
+            ("instances", "2".to_owned()),
+            ("health", String::new()),
+            ("cpu_millis", "100".to_owned()),
+            ("cpu_limit_millis", String::new()),
+            ("command", String::new()),
+            ("note", String::new()),
         ]
     };
     for (image, memory, rule) in [
@@ -55,11 +61,19 @@ async fn from_the_first_visit_to_the_deleted_app() {
     let good: Vec<(&str, &str)> = good.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let page = anna.post(&stage, "/apps/web/deploy", &good).await;
     assert_eq!(page.url.path(), "/apps/web");
-    assert!(page.body.contains("Deployment of release #1") && page.body.contains("http-equiv=\"refresh\""), "{}", page.body);
+    assert!(
+        page.body.contains("Deployment of release #1") && page.body.contains("http-equiv=\"refresh\""),
+        "{}",
+        page.body
+    );
     stage.succeed(1).await;
     *stage.played.instances.lock().unwrap() = vec![("web".into(), "ready"), ("web".into(), "back_off")];
     let page = anna.get(&stage, "/apps/web").await;
-    assert!(page.body.contains("1 of 2") && page.body.contains("node2") && page.body.contains("out of memory"), "{}", page.body);
+    assert!(
+        page.body.contains("1 of 2") && page.body.contains("node2") && page.body.contains("out of memory"),
+        "{}",
+        page.body
+    );
     assert!(page.body.contains("partly serving"));
 
     // Scale, environment, domains.
@@ -67,7 +81,11 @@ async fn from_the_first_visit_to_the_deleted_app() {
     assert!(wrong.status == 422 && wrong.body.contains("it must be from 0 to 500"), "{}", wrong.body);
     assert!(anna.post(&stage, "/apps/web/scale", &[("instances", "3")]).await.body.contains("has been saved"));
     let env = anna.post(&stage, "/apps/web/env", &[("name", "KEY"), ("value", "s3cret")]).await;
-    assert!(env.body.contains("Changed, not deployed") && env.body.contains("KEY") && !env.body.contains("s3cret"), "{}", env.body);
+    assert!(
+        env.body.contains("Changed, not deployed") && env.body.contains("KEY") && !env.body.contains("s3cret"),
+        "{}",
+        env.body
+    );
     let reserved = anna.post(&stage, "/apps/web/env", &[("name", "PORT"), ("value", "1"), ("deploy", "yes")]).await;
     assert!(reserved.body.contains("class=\"error\">the variable PORT is set by the platform"), "{}", reserved.body);
     let domains = anna.post(&stage, "/apps/web/domains", &[("name", "shop.example.org")]).await;
@@ -141,7 +159,8 @@ async fn a_package_becomes_a_deployment_with_one_click() {
     build::finish(&mut conn, id, BuildStatus::Succeeded, "", Some(&image)).await.unwrap();
     let page = dora.get(&stage, &path).await;
     assert!(page.body.contains("Deploy this build") && page.body.contains("pushed &#60;b&#62;"), "{}", page.body);
-    let app = dora.post(&stage, &format!("{path}/deploy"), &[("instances", "2"), ("memory_mb", "256"), ("note", "")]).await;
+    let app =
+        dora.post(&stage, &format!("{path}/deploy"), &[("instances", "2"), ("memory_mb", "256"), ("note", "")]).await;
     assert_eq!(app.url.path(), "/apps/web");
     assert!(app.body.contains("Deployment of release #1"), "{}", app.body);
 
@@ -158,7 +177,8 @@ async fn every_page_with_every_role_and_no_form_without_its_token() {
     let stage = Stage::set().await;
     let mut number = 0;
     for (person, role, rank) in PEOPLE {
-        let browser = if person.is_empty() { Browser::new() } else { Browser::with_token(&stage, &stage.token(person).await) };
+        let browser =
+            if person.is_empty() { Browser::new() } else { Browser::with_token(&stage, &stage.token(person).await) };
         let csrf = if person.is_empty() { "x".to_owned() } else { browser.csrf(&stage).await };
         for (method, pattern, need) in PAGES {
             if ["/logout", "/auth/callback"].contains(pattern) {

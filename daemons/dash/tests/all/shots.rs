@@ -16,7 +16,8 @@ async fn signed_in(stage: &Stage, token: String) -> String {
         let (http, base, token) = (http.clone(), base.clone(), token.clone());
         async move {
             let path = request.uri().path_and_query().unwrap().to_string();
-            let response = http.get(format!("{base}{path}")).header("cookie", format!("dinp_dash={token}")).send().await.unwrap();
+            let response =
+                http.get(format!("{base}{path}")).header("cookie", format!("dinp_dash={token}")).send().await.unwrap();
             let mut answer = http::Response::new(Body::empty());
             *answer.status_mut() = response.status();
             *answer.headers_mut() = response.headers().clone();
@@ -40,7 +41,13 @@ async fn shoot(directory: &Path, name: &str, url: &str, size: &str, dark: bool) 
     if dark {
         command.arg("--blink-settings=preferredColorScheme=0");
     }
-    let status = command.arg(url).stderr(std::process::Stdio::null()).stdout(std::process::Stdio::null()).status().await.unwrap();
+    let status = command
+        .arg(url)
+        .stderr(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .status()
+        .await
+        .unwrap();
     assert!(status.success(), "{name}");
 }
 
@@ -62,32 +69,48 @@ async fn pictures() {
         call(Method::POST, "/v1/apps", json!({"name": name, "team": team})).await;
     }
     let mut first = 0;
-    for (app, tag, note) in [("web", "v1", "first release"), ("web", "v2", "new checkout page"), ("api-gateway", "v1", ""), ("reports", "v1", "")] {
+    for (app, tag, note) in [
+        ("web", "v1", "first release"),
+        ("web", "v2", "new checkout page"),
+        ("api-gateway", "v1", ""),
+        ("reports", "v1", ""),
+    ] {
         let wish = json!({"image": image(tag), "instances": 3, "note": note, "health": {"path": "/health"}});
         let (_, made) = call(Method::POST, &format!("/v1/apps/{app}/deployments"), wish).await;
         first = made["id"].as_u64().unwrap();
         stage.succeed(first).await;
     }
     stage.sql("UPDATE deployment SET state = 'rolled_back', reason = 'instance 5a21b0c4 on node2 was not ready within 60 s: GET /health answered 500' WHERE id = 3").await;
-    call(Method::PATCH, "/v1/apps/web/env", json!({"set": {"DATABASE_URL": "x", "SECRET_KEY": "y"}, "deploy": false})).await;
+    call(Method::PATCH, "/v1/apps/web/env", json!({"set": {"DATABASE_URL": "x", "SECRET_KEY": "y"}, "deploy": false}))
+        .await;
     call(Method::POST, "/v1/apps/web/domains", json!({"name": "shop.example.org"})).await;
     call(Method::POST, "/v1/apps/reports/stop", json!(null)).await;
-    let (_, made) = call(Method::POST, "/v1/apps/web/deployments", json!({"image": image("v2"), "memory_mb": 512})).await;
+    let (_, made) =
+        call(Method::POST, "/v1/apps/web/deployments", json!({"image": image("v2"), "memory_mb": 512})).await;
     stage.sql(&format!(
         "UPDATE deployment SET state = 'rolling', reason = '2 of 3 new instances serve; waiting for router1 to confirm table 3-118' WHERE id = {}",
         made["id"]
     )).await;
     assert!(first > 0);
-    *stage.played.instances.lock().unwrap() =
-        vec![("web".into(), "ready"), ("web".into(), "ready"), ("web".into(), "back_off"), ("web".into(), "starting"), ("api-gateway".into(), "ready")];
+    *stage.played.instances.lock().unwrap() = vec![
+        ("web".into(), "ready"),
+        ("web".into(), "ready"),
+        ("web".into(), "back_off"),
+        ("web".into(), "starting"),
+        ("api-gateway".into(), "ready"),
+    ];
     stage.sql("INSERT INTO instance_event (app, instance, node, kind, detail) VALUES \
         ('web', '5a21b0c4d5e6f708', 'node1', 'start', 'release 2'), ('web', '5a21b0c4d5e6f708', 'node1', 'ready', ''), \
         ('web', '7b32c1d5e6f70819', 'node2', 'exit', 'exit code 137: out of memory'), ('web', NULL, NULL, 'placement_refused', 'no node has 512 MiB left')").await;
-    let upload = stage.http.post(format!("{}/v1/builds?app=web&runtime=python&version=v3&package=shop-3.tar.gz", stage.url));
-    let build: serde_json::Value = upload.bearer_auth(&admin).body(vec![7; 2_400_000]).send().await.unwrap().json().await.unwrap();
+    let upload =
+        stage.http.post(format!("{}/v1/builds?app=web&runtime=python&version=v3&package=shop-3.tar.gz", stage.url));
+    let build: serde_json::Value =
+        upload.bearer_auth(&admin).body(vec![7; 2_400_000]).send().await.unwrap().json().await.unwrap();
     let running = build["id"].clone();
-    let upload = stage.http.post(format!("{}/v1/builds?app=web&runtime=python&version=v4&package=shop-4.tar.gz", stage.url));
-    let build: serde_json::Value = upload.bearer_auth(&admin).body(vec![7; 900_000]).send().await.unwrap().json().await.unwrap();
+    let upload =
+        stage.http.post(format!("{}/v1/builds?app=web&runtime=python&version=v4&package=shop-4.tar.gz", stage.url));
+    let build: serde_json::Value =
+        upload.bearer_auth(&admin).body(vec![7; 900_000]).send().await.unwrap().json().await.unwrap();
     let finished = build["id"].clone();
     stage.sql(&format!(
         "INSERT INTO build_log (build_id, seq, text) VALUES ({finished}, 1, 'Step 1/6 : FROM base/python:3.11\\nStep 2/6 : COPY . /app\\nStep 3/6 : RUN true\\npushing {}\\n')",
@@ -99,11 +122,22 @@ async fn pictures() {
     let dash = signed_in(&stage, admin.clone()).await;
     let bert = signed_in(&stage, fresh).await;
     let pages: Vec<(&str, String)> = vec![
-        ("apps", "/apps".into()), ("app-new", "/apps/new".into()), ("app", "/apps/web".into()), ("app-empty", "/apps/empty".into()),
-        ("deploy", "/apps/web/deploy".into()), ("upload", "/apps/web/upload".into()), ("history", "/apps/web/history".into()),
-        ("env", "/apps/web/env".into()), ("domains", "/apps/web/domains".into()), ("logs", "/apps/web/logs".into()),
-        ("events", "/apps/web/events".into()), ("delete", "/apps/web/delete".into()), ("builds", "/builds".into()),
-        ("build-done", format!("/builds/{finished}")), ("nodes", "/nodes".into()), ("people", "/people".into()),
+        ("apps", "/apps".into()),
+        ("app-new", "/apps/new".into()),
+        ("app", "/apps/web".into()),
+        ("app-empty", "/apps/empty".into()),
+        ("deploy", "/apps/web/deploy".into()),
+        ("upload", "/apps/web/upload".into()),
+        ("history", "/apps/web/history".into()),
+        ("env", "/apps/web/env".into()),
+        ("domains", "/apps/web/domains".into()),
+        ("logs", "/apps/web/logs".into()),
+        ("events", "/apps/web/events".into()),
+        ("delete", "/apps/web/delete".into()),
+        ("builds", "/builds".into()),
+        ("build-done", format!("/builds/{finished}")),
+        ("nodes", "/nodes".into()),
+        ("people", "/people".into()),
     ];
     for (name, path) in &pages {
         shoot(directory, name, &format!("http://{dash}{path}"), "1200,900", false).await;

@@ -1,6 +1,5 @@
 //! What must hold at every moment of every history, looked at from outside: on the nodes and in the routers.
 
-use super::router::Router;
 use super::world::{World, app};
 use crate::core::Tick;
 use dinp_common::model::{AppName, InstanceId};
@@ -17,17 +16,25 @@ const WHOLE_MS: u64 = 2_000;
 
 #[derive(Debug, Default)]
 pub struct Checks {
-    /// Serving instances that each app must not fall below, because it has been whole with so many.
-    floors: BTreeMap<AppName, usize>,
+    /// What each app is held to at each router.
+    held: BTreeMap<(AppName, String), Held>,
     /// When something of the app has failed by itself, last.
     excused: BTreeMap<AppName, Tick>,
-    /// Since when as many serve as are wanted, and how many.
-    whole_since: BTreeMap<AppName, (usize, Tick)>,
+}
+
+/// What an app is held to at a router.
+#[derive(Debug)]
+struct Held {
+    /// So many must serve, because so many have.
+    floor: usize,
+    /// So many are wanted,
+    count: usize,
+    /// and serve, since then.
+    whole_since: Tick,
 }
 
 impl Checks {
     pub fn excuse(&mut self, name: &AppName, now: Tick) {
-        self.floors.remove(name);
         self.excused.insert(name.clone(), now);
     }
 
@@ -41,10 +48,10 @@ impl Checks {
         let stopped: Vec<InstanceId> =
             world.agents.values_mut().flat_map(|agent| std::mem::take(&mut agent.stopped)).collect();
         for id in stopped {
-            nobody_sends(world, &id)?;
+            nobody_is_sent(world, &id)?;
         }
         for id in std::mem::take(&mut world.ordered_to_stop) {
-            nobody_waits(world, &id)?;
+            nobody_needs(world, &id)?;
         }
         // What lasts is seen by a look now and then.
         if world.now.is_multiple_of(200) {
@@ -62,25 +69,24 @@ impl Checks {
             let is_cancelled = wanted.deployment.as_ref().is_some_and(|one| one.cancel) && wanted.release.is_none();
             let count = if is_cancelled { 0 } else { count };
             let excused = self.excused.get(name).is_some_and(|at| world.now < at + EXCUSE_MS);
-            let routers = world.routers.values().filter(|router| is_bound(world, &router.name) && router.was_current);
-            let least = routers
-                .map(|router| {
-                    let endpoints = router.table.get(name).map_or(&[][..], |routes| &routes.endpoints);
-                    let serves = |id: &InstanceId| world.agents.values().any(|agent| agent.is_serving(id));
-                    endpoints.iter().filter(|one| serves(&one.instance)).count()
-                })
-                .min();
-            let Some(least) = least else { continue };
-            let floor = self.floors.entry(name.clone()).or_default();
-            *floor = (*floor).min(count);
-            if least < *floor {
-                return Err(format!("{name}: {least} serve at a router, {floor} did before"));
-            }
-            let whole = self.whole_since.entry(name.clone()).or_insert((count, world.now));
-            if whole.0 != count || least < count || excused {
-                *whole = (count, world.now);
-            } else if world.now >= whole.1 + WHOLE_MS {
-                *floor = count;
+            let serves = |id: &InstanceId| world.agents.values().any(|agent| agent.is_serving(id));
+            for router in world.routers.values().filter(|router| is_bound(world, &router.name) && router.was_current) {
+                let endpoints = router.table.get(name).map_or(&[][..], |routes| &routes.endpoints);
+                let serving = endpoints.iter().filter(|one| serves(&one.instance)).count();
+                let key = (name.clone(), router.name.clone());
+                let held = self.held.entry(key).or_insert(Held { floor: 0, count, whole_since: world.now });
+                held.floor = held.floor.min(count);
+                if excused {
+                    held.floor = 0;
+                }
+                if serving < held.floor {
+                    return Err(format!("{name}: {serving} serve at {}, {} did before", router.name, held.floor));
+                }
+                if held.count != count || serving < count || excused {
+                    (held.count, held.whole_since) = (count, world.now);
+                } else if world.now >= held.whole_since + WHOLE_MS {
+                    held.floor = count;
+                }
             }
         }
         Ok(())
@@ -94,24 +100,28 @@ fn is_bound(world: &World, name: &str) -> bool {
     router.up && !cut_off && world.known_routers.contains(name) && world.now >= router.up_since + ROUTER_NEW_MS
 }
 
-/// Law 4: no live router sends to an instance that is told to stop.
-fn nobody_sends(world: &World, id: &InstanceId) -> Result<(), String> {
-    let bound = |router: &&Router| is_bound(world, &router.name) && router.endpoints().contains(id);
-    match world.routers.values().find(bound) {
-        Some(router) => Err(format!("{} is stopped, and {} sends to it", id.short(), router.name)),
-        None => Ok(()),
-    }
-}
-
-/// Law 4: when its stop is ordered, an instance has nothing in flight at any live router, or has had it for long.
-fn nobody_waits(world: &World, id: &InstanceId) -> Result<(), String> {
+/// Law 4: when its stop is ordered, no live router has the instance in its table, and none has requests in flight to
+/// it, or has had them for long.
+fn nobody_needs(world: &World, id: &InstanceId) -> Result<(), String> {
     for router in world.routers.values().filter(|router| is_bound(world, &router.name)) {
+        if router.endpoints().contains(id) {
+            return Err(format!("the stop of {} is ordered, and {} sends to it", id.short(), router.name));
+        }
         let in_flight = router.in_flight.get(id);
         if in_flight.is_some_and(|(since, until)| *until > world.now && world.now < since + 30_000) {
-            return Err(format!("{} is stopped with requests in flight at {}", id.short(), router.name));
+            return Err(format!("the stop of {} is ordered with requests in flight at {}", id.short(), router.name));
         }
     }
     Ok(())
+}
+
+/// However late the order arrives, and from whichever leader: the table in force is without it.
+fn nobody_is_sent(world: &World, id: &InstanceId) -> Result<(), String> {
+    let mut routes = world.redis.iter().flat_map(|(_, table)| table.values());
+    match routes.any(|routes| routes.endpoints.iter().any(|one| one.instance == *id)) {
+        true => Err(format!("{} is stopped, and is in the table in force", id.short())),
+        false => Ok(()),
+    }
 }
 
 /// No router, not even one that is down and will start from its disk, has an address that is another instance's now.
