@@ -122,9 +122,8 @@ impl Dash {
             return Err(Problem::bad_request("upload-incomplete", "the package did not arrive whole"));
         }
         let response = answer?;
-        let view = response.json::<BuildView>().await.map_err(|error| Problem::internal(&error))?;
-        self.record_done(caller, "build.begin", &crate::apps::object(&row.name)).await;
-        Ok(view)
+        // The builder has written the audit event, with the record of the build.
+        response.json::<BuildView>().await.map_err(|error| Problem::internal(&error))
     }
 
     /// Asks the builder to end a build.

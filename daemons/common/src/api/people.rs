@@ -17,7 +17,8 @@
 //! * `GET /v1/apps/{app}/logs?instance=&tail=&follow=` -> lines of [`crate::api::agent::LogLine`] (application/x-ndjson)
 //! * `GET /v1/builds?app=` -> `Page<`[`crate::api::builder::BuildView`]`>`;
 //!   `POST /v1/builds?app=&version=&runtime=&package=` with the package as body -> 202 [`crate::api::builder::BuildView`]
-//! * `GET /v1/builds/{id}`; `POST /v1/builds/{id}/cancel`; `GET /v1/builds/{id}/log?from=&follow=` -> text/plain, ends when the build does
+//! * `GET /v1/builds/{id}`; `POST /v1/builds/{id}/cancel` -> [`crate::api::builder::BuildView`];
+//!   `GET /v1/builds/{id}/log?from=&follow=` -> text/plain from piece `from` (by default 0) on; followed, it ends when the build does
 //! * `GET /v1/runtimes` -> `Page<`[`crate::api::builder::RuntimeView`]`>`
 //! * operators: `GET|POST /v1/nodes`, `DELETE /v1/nodes/{name}`, `GET /v1/orphans`, `DELETE /v1/orphans/{instance}`,
 //!   `GET /v1/routers`, `DELETE /v1/routers/{name}`; everybody signed in: `GET /v1/status`

@@ -2,8 +2,9 @@
 
 use super::agent::Agent;
 use super::checks::{Checks, has_converged, name_of};
+use super::mail::Network;
 use super::router::Router;
-use super::world::{Network, World};
+use super::world::World;
 use crate::core::Tick;
 use dinp_common::api::agent::{Goodbye, InstanceState};
 use dinp_common::api::hm::{HmReport, Unfit};
@@ -349,6 +350,7 @@ impl History {
             Ending::RedisDown => self.world.redis_down = false,
             Ending::Holdover => self.world.holdover = false,
             Ending::RowMissing(name) => {
+                self.checks.excuse(&name, now);
                 if let Some(row) = self.missing.remove(&name) {
                     self.world.database.apps.insert(name, row);
                     self.world.commit();

@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod checks;
 pub mod history;
+pub mod mail;
 pub mod people;
 pub mod router;
 pub mod truth;

@@ -1,11 +1,10 @@
 //! The modelled cluster around a core: agents, routers, Redis, the database, and a network that may fail.
 
 use super::agent::{Agent, SentOrders};
+use super::mail::{Message, Network};
 use super::router::Router;
 use crate::core::{Actions, Core, Desired, DesiredNode, NodeOrders, Settings, StopOrder, Tick};
-use dinp_common::api::agent::{Report, ReportReply};
 use dinp_common::api::people::DeploymentState;
-use dinp_common::api::router::RouterReport;
 use dinp_common::model::{AppName, InstanceId, NodeName, Version};
 use dinp_common::routes::Table;
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,24 +34,6 @@ impl Dice {
     pub fn percent(&mut self, chance: u64) -> bool {
         self.below(100) < chance
     }
-}
-
-/// What the network does to messages.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Network {
-    pub loss_percent: u64,
-    pub double_percent: u64,
-    pub most_delay_ms: u64,
-    /// Delays are drawn anew for each message, so that later ones overtake.
-    pub reorder: bool,
-}
-
-#[derive(Debug, Clone)]
-enum Message {
-    Report(NodeName, Box<Report>),
-    Reply(NodeName, ReportReply),
-    Orders(NodeName, Box<SentOrders>),
-    Router(Box<RouterReport>),
 }
 
 /// A leader: a core, and what its shell knows.
@@ -87,8 +68,8 @@ pub struct World {
     /// Orders, tables, updates and events put out so far.
     pub put_out: usize,
     pub last_put_out: Tick,
-    mail: Vec<(Tick, u64, Message)>,
-    mailed: u64,
+    pub(super) mail: Vec<(Tick, u64, Message)>,
+    pub(super) mailed: u64,
     pub trace: Vec<String>,
     /// When the core wants to decide at the latest.
     wake: Tick,
@@ -365,70 +346,6 @@ impl World {
         }
         for message in reports {
             self.mail(message);
-        }
-    }
-
-    fn delay(&mut self) -> u64 {
-        match self.network.reorder {
-            true => self.dice.below(self.network.most_delay_ms + 1),
-            false => self.network.most_delay_ms,
-        }
-    }
-
-    fn mail(&mut self, message: Message) {
-        let copies = 1 + u64::from(self.dice.percent(self.network.double_percent));
-        for _ in 0..copies {
-            if self.dice.percent(self.network.loss_percent) {
-                continue;
-            }
-            let due = self.now + self.delay();
-            self.mailed += 1;
-            self.mail.push((due, self.mailed, message.clone()));
-        }
-    }
-
-    fn deliver(&mut self) {
-        let now = self.now;
-        let mut due: Vec<_> = Vec::new();
-        self.mail.retain(|(at, number, message)| {
-            if *at <= now {
-                due.push((*at, *number, message.clone()));
-            }
-            *at > now
-        });
-        due.sort_by_key(|(at, number, _)| (*at, *number));
-        for (_, _, message) in due {
-            self.news |= matches!(message, Message::Report(..) | Message::Router(_));
-            match message {
-                Message::Report(name, report) => {
-                    let wall = i64::try_from(now).unwrap();
-                    let reply = self.leader.core.report(&name, &report, now, wall);
-                    self.mail(Message::Reply(name, reply));
-                }
-                Message::Reply(name, reply) => {
-                    if let Some(agent) = self.agents.get_mut(&name).filter(|agent| agent.up && !agent.cut_off) {
-                        agent.needs_full |= reply.resync;
-                    }
-                }
-                Message::Orders(name, sent) => {
-                    let (database, broken) = (&self.database, &self.broken);
-                    let Some(agent) = self.agents.get_mut(&name).filter(|agent| agent.up && !agent.cut_off) else {
-                        continue;
-                    };
-                    agent.take(
-                        &sent,
-                        |run| {
-                            let spec = database.apps.get(&run.app).and_then(|app| app.releases.get(&run.release));
-                            (spec.map_or(128, |spec| spec.resources.memory_mb), broken.contains(&run.release))
-                        },
-                        now,
-                    );
-                }
-                Message::Router(report) => {
-                    self.known_routers.insert(report.router.clone());
-                    self.leader.core.router_report(&report, now);
-                }
-            }
         }
     }
 }
