@@ -81,6 +81,12 @@ impl Dash {
         if self.config.reserved_names.iter().any(|reserved| reserved == name.as_str()) {
             return Err(refuse("name", "name-reserved", format!("the name {name} is reserved; choose another one")));
         }
+        // Its address would be taken from dash or uic, and the cookies of who is signed in with it.
+        let address = format!("{name}.{}", self.cluster.domain);
+        if self.own_hosts().contains(&Some(&*address)) {
+            let detail = format!("the name {name} is reserved: {address} is an address of the cluster itself");
+            return Err(refuse("name", "name-reserved", detail));
+        }
         let instances = new.instances.unwrap_or(1);
         self.config.limits.check_instances(instances).map_err(|error| invalid("instances", &error))?;
         let team = new.team.as_deref().filter(|team| !team.is_empty());

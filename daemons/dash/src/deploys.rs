@@ -1,7 +1,7 @@
 //! Releases and deployments: what is to run, and how it came about.
 
 use crate::apps::{object, within};
-use crate::{Caller, Dash, invalid, record, refuse};
+use crate::{Caller, Dash, invalid, permissions, record, refuse, registry};
 use dinp_common::api::builder::BuildStatus;
 use dinp_common::api::people::{Deploy, DeploymentView, ReleaseView, Rollback};
 use dinp_common::model::{AppName, HealthCheck, ImageRef, InvalidValue};
@@ -99,15 +99,30 @@ impl Dash {
     }
 
     /// The image that is asked for, by digest.
-    async fn wanted_image(&self, row: &AppRow, wish: &Deploy) -> Result<Option<ImageRef>, Problem> {
+    async fn wanted_image(&self, caller: &Caller, row: &AppRow, wish: &Deploy) -> Result<Option<ImageRef>, Problem> {
         let named = match (wish.build, &wish.image) {
             (Some(id), _) => Some(self.image_of_build(row, id).await?),
-            (None, Some(image)) => Some(image.clone()),
+            (None, Some(image)) => {
+                self.require_own_image(caller, image).await?;
+                Some(image.clone())
+            }
             (None, None) => None,
         };
         match named {
             Some(image) => Ok(Some(self.registry.resolve(&image).await?)),
             None => Ok(None),
+        }
+    }
+
+    /// Refuses what was built for a person or team whose apps the caller could not deploy: who runs an image can read it.
+    async fn require_own_image(&self, caller: &Caller, image: &ImageRef) -> Result<(), Problem> {
+        let Some((owner, app)) = image.repository().split_once('/') else { return Ok(()) };
+        if owner == caller.name() || permissions::may_create(&caller.user, Some(owner)).is_ok() {
+            return Ok(());
+        }
+        match build::any_of_repository(&mut self.conn().await?, app, image.repository()).await? {
+            true => Err(registry::no_such_image(image)),
+            false => Ok(()),
         }
     }
 
@@ -131,7 +146,7 @@ impl Dash {
     /// Makes a release and asks for its deployment.
     pub(crate) async fn deploy(&self, caller: &Caller, row: &AppRow, wish: &Deploy) -> Result<DeploymentView, Problem> {
         self.check_deploy(wish)?;
-        let image = self.wanted_image(row, wish).await?;
+        let image = self.wanted_image(caller, row, wish).await?;
         let name = &row.name;
         let mut change = self.begin().await?;
         let row = within(&mut change, name).await?;

@@ -25,6 +25,11 @@ fn check(name: &DomainName, app: &AppName, platform: &str, own_hosts: &[Option<&
 }
 
 impl Dash {
+    /// Where browsers reach dash and uic: no app may answer there.
+    pub(crate) fn own_hosts(&self) -> [Option<&str>; 2] {
+        [self.cluster.dash.public_url.host_str(), self.cluster.uic.public_url.host_str()]
+    }
+
     /// Gives a domain to an app.
     pub(crate) async fn add_domain(
         &self,
@@ -32,8 +37,7 @@ impl Dash {
         app: &AppName,
         name: &DomainName,
     ) -> Result<DomainView, Problem> {
-        let hosts = [self.cluster.dash.public_url.host_str(), self.cluster.uic.public_url.host_str()];
-        check(name, app, &self.cluster.domain, &hosts).map_err(|rule| refuse("name", "domain-not-allowed", rule))?;
+        check(name, app, &self.cluster.domain, &self.own_hosts()).map_err(|rule| refuse("name", "domain-not-allowed", rule))?;
         let mut change = self.begin().await?;
         within(&mut change, app).await?;
         let conflict = |detail: String| Problem::conflict("domain-taken", detail).with("field", "name");

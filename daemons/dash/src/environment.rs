@@ -14,6 +14,8 @@ use std::collections::BTreeSet;
 const PLATFORM: [&str; 5] = ["APP_NAME", "HOST_IP", "PORT", "SCRIBE_IP", "SCRIBE_PORT"];
 /// Longest value, in bytes.
 const MAX_VALUE: usize = 32 * 1024;
+/// Most bytes of all values, sealed: they stand in the orders of a node once for each of its instances.
+const MAX_TOTAL: u64 = 256 * 1024;
 /// Most variables.
 const MAX_COUNT: usize = 500;
 
@@ -82,6 +84,10 @@ impl Dash {
         for (variable, value) in &patch.set {
             let sealed = seal(&key.public_key, value).map_err(|error| Problem::internal(&error))?;
             env::insert(&mut change, name, version, variable, &sealed, key.id, caller.name()).await?;
+        }
+        if env::sealed_bytes(&mut change.tx, name, version).await? > MAX_TOTAL {
+            let detail = format!("the app's environment would be too large; {MAX_TOTAL} bytes are possible in all");
+            return Err(refuse("set", "too-large", detail));
         }
         app::set_env_version(&mut change, name, version).await?;
         let words: Vec<String> = patch

@@ -52,12 +52,7 @@ impl Registry {
         let status = response.status();
         match status {
             StatusCode::OK => {}
-            StatusCode::NOT_FOUND => {
-                let tag = if image.digest().is_some() { "@" } else { ":" };
-                let detail =
-                    format!("the registry {registry} has no image {}{tag}{}", image.repository(), image.reference());
-                return Err(refuse("no-such-image", detail));
-            }
+            StatusCode::NOT_FOUND => return Err(no_such_image(image)),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 tracing::error!(registry, status = status.as_u16(), "registry refuses the account of dash");
                 let detail =
@@ -110,6 +105,13 @@ impl Registry {
         }
         Ok(format!("sha256:{}", dinp_common::auth::hex(&Sha256::digest(&bytes))))
     }
+}
+
+/// What is said of an image that is not there.
+pub(crate) fn no_such_image(image: &ImageRef) -> Problem {
+    let tag = if image.digest().is_some() { "@" } else { ":" };
+    let (registry, repository, reference) = (image.registry(), image.repository(), image.reference());
+    refuse("no-such-image", format!("the registry {registry} has no image {repository}{tag}{reference}"))
 }
 
 fn refuse(kind: &str, detail: impl Into<String>) -> Problem {

@@ -38,8 +38,10 @@ pub enum Input {
     Goodbye(NodeName, Goodbye),
     /// A router has reported, or its status was read.
     Router(Box<RouterReport>, Option<oneshot::Sender<RouterReply>>),
-    /// A router has stopped on purpose, or is to be forgotten.
-    RouterGone(String),
+    /// A router has stopped on purpose; ports that its table on disk names stay held.
+    RouterGoodbye(String),
+    /// A router is to be forgotten: nothing waits for it any more.
+    RouterForget(String),
     /// A health monitor has reported.
     Hm(HmReport),
     /// An orphan is to be stopped.
@@ -233,7 +235,8 @@ impl Driver {
                     reply.send(RouterReply { epoch: reign.epoch, published }).ok();
                 }
             }
-            Input::RouterGone(router) => core.router_forget(&router),
+            Input::RouterGoodbye(router) => core.router_goodbye(&router),
+            Input::RouterForget(router) => core.router_forget(&router),
             Input::Hm(report) => core.hm_report(&report, now),
             Input::RemoveOrphan(instance, reply) => {
                 let removed = core.remove_orphan(&instance).map_err(|error| match error {

@@ -99,7 +99,8 @@ impl OrdersHub {
         if let Some(newest) = newest.filter(|newest| newest.epoch == orders.epoch) {
             let decided = orders.generation;
             orders.generation = newest.generation;
-            if *newest == orders {
+            // A decision that changes nothing here is waited for by its generation all the same.
+            if *newest == orders && core_generation(decided) <= core_generation(newest.generation) {
                 return;
             }
             orders.generation = decided.max(newest.generation + 1);

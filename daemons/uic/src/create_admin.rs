@@ -10,7 +10,7 @@ use dinp_common::error::ErrorChain;
 use dinp_common::model::InvalidValue;
 use dinp_common::store::audit::{self, AuditEvent};
 use dinp_common::store::{self, StoreError, team, user};
-use mysql_async::Pool;
+use mysql_async::{Pool, TxOpts};
 use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -108,15 +108,20 @@ async fn insert(pool: &Pool, name: &str, hash: &str) -> Result<bool, CreateAdmin
     let taken = |by| CreateAdminError::Taken { name: name.to_owned(), by };
     let failed = |source| CreateAdminError::Store { name: name.to_owned(), source };
     let mut conn = store::connect(pool, Duration::from_secs(3)).await.map_err(failed)?;
-    match user::by_name(&mut conn, name).await.map_err(failed)? {
+    // All or nothing: of an administrator that exists, the password would never be printed.
+    let mut tx = conn
+        .start_transaction(TxOpts::default())
+        .await
+        .map_err(|error| failed(StoreError::doing("begin a change")(error)))?;
+    match user::by_name(&mut tx, name).await.map_err(failed)? {
         Some(row) if row.role == PlatformRole::Admin => return Ok(false),
         Some(_) => return Err(taken("a user who is no administrator")),
         None => {}
     }
-    if team::id_of(&mut conn, name).await.map_err(failed)?.is_some() {
+    if team::id_of(&mut tx, name).await.map_err(failed)?.is_some() {
         return Err(taken("a team"));
     }
-    match user::insert(&mut conn, name, hash, PlatformRole::Admin).await {
+    match user::insert(&mut tx, name, hash, PlatformRole::Admin).await {
         Err(error) if error.is_duplicate() => return Ok(false),
         other => other.map_err(failed)?,
     }
@@ -128,6 +133,7 @@ async fn insert(pool: &Pool, name: &str, hash: &str) -> Result<bool, CreateAdmin
         object: &object,
         detail: "admin",
     };
-    audit::write(&mut conn, &event).await.map_err(failed)?;
+    audit::write(&mut tx, &event).await.map_err(failed)?;
+    tx.commit().await.map_err(|error| failed(StoreError::doing("commit a change")(error)))?;
     Ok(true)
 }

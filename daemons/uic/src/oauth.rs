@@ -214,15 +214,15 @@ pub(crate) async fn token(
     let Some(code) = sound else {
         return Ok(refuse("invalid_grant", "the code is not valid: used, too old, or meant for another client"));
     };
+    let ended = || refuse("invalid_grant", "the sign-on that the code stands for has ended");
     let browser = session::find(&mut conn, &code.session_id, SessionKind::Browser).await?;
-    let Some(browser) = browser.filter(|browser| !browser.user.suspended) else {
-        return Ok(refuse("invalid_grant", "the sign-on that the code stands for has ended"));
-    };
+    let Some(browser) = browser.filter(|browser| !browser.user.suspended) else { return Ok(ended()) };
     let ttl = match client {
         Client::Dash => uic.config.access_token_secs,
         Client::Cli => uic.config.cli_token_secs,
     };
     let credential = uic.begin_access(&mut conn, &browser, client.as_str(), ttl).await?;
+    let Some(credential) = credential else { return Ok(ended()) };
     let event = AuditEvent {
         actor: &browser.user.name,
         address: &peer.ip().to_string(),

@@ -162,7 +162,8 @@ pub(crate) async fn sign_in(
         Err(problem) => return error(&problem),
     };
     match begin(&uic, &headers, &user, peer).await {
-        Ok(cookie) => {
+        Ok(None) => again(WRONG),
+        Ok(Some(cookie)) => {
             let mut response = Redirect::to(safe_next(&form.next)).into_response();
             response.headers_mut().append(header::SET_COOKIE, cookie);
             let done = web::set_cookie(FORM_COOKIE, "", 0, uic.secure());
@@ -189,7 +190,8 @@ async fn check_password(
         return Ok(Err(format!("Too many tries have failed. Please wait {} s and try again.", wait.as_secs() + 1)));
     }
     let mut conn = uic.conn().await?;
-    let row = user::by_name(&mut conn, name).await?;
+    // MySQL takes some names for equal that are not, such as one with spaces after it: each would have tries of its own.
+    let row = user::by_name(&mut conn, name).await?.filter(|row| row.name == name);
     let stored = row.as_ref().map(|row| row.password_hash.clone());
     // The connection is for others while the hash is computed.
     drop(conn);
@@ -205,15 +207,20 @@ async fn check_password(
     Ok(Ok(row))
 }
 
-async fn begin(uic: &Uic, headers: &HeaderMap, user: &UserRow, peer: SocketAddr) -> Result<HeaderValue, Problem> {
+async fn begin(
+    uic: &Uic,
+    headers: &HeaderMap,
+    user: &UserRow,
+    peer: SocketAddr,
+) -> Result<Option<HeaderValue>, Problem> {
     let before = uic.browser(headers).await?;
     let mut conn = uic.conn().await?;
     if let Some(before) = before {
         session::remove(&mut conn, &before.session.id).await?;
     }
-    let cookie = uic.begin_browser(&mut conn, user.id).await?;
+    let Some(cookie) = uic.begin_browser(&mut conn, user).await? else { return Ok(None) };
     record(&mut conn, &user.name, peer, "session.begin").await?;
-    Ok(cookie)
+    Ok(Some(cookie))
 }
 
 async fn record(conn: &mut mysql_async::Conn, name: &str, peer: SocketAddr, action: &str) -> Result<(), Problem> {

@@ -4,6 +4,7 @@ use crate::Uic;
 use dinp_common::auth::{Credential, CredentialKind, hash_matches, hex};
 use dinp_common::problem::Problem;
 use dinp_common::store::session::{self, NewSession, SessionKind, SessionRow};
+use dinp_common::store::user::UserRow;
 use dinp_common::web;
 use http::{HeaderMap, HeaderValue};
 use mysql_async::Conn;
@@ -60,30 +61,32 @@ impl Uic {
         find(&mut conn, &credential, SessionKind::Access).await
     }
 
-    /// Signs a browser in: always a new session, so that nobody can plant one beforehand. Returns its cookie.
-    pub(crate) async fn begin_browser(&self, conn: &mut Conn, user_id: u64) -> Result<HeaderValue, Problem> {
+    /// Signs a browser in: always a new session, so that nobody can plant one beforehand. Returns its cookie; nothing
+    /// where the person was suspended, or got another password, after this one was compared.
+    pub(crate) async fn begin_browser(&self, conn: &mut Conn, user: &UserRow) -> Result<Option<HeaderValue>, Problem> {
         let credential = new_credential();
         let new = NewSession {
             id: &credential.name,
             secret_hash: &credential.secret_hash(),
-            user_id,
+            user_id: user.id,
             kind: SessionKind::Browser,
             client: "",
             parent: None,
             ttl_secs: self.config.session_secs,
         };
-        session::insert(conn, new).await?;
-        Ok(web::set_cookie(COOKIE, &credential.to_string(), self.config.session_secs, self.secure()))
+        let begun = session::insert_while(conn, new, &user.password_hash).await?;
+        let cookie = || web::set_cookie(COOKIE, &credential.to_string(), self.config.session_secs, self.secure());
+        Ok(begun.then(cookie))
     }
 
-    /// Gives a client an access token that came from a browser's session.
+    /// Gives a client an access token that came from a browser's session; nothing where that has ended meanwhile.
     pub(crate) async fn begin_access(
         &self,
         conn: &mut Conn,
         browser: &SessionRow,
         client: &str,
         ttl_secs: u64,
-    ) -> Result<Credential, Problem> {
+    ) -> Result<Option<Credential>, Problem> {
         let credential = new_credential();
         let new = NewSession {
             id: &credential.name,
@@ -94,8 +97,8 @@ impl Uic {
             parent: Some(&browser.id),
             ttl_secs,
         };
-        session::insert(conn, new).await?;
-        Ok(credential)
+        let begun = session::insert_while(conn, new, &browser.user.password_hash).await?;
+        Ok(begun.then_some(credential))
     }
 
     /// Ends the session of an access token. Signing out of the dashboard signs the browser out too; a command line's

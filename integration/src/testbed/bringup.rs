@@ -119,12 +119,12 @@ async fn of_these_images(cluster: &Cluster, images: &Images) -> Result<bool> {
 }
 
 async fn create(options: &Options, images: &Images, state: &State) -> Result<()> {
-    let ports = match options.ports {
-        Some(ports) => ports,
-        None => Ports { router: free_port()?, dash: free_port()?, uic: free_port()? },
-    };
     // Half of a cluster that was interrupted while it was made is of no use.
     remove_hosts(&format!("{LABEL}={}", options.name)).await?;
+    let ports = match options.ports {
+        Some(ports) => unused(ports)?,
+        None => Ports { router: free_port()?, dash: free_port()?, uic: free_port()? },
+    };
     std::fs::create_dir_all(&options.base_images).map_err(at("make", &options.base_images))?;
     let subnet = network(&options.name).await?;
     let peers = HOSTS.map(|planned| (planned.name, subnet.address(planned.last_byte)));
@@ -176,6 +176,19 @@ fn published(role: Role, ports: Ports) -> Vec<String> {
         Role::Node => Vec::new(),
         Role::Router => vec![publish(ports.router, ROUTER)],
     }
+}
+
+/// The same ports, unless something listens on one of them.
+fn unused(ports: Ports) -> Result<Ports> {
+    for port in [ports.router, ports.dash, ports.uic] {
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|error| {
+            Error::other(format!(
+                "port {port} of 127.0.0.1 cannot be had ({error}): end what listens there, or choose others with \
+                 DINP_QUICKSTART_PORTS=ROUTER,DASH,UIC"
+            ))
+        })?;
+    }
+    Ok(ports)
 }
 
 fn free_port() -> Result<u16> {

@@ -37,6 +37,18 @@ pub async fn names<Q: Queryable>(conn: &mut Q, app: &AppName, version: u32) -> R
     rows.iter().map(|row| Columns::new(row, "env", "name").parse("name")).collect()
 }
 
+/// Bytes that one version of an app's environment takes, sealed.
+pub async fn sealed_bytes<Q: Queryable>(conn: &mut Q, app: &AppName, version: u32) -> Result<u64, StoreError> {
+    let bytes: Option<u64> = conn
+        .exec_first(
+            "SELECT CAST(COALESCE(SUM(LENGTH(sealed)), 0) AS UNSIGNED) FROM env WHERE app = ? AND version = ?",
+            (app.as_str(), version),
+        )
+        .await
+        .map_err(StoreError::doing("read an environment"))?;
+    Ok(bytes.unwrap_or(0))
+}
+
 /// Copies a version but for some variables to another version; who set a variable when is copied too.
 pub async fn copy(change: &mut Change, app: &AppName, from: u32, to: u32, but: &[&EnvName]) -> Result<(), StoreError> {
     let rev = change.rev;

@@ -5,7 +5,7 @@ use super::columns::{Columns, millis};
 use super::user::UserRow;
 use crate::api::UnixMillis;
 use crate::auth::SecretHash;
-use mysql_async::Row;
+use mysql_async::{Row, params};
 use mysql_async::prelude::Queryable;
 
 /// What a session is for.
@@ -71,6 +71,27 @@ pub async fn insert<Q: Queryable>(conn: &mut Q, new: NewSession<'_>) -> Result<(
     )
     .await
     .map_err(StoreError::doing("write a session"))
+}
+
+/// Begins a session, unless the person's password has been changed, the person has been suspended or the session that
+/// it came from has ended since they were read: a sign-on must not outlive what ends all sign-ons. False if so.
+pub async fn insert_while<Q: Queryable>(
+    conn: &mut Q,
+    new: NewSession<'_>,
+    password_hash: &str,
+) -> Result<bool, StoreError> {
+    let doing = StoreError::doing("write a session");
+    let sql = "INSERT INTO session (id, secret_hash, user_id, kind, client, parent, expires_at) \
+         SELECT :id, :secret_hash, u.id, :kind, :client, :parent, UTC_TIMESTAMP(3) + INTERVAL :ttl SECOND FROM user u \
+         WHERE u.id = :user AND u.password_hash = :password AND u.suspended_at IS NULL \
+         AND (:parent IS NULL OR EXISTS (SELECT 1 FROM session p WHERE p.id = :parent))";
+    let values = params! {
+        "id" => new.id, "secret_hash" => &new.secret_hash[..], "kind" => new.kind.as_str(), "client" => new.client,
+        "parent" => new.parent, "ttl" => new.ttl_secs, "user" => new.user_id, "password" => password_hash,
+    };
+    conn.exec_drop(sql, values).await.map_err(&doing)?;
+    let row: Option<Row> = conn.exec_first("SELECT id FROM session WHERE id = ?", (new.id,)).await.map_err(&doing)?;
+    Ok(row.is_some())
 }
 
 /// A session of this kind that has not ended.

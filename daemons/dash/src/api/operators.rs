@@ -6,7 +6,7 @@ use crate::{Caller, people};
 use axum::Extension;
 use axum::extract::{RawQuery, State};
 use dinp_common::api::control::NodeAdd;
-use dinp_common::api::uic::{MemberPut, TeamCreate, TeamInfo, UserCreate, UserInfo, UserPatch};
+use dinp_common::api::uic::{MemberPut, PlatformRole, TeamCreate, TeamInfo, UserCreate, UserInfo, UserPatch};
 use dinp_common::api::{Page, PageQuery};
 use dinp_common::model::{InstanceId, NodeName};
 use dinp_common::problem::{ApiJson, ApiQuery, Problem};
@@ -26,8 +26,13 @@ fn list_query(query: &PageQuery) -> String {
     text
 }
 
-pub(super) async fn status(State(dash): Shared) -> Answer<Value> {
-    let status = serde_json::to_value(dash.status().await?).map_err(|error| Problem::internal(&error))?;
+pub(super) async fn status(State(dash): Shared, Extension(caller): Who) -> Answer<Value> {
+    let mut status = dash.status().await?;
+    // They name apps, and not everybody may see each.
+    if caller.user.role < PlatformRole::Operator {
+        status.problems.clear();
+    }
+    let status = serde_json::to_value(status).map_err(|error| Problem::internal(&error))?;
     Ok(ApiJson(status))
 }
 

@@ -30,6 +30,8 @@ const PER_PAGE: u32 = 50;
 const RECENT: u32 = 10;
 /// Pieces of log in a page; the script loads all.
 const LOG_BYTES: usize = 512 * 1024;
+/// Most text fields of an upload.
+const MAX_FIELDS: usize = 16;
 /// Longest text field of an upload.
 const MAX_FIELD: usize = 1024;
 
@@ -97,6 +99,9 @@ pub(super) async fn upload(
         };
         let name = field.name().unwrap_or_default().to_owned();
         if name != "package" {
+            if values.len() >= MAX_FIELDS {
+                return Err(Problem::bad_request("invalid-form", "the upload has too many fields").into());
+            }
             values.insert(name, text(field).await?);
             continue;
         }

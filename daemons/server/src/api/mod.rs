@@ -15,6 +15,9 @@ use crate::orders::OrdersHub;
 use crate::streams::Streams;
 use crate::sync::NodeSecrets;
 use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::Response;
 use dinp_common::auth::{self, CredentialKind, ServiceAuth, hash_matches};
 use dinp_common::lifecycle::Lifecycle;
 use dinp_common::model::NodeName;
@@ -78,6 +81,18 @@ impl Api {
     }
 }
 
+/// Turns away who is nobody before the body is read: reports are large, and strangers must not fill the memory. What the
+/// caller may do is the endpoint's to say.
+async fn known(State(api): State<Api>, request: Request, next: Next) -> Result<Response, Problem> {
+    let credential = auth::bearer(request.headers())?;
+    match credential.kind {
+        CredentialKind::Node => api.node(request.headers()).map(drop)?,
+        CredentialKind::Service => api.services.verify_credential(&credential).await.map(drop)?,
+        CredentialKind::Session => return Err(Problem::unauthorized("people's credentials are for dash")),
+    }
+    Ok(next.run(request).await)
+}
+
 /// All endpoints.
 pub fn router(api: Api, lifecycle: &Lifecycle) -> Router {
     Router::new()
@@ -85,6 +100,7 @@ pub fn router(api: Api, lifecycle: &Lifecycle) -> Router {
         .merge(router::router())
         .merge(hm::router())
         .merge(control::router())
+        .route_layer(middleware::from_fn_with_state(api.clone(), known))
         .with_state(api)
         .merge(dinp_common::metrics::ops_router(lifecycle))
 }

@@ -68,16 +68,16 @@ async fn goodbye(
 ) -> Result<StatusCode, Problem> {
     named(&api, &headers, &goodbye.router).await?;
     api.leading()?;
-    forget(&api, goodbye.router).await?;
+    api.driver.send(Input::RouterGoodbye(goodbye.router)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Takes a router out of the confirmations, here and for leaders to come.
+/// Forgets a router, here and for leaders to come: a person says that it will not come back with its old table.
 pub async fn forget(api: &Api, router: String) -> Result<(), Problem> {
     let work = async {
         let mut conn = store::connect(&api.pool, Duration::from_secs(1)).await?;
         store::router::remove(&mut conn, &router).await
     };
     work.await.map_err(|error| super::control::store_problem(&error))?;
-    api.driver.send(Input::RouterGone(router)).await
+    api.driver.send(Input::RouterForget(router)).await
 }

@@ -143,6 +143,11 @@ async fn nobody_without_the_right_credential_gets_in() {
             assert_eq!(refused, caller != role, "{caller} {method} {path}: {status}");
         }
     }
+
+    // A stranger's body is not even read.
+    let huge = server.client(None).request(http::Method::POST, "/v1/agent/report").unwrap();
+    let huge = huge.header("content-type", "application/json").body("x".repeat(64 << 10));
+    assert_eq!(huge.send().await.unwrap().status().as_u16(), 401);
 }
 
 #[tokio::test]

@@ -1,6 +1,9 @@
 //! Sign-on from the first page to the revoked token, over real HTTP and a real database.
 
 use crate::common::{Browser, PASSWORD, Server, VERIFIER};
+use dinp_common::auth::{Credential, CredentialKind};
+use dinp_common::store::session::{self, NewSession, SessionKind};
+use dinp_common::store::user;
 
 const DASH: &str = "http://dash.example:1985/auth/callback";
 const CLI: &str = "http://127.0.0.1:40123/callback";
@@ -137,6 +140,54 @@ async fn what_is_not_sound_is_refused() {
         let status = request.json(&serde_json::json!({"token": "x"})).send().await.unwrap().status();
         assert_eq!(status, if credential.is_some() { 403 } else { 401 });
     }
+}
+
+#[tokio::test]
+async fn a_name_is_taken_as_it_is() {
+    let server = Server::start().await;
+    // MySQL compares as if both had the same number of spaces at the end.
+    let padded = format!("anna{}x", " ".repeat(59));
+    let refused = Browser::new().log_in(&server, "/login", &padded, PASSWORD).await;
+    assert_eq!(refused.status, 422);
+    assert!(refused.body.contains("The name or the password is wrong."), "{}", refused.body);
+}
+
+#[tokio::test]
+async fn a_sign_on_under_way_does_not_survive_what_ends_all_sign_ons() {
+    let server = Server::start().await;
+    let mut conn = server.root.get_conn().await.unwrap();
+    let anna = user::by_name(&mut conn, "anna").await.unwrap().unwrap();
+    let browser = Credential::generate(CredentialKind::Session, "00000000000000b1");
+    let access = Credential::generate(CredentialKind::Session, "00000000000000a1");
+    let (browser_hash, access_hash) = (browser.secret_hash(), access.secret_hash());
+    let begun = NewSession {
+        id: &browser.name,
+        secret_hash: &browser_hash,
+        user_id: anna.id,
+        kind: SessionKind::Browser,
+        client: "",
+        parent: None,
+        ttl_secs: 600,
+    };
+    let token = NewSession {
+        id: &access.name,
+        secret_hash: &access_hash,
+        kind: SessionKind::Access,
+        client: "cli",
+        parent: Some(&browser.name),
+        ..begun
+    };
+    assert!(!session::insert_while(&mut conn, token, &anna.password_hash).await.unwrap(), "its browser is signed out");
+    assert!(session::insert_while(&mut conn, begun, &anna.password_hash).await.unwrap());
+    assert!(session::insert_while(&mut conn, token, &anna.password_hash).await.unwrap());
+    assert_eq!(server.introspect(&access.to_string()).await["active"], true);
+
+    session::remove_of_user(&mut conn, anna.id, "").await.unwrap();
+    user::set_suspended(&mut conn, anna.id, true).await.unwrap();
+    assert!(!session::insert_while(&mut conn, begun, &anna.password_hash).await.unwrap(), "suspended");
+    user::set_suspended(&mut conn, anna.id, false).await.unwrap();
+    user::set_password(&mut conn, anna.id, "another").await.unwrap();
+    assert!(!session::insert_while(&mut conn, begun, &anna.password_hash).await.unwrap(), "another password");
 }
 
 #[tokio::test]

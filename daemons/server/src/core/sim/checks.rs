@@ -65,9 +65,8 @@ impl Checks {
     fn enough_serve(&mut self, world: &World) -> Result<(), String> {
         for (name, wanted) in &world.database.apps {
             let count = if wanted.started && !wanted.deleted { wanted.instances as usize } else { 0 };
-            // Who cancels a first deployment wants nothing.
-            let is_cancelled = wanted.deployment.as_ref().is_some_and(|one| one.cancel) && wanted.release.is_none();
-            let count = if is_cancelled { 0 } else { count };
+            // Before a release is in force nothing was promised.
+            let count = if wanted.release.is_none() { 0 } else { count };
             let excused = self.excused.get(name).is_some_and(|at| world.now < at + EXCUSE_MS);
             let serves = |id: &InstanceId| world.agents.values().any(|agent| agent.is_serving(id));
             for router in world.routers.values().filter(|router| is_bound(world, &router.name) && router.was_current) {
