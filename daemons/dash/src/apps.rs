@@ -1,6 +1,6 @@
 //! Apps: create, show, scale, stop, start, delete.
 
-use crate::{Caller, Dash, invalid, permissions, record, refuse};
+use crate::{Caller, Dash, domains, invalid, permissions, record, refuse};
 use dinp_common::api::people::{AppCreate, AppState, AppView, Scale};
 use dinp_common::model::AppName;
 use dinp_common::problem::Problem;
@@ -82,9 +82,8 @@ impl Dash {
             return Err(refuse("name", "name-reserved", format!("the name {name} is reserved; choose another one")));
         }
         // Its address would be taken from dash or uic, and the cookies of who is signed in with it.
-        let address = format!("{name}.{}", self.cluster.domain);
-        if self.own_hosts().contains(&Some(&*address)) {
-            let detail = format!("the name {name} is reserved: {address} is an address of the cluster itself");
+        if domains::is_own_address(name, &self.cluster.domain, &self.own_hosts()) {
+            let detail = format!("the name {name} is reserved: its address is one of the cluster itself");
             return Err(refuse("name", "name-reserved", detail));
         }
         let instances = new.instances.unwrap_or(1);

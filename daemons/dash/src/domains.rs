@@ -24,6 +24,12 @@ fn check(name: &DomainName, app: &AppName, platform: &str, own_hosts: &[Option<&
     Ok(())
 }
 
+/// Whether an app of this name would answer where the cluster itself does.
+pub(crate) fn is_own_address(app: &AppName, platform: &str, own_hosts: &[Option<&str>]) -> bool {
+    let address = format!("{app}.{platform}");
+    own_hosts.contains(&Some(&*address))
+}
+
 impl Dash {
     /// Where browsers reach dash and uic: no app may answer there.
     pub(crate) fn own_hosts(&self) -> [Option<&str>; 2] {
@@ -103,5 +109,7 @@ mod tests {
         ] {
             assert!(!ok(bad), "{bad}");
         }
+        assert!(is_own_address(&app, "apps.example", &[None, Some("web.apps.example")]));
+        assert!(!is_own_address(&app, "apps.example", &[None, Some("apps.example")]));
     }
 }

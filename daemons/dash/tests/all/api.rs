@@ -4,6 +4,7 @@ use crate::played::DIGEST;
 use crate::stage::Stage;
 use reqwest::Method;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -176,6 +177,9 @@ async fn what_is_wrong_is_named_with_field_and_rule() {
     let missing = format!("{}/anna/web:v9", stage.registry);
     let image = format!("{}/anna/web:v1", stage.registry);
     let deploy = "/v1/apps/web/deployments";
+    let large = "x".repeat(32 * 1024);
+    let too_large: BTreeMap<String, &str> = (0..9).map(|n| (format!("V{n}"), large.as_str())).collect();
+    let too_large = json!({ "set": too_large });
     let table: Vec<(Method, &str, Value, u16, &str, &str)> = vec![
         (Method::POST, "/v1/apps", json!({"name": "Web"}), 422, "name", "DNS label"),
         (Method::POST, "/v1/apps", json!({"name": "a.b"}), 422, "name", "DNS label"),
@@ -199,6 +203,7 @@ async fn what_is_wrong_is_named_with_field_and_rule() {
         (Method::PUT, "/v1/apps/web/scale", json!({"instances": 501}), 422, "instances", "from 0 to 500"),
         (Method::PATCH, "/v1/apps/web/env", json!({"set": {"1A": "x"}}), 422, "set", "digit"),
         (Method::PATCH, "/v1/apps/web/env", json!({"set": {"PORT": "1"}}), 422, "set.PORT", "set by the platform"),
+        (Method::PATCH, "/v1/apps/web/env", too_large, 422, "set", "bytes are possible in all"),
         (Method::POST, "/v1/apps/web/domains", json!({"name": "10.0.0.1"}), 422, "name", "host name"),
         (Method::POST, "/v1/apps/web/domains", json!({"name": "x.apps.localhost"}), 422, "name", "belongs to the app"),
         (Method::POST, "/v1/builds?app=web&runtime=No", NONE, 422, "runtime", "DNS label"),
@@ -305,6 +310,27 @@ async fn people_see_what_is_theirs() {
     }
     let (_, first) = stage.call(&olga, Method::GET, "/v1/apps?limit=1", NONE).await;
     assert_eq!(first["next"], "annas");
+
+    // What is wrong in the cluster names apps: it is for operators.
+    assert_eq!(stage.call(&anna, Method::GET, "/v1/status", NONE).await.1["problems"], json!([]));
+    assert_eq!(stage.call(&olga, Method::GET, "/v1/status", NONE).await.1["problems"], json!(["app web: no room"]));
+
+    // An image is its owner's: who runs it can read it.
+    let image = format!("{}/anna/web:v1", stage.registry);
+    stage
+        .sql(&format!(
+            "INSERT INTO build (app, version, runtime, created_by, builder, status, image) \
+             VALUES ('web', 'v1', 'python', 'anna', 'b', 'succeeded', '{image}@{DIGEST}')"
+        ))
+        .await;
+    let deploy = |token, app: &'static str| {
+        let (stage, wish) = (&stage, json!({ "image": image }));
+        async move { stage.call(token, Method::POST, &format!("/v1/apps/{app}/deployments"), wish).await }
+    };
+    let (status, problem) = deploy(&dora, "shops").await;
+    assert_eq!((status, &problem["type"]), (422, &"urn:dinp:no-such-image".into()), "{problem}");
+    assert_eq!(deploy(&anna, "annas").await.0, 201);
+    assert_eq!(deploy(&olga, "shops").await.0, 201);
 
     // Users and teams through dash; whose apps would be inherited stays.
     let (status, made) =

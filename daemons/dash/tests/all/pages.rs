@@ -146,6 +146,8 @@ async fn a_package_becomes_a_deployment_with_one_click() {
         assert!(answer.body.contains(rule), "{rule}: {}", answer.body);
     }
     assert_eq!(upload("python", "x.tar.gz", vec![7; 10], "x".into()).await.status, 403);
+    let many = (0..20).fold(Form::new().text("csrf", csrf.clone()), |form, n| form.text(format!("f{n}"), "x"));
+    assert_eq!(dora.send(dora.request(&stage, Method::POST, "/apps/web/upload").multipart(many)).await.status, 400);
     let page = upload("python", "x.tar.gz", vec![7; 3_000_000], csrf.clone()).await;
     assert!(page.url.path().starts_with("/builds/"), "{}", page.body);
     assert!(page.body.contains("unpacking the package") && page.body.contains("data-log-reload"), "{}", page.body);

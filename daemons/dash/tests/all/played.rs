@@ -76,7 +76,7 @@ async fn status(State(played): Shared) -> Json<Value> {
     Json(json!({
         "cluster": "c1", "leader": "http://control:1980", "epoch": 3, "version": "0.1.0", "holdover": false,
         "frozen": frozen, "revision": 1, "synced_at": 0, "routes": "3-9", "nodes_ready": 2, "nodes_missing": 0,
-        "instances_ready": 2, "instances_wanted": 2, "problems": []
+        "instances_ready": 2, "instances_wanted": 2, "problems": ["app web: no room"]
     }))
 }
 
