@@ -2,6 +2,8 @@
 //! added with a default and nothing else may change. Each file is what version 0.1 sends; it must be readable for
 //! ever, and what is written today must say the same.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use dinp_common::api::agent::{Goodbye, NodeBundle, Orders, Report, ReportReply};
 use dinp_common::api::control::{ClusterStatus, InstanceView, NodeView};
 use dinp_common::api::hm::{HmReport, Targets};

@@ -1,5 +1,7 @@
 //! The route table in a real Redis, as a leader writes it and a router reads it.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use dinp_common::credentials::Secret;
 use dinp_common::model::{InstanceId, Version};
 use dinp_common::routes::{

@@ -43,7 +43,8 @@ impl Dash {
         app: &AppName,
         name: &DomainName,
     ) -> Result<DomainView, Problem> {
-        check(name, app, &self.cluster.domain, &self.own_hosts()).map_err(|rule| refuse("name", "domain-not-allowed", rule))?;
+        check(name, app, &self.cluster.domain, &self.own_hosts())
+            .map_err(|rule| refuse("name", "domain-not-allowed", rule))?;
         let mut change = self.begin().await?;
         within(&mut change, app).await?;
         let conflict = |detail: String| Problem::conflict("domain-taken", detail).with("field", "name");

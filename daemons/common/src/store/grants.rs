@@ -59,7 +59,7 @@ pub const DASH: &[Grant] = &[
 /// What a builder may do.
 pub const BUILDER: &[Grant] = &[
     grant("SELECT", "service_credential"),
-    grant("SELECT, INSERT, UPDATE", "build"),
+    grant("SELECT, INSERT, UPDATE (status, stage, reason, image, finished_at)", "build"),
     grant("SELECT, INSERT", "build_log"),
     grant("INSERT", "audit_event"),
     grant("SELECT", "schema_migration"),
@@ -69,9 +69,9 @@ pub const BUILDER: &[Grant] = &[
 pub const UIC: &[Grant] = &[
     grant("SELECT", "service_credential"),
     grant("SELECT, INSERT, UPDATE, DELETE", "user"),
-    grant("SELECT, INSERT, UPDATE, DELETE", "team"),
+    grant("SELECT, INSERT, DELETE", "team"),
     grant("SELECT, INSERT, UPDATE, DELETE", "team_member"),
-    grant("SELECT, INSERT, UPDATE, DELETE", "session"),
+    grant("SELECT, INSERT, DELETE", "session"),
     grant("SELECT, INSERT, DELETE", "auth_code"),
     grant("SELECT, INSERT, UPDATE, DELETE", "token"),
     grant("INSERT", "audit_event"),

@@ -5,8 +5,8 @@ use super::columns::{Columns, millis};
 use super::user::UserRow;
 use crate::api::UnixMillis;
 use crate::auth::SecretHash;
-use mysql_async::{Row, params};
 use mysql_async::prelude::Queryable;
+use mysql_async::{Row, params};
 
 /// What a session is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
