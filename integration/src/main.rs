@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use dinp_integration::testbed::bringup::{self, Options, Up};
+use dinp_integration::testbed::bringup::{self, Options, Ports, Up};
 use dinp_integration::testbed::cli::Cli;
 use dinp_integration::testbed::images::Images;
 use dinp_integration::testbed::layout::ADMIN;
@@ -74,8 +74,8 @@ struct Parts {
     #[arg(long)]
     samples: PathBuf,
     /// Ports of 127.0.0.1 for applications, dashboard and sign-on; without it, free ones.
-    #[arg(long, value_name = "ROUTER,DASH,UIC", value_delimiter = ',', num_args = 3)]
-    ports: Option<Vec<u16>>,
+    #[arg(long, value_name = "ROUTER,DASH,UIC", value_parser = three_ports)]
+    ports: Option<Ports>,
 }
 
 #[tokio::main]
@@ -111,17 +111,21 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
 
 impl Parts {
     fn options(self, name: &str) -> Options {
-        let ports = self.ports.as_deref().and_then(|ports| match ports {
-            [router, dash, uic] => Some(bringup::Ports { router: *router, dash: *dash, uic: *uic }),
-            _ => None,
-        });
         Options {
             name: name.to_owned(),
             repository: self.repository,
             base_images: self.base_images,
             samples: self.samples,
-            ports,
+            ports: self.ports,
         }
+    }
+}
+
+fn three_ports(text: &str) -> Result<Ports, String> {
+    let ports: Vec<u16> = text.split(',').filter_map(|port| port.parse().ok()).collect();
+    match ports[..] {
+        [router, dash, uic] => Ok(Ports { router, dash, uic }),
+        _ => Err("three ports are needed, such as 8080,1985,1984".to_owned()),
     }
 }
 

@@ -60,10 +60,18 @@ fn split(privileges: &str) -> Vec<(String, Vec<String>)> {
 }
 
 /// Statements that lead from one to the other; what is missing is given before anything is taken.
+///
+/// The server takes a privilege on columns along with the same privilege on their table, so these are given once more.
 pub fn changes(has: &BTreeSet<Privilege>, wants: &BTreeSet<Privilege>, database: &str, account: &str) -> Vec<String> {
-    let give = wants.difference(has).map(|privilege| privilege.statement("GRANT", "TO", database, account));
-    let take = has.difference(wants).map(|privilege| privilege.statement("REVOKE", "FROM", database, account));
-    give.chain(take).collect()
+    let grant = |privilege: &Privilege| privilege.statement("GRANT", "TO", database, account);
+    let revoke = |privilege: &Privilege| privilege.statement("REVOKE", "FROM", database, account);
+    let taken: BTreeSet<&Privilege> = has.difference(wants).collect();
+    let again = wants.iter().filter(|privilege| {
+        let on_table = Privilege { column: None, ..(*privilege).clone() };
+        privilege.column.is_some() && taken.contains(&on_table)
+    });
+    let given = wants.difference(has).map(grant);
+    given.chain(taken.iter().copied().map(revoke)).chain(again.map(grant)).collect()
 }
 
 #[cfg(test)]
@@ -105,8 +113,11 @@ mod tests {
             let wants = parse(&store::grants::statements(&database, account, "%", grants).join("\n"), &database);
             let has = parse(&shown.join("\n"), &database);
             assert_eq!(changes(&has, &wants, &database, account), Vec::<String>::new(), "{account}");
-            // From nothing, and from too much.
-            conn.query_drop(format!("GRANT DELETE ON `{database}`.`lease` TO '{account}'@'%'")).await.unwrap();
+            // From too much, also on tables of which only columns are granted.
+            for table in ["lease", "app", "deployment", "node"] {
+                let too_much = format!("GRANT SELECT, UPDATE, DELETE ON `{database}`.`{table}` TO '{account}'@'%'");
+                conn.query_drop(too_much).await.unwrap();
+            }
             let shown: Vec<String> = conn.query(format!("SHOW GRANTS FOR '{account}'@'%'")).await.unwrap();
             for statement in changes(&parse(&shown.join("\n"), &database), &wants, &database, account) {
                 conn.query_drop(statement).await.unwrap();

@@ -322,7 +322,8 @@ impl Step for SealingKey {
             write_credential("env-key", key.to_hex().expose())?;
             let mut conn = connect(self.address).await?;
             if Self::newest(&mut conn).await?.is_some() {
-                return Ok(());
+                let kept = Path::new(KEPT_KEY);
+                return std::fs::remove_file(kept).map_err(SetupError::file("remove", kept));
             }
             conn.exec_drop("INSERT INTO sealing_key (id, public_key) VALUES (1, ?)", (&key.public_key()[..],))
                 .await
