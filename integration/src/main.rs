@@ -102,7 +102,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
         Act::Down { purge: false } => progress.step("removing the cluster", bringup::down(name)).await?,
         Act::Down { purge: true } => progress.step("removing all of the testbed", bringup::purge()).await?,
         Act::Shell { host, command } => return shell(name, &host, &command).await,
-        Act::Status => summary::status(&existing(name).await?).await?,
+        Act::Status => show(&summary::status(&existing(name).await?).await?),
         Act::Logs { host, lines } => logs(name, host.as_deref(), lines).await?,
         Act::Dinp { arguments } => return Ok(dinp(name, &arguments)),
     }
@@ -126,6 +126,14 @@ fn three_ports(text: &str) -> Result<Ports, String> {
     match ports[..] {
         [router, dash, uic] => Ok(Ports { router, dash, uic }),
         _ => Err("three ports are needed, such as 8080,1985,1984".to_owned()),
+    }
+}
+
+/// Prints a text; a reader that has seen enough (`| head`) is no error.
+fn show(text: &str) {
+    use std::io::Write as _;
+    if std::io::stdout().write_all(text.as_bytes()).is_err() {
+        std::process::exit(0);
     }
 }
 
@@ -166,8 +174,8 @@ async fn logs(name: &str, host: Option<&str>, lines: u32) -> Result<()> {
         None => cluster.hosts().iter().collect(),
     };
     for host in hosts {
-        println!("----- {} -----", host.name);
-        print!("{}", host.exec(&format!("journalctl --no-pager -u 'dinp-*' -n {lines} || true")).await?);
+        let journal = host.exec(&format!("journalctl --no-pager -u 'dinp-*' -n {lines} || true")).await?;
+        show(&format!("----- {} -----\n{journal}", host.name));
     }
     Ok(())
 }

@@ -30,26 +30,24 @@ pub fn print(up: &Up, progress: &Progress) -> Result<()> {
     Ok(())
 }
 
-/// Hosts, units and containers.
-pub async fn status(cluster: &Cluster) -> Result<()> {
+/// Hosts, units and containers, as text.
+pub async fn status(cluster: &Cluster) -> Result<String> {
+    let mut lines: Vec<String> = Vec::new();
     for host in cluster.hosts() {
         let state = host.state().await?;
-        println!("{:<8} {:<14} {state}", host.name, host.address);
+        lines.push(format!("{:<8} {:<14} {state}", host.name, host.address));
         if state != "running" {
             continue;
         }
-        let units = host
-            .exec("systemctl list-units --all --plain --no-legend 'dinp-*.service' 'dinp-*.socket' | awk '{print $1, $3, $4}'")
-            .await?;
-        for unit in units.lines() {
-            println!("           {unit}");
-        }
-        let containers = host
-            .exec("command -v docker >/dev/null && docker ps --filter label=dinp.app --format '{{.Names}}  {{.Status}}  {{.Ports}}' || true")
-            .await?;
-        for container in containers.lines() {
-            println!("           {container}");
-        }
+        let units = host.exec(UNITS).await?;
+        let containers = host.exec(CONTAINERS).await?;
+        lines.extend(units.lines().chain(containers.lines()).map(|line| format!("           {line}")));
     }
-    Ok(())
+    lines.push(String::new());
+    Ok(lines.join("\n"))
 }
+
+const UNITS: &str = "systemctl list-units --all --plain --no-legend 'dinp-*.service' 'dinp-*.socket' | \
+                     awk '{print $1, $3, $4}'";
+const CONTAINERS: &str = "! command -v docker >/dev/null || docker ps --filter label=dinp.app \
+                          --format '{{.Names}}  {{.Status}}  {{.Ports}}'";
