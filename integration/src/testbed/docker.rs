@@ -69,15 +69,19 @@ fn spoken(command: &Command) -> String {
     text
 }
 
-/// Ids or names of what bears the label of a cluster: `docker <kind> ls`.
+/// Ids or names of what bears the label of a cluster: `docker <kind> ls`, in its order (images: newest first, so that
+/// they can be removed before those that they were made from).
 pub async fn labelled(list: &[&str], label: &str) -> Result<Vec<String>> {
     let filter = format!("label={label}");
     let mut args = list.to_vec();
     args.extend(["--quiet", "--filter", &filter]);
     let text = docker(&args).await?;
-    let mut ids: Vec<String> = text.lines().map(str::to_owned).collect();
-    ids.sort();
-    ids.dedup();
+    let mut ids: Vec<String> = Vec::new();
+    for line in text.lines() {
+        if !ids.iter().any(|id| id == line) {
+            ids.push(line.to_owned());
+        }
+    }
     Ok(ids)
 }
 
