@@ -5,7 +5,6 @@
 mod support;
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex};
 
@@ -162,28 +161,15 @@ async fn a_wrong_password_is_said_as_uic_says_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_browser_brings_the_code_to_the_loopback_address() {
     let (world, _) = world().await;
-    let mut child = world.command(&["login", "--no-browser", "--server", &world.url], &[]).spawn().unwrap();
-    let stderr = child.stderr.take().unwrap();
-    let address = tokio::task::spawn_blocking(move || {
-        BufReader::new(stderr)
-            .lines()
-            .map(Result::unwrap)
-            .find_map(|line| line.trim().strip_prefix("http").map(|rest| format!("http{rest}")))
-    });
-    let address = address.await.unwrap().unwrap();
+    let login = world.browser_login().await;
     let redirects = reqwest::redirect::Policy::limited(5);
     let browser = reqwest::Client::builder().redirect(redirects).build().unwrap();
-    let uri = url::Url::parse(&address)
-        .unwrap()
-        .query_pairs()
-        .find(|(name, _)| name == "redirect_uri")
-        .unwrap()
-        .1
-        .into_owned();
-    let page = browser.get(&address).header(header::COOKIE, "browser=known").send().await.unwrap();
+    let address = url::Url::parse(&login.address).unwrap();
+    let uri = address.query_pairs().find(|(name, _)| name == "redirect_uri").unwrap().1.into_owned();
+    let page = browser.get(address).header(header::COOKIE, "browser=known").send().await.unwrap();
     assert!(page.url().as_str().starts_with(&uri), "{}", page.url());
     assert!(page.text().await.unwrap().contains("You can close this window"));
-    let output = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
-    assert_eq!(output.status.code(), Some(0));
-    assert!(String::from_utf8(output.stdout).unwrap().contains("as anna"));
+    let ended = login.ended().await;
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert!(ended.stdout.contains("as anna"));
 }

@@ -17,6 +17,7 @@ use dinp_common::testing::Mysql;
 use dinp_common::{listen, store};
 use dinp_uic::passwords::Passwords;
 use dinp_uic::{Uic, UicConfig, api};
+use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
 use serde_json::json;
 use support::World;
@@ -25,43 +26,104 @@ use url::Url;
 
 const PASSWORD: &str = "correct horse battery & <staple>";
 
+/// A cluster's uic with the user `anna`, and a dashboard to which any token is good.
+struct Stage {
+    _mysql: Mysql,
+    root: Pool,
+    uic_url: String,
+    dash: World,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        let mysql = Mysql::start().await;
+        let root = mysql.database().await;
+        let pool = mysql.account(&root, "dinp_uic").await;
+        let hash = Passwords::new(64, 1, 1).unwrap().hash(Secret::new(PASSWORD)).await.unwrap();
+        store::user::insert(&mut pool.get_conn().await.unwrap(), "anna", &hash, PlatformRole::User).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uic_url = format!("http://{}", listener.local_addr().unwrap());
+        let config =
+            UicConfig { password_memory_kib: 64, password_passes: 1, password_parallel: 4, ..UicConfig::default() };
+        let mut loaded = Loaded::for_tests("uic", config);
+        loaded.cluster.uic.public_url = Url::parse(&uic_url).unwrap();
+        let uic = Arc::new(Uic::new(&loaded, pool, ServiceAuth::for_tests([])).unwrap());
+        tokio::spawn(listen::serve(vec![listener], api::router(uic), Default::default(), Duration::from_secs(1)));
+
+        let meta = json!({
+            "cluster": "dinp", "version": "0.1.0", "uic_url": uic_url, "domain": "apps.localhost", "apps_url": ""
+        });
+        let me = async || Json(json!({"name": "anna", "role": "user"}));
+        // Whether uic's token is good, its session in the database tells.
+        let dash = Router::new().route("/v1/meta", get(async move || Json(meta)));
+        let dash = World::open(dash.route("/v1/me", get(me))).await;
+        Self { _mysql: mysql, root, uic_url, dash }
+    }
+
+    /// How many command lines are signed in.
+    async fn tokens(&self) -> u64 {
+        let query = "SELECT COUNT(*) FROM session WHERE kind = 'access'";
+        self.root.get_conn().await.unwrap().query_first(query).await.unwrap().unwrap()
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn login_and_logout_at_a_real_uic() {
-    let mysql = Mysql::start().await;
-    let root = mysql.database().await;
-    let pool = mysql.account(&root, "dinp_uic").await;
-    let hash = Passwords::new(64, 1, 1).unwrap().hash(Secret::new(PASSWORD)).await.unwrap();
-    store::user::insert(&mut pool.get_conn().await.unwrap(), "anna", &hash, PlatformRole::User).await.unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let uic_url = format!("http://{}", listener.local_addr().unwrap());
-    let config =
-        UicConfig { password_memory_kib: 64, password_passes: 1, password_parallel: 4, ..UicConfig::default() };
-    let mut loaded = Loaded::for_tests("uic", config);
-    loaded.cluster.uic.public_url = Url::parse(&uic_url).unwrap();
-    let uic = Arc::new(Uic::new(&loaded, pool, ServiceAuth::for_tests([])).unwrap());
-    tokio::spawn(listen::serve(vec![listener], api::router(uic), Default::default(), Duration::from_secs(1)));
-
-    let meta =
-        json!({"cluster": "dinp", "version": "0.1.0", "uic_url": uic_url, "domain": "apps.localhost", "apps_url": ""});
-    let me = async || Json(json!({"name": "anna", "role": "user"}));
-    // Any token is good here: whether uic's is, its session in the database tells.
-    let dash = Router::new().route("/v1/meta", get(async move || Json(meta)));
-    let dash = World::open(dash.route("/v1/me", get(me))).await;
+    let stage = Stage::new().await;
+    let dash = &stage.dash;
     let login = ["login", "--server", &dash.url, "--username", "anna", "--password-stdin"];
 
     let wrong = dash.run(&login, &[], "wrong password\n").await;
     assert_eq!(wrong.code, 77, "{}", wrong.stderr);
     assert!(wrong.stderr.contains("password"), "{}", wrong.stderr);
 
-    let sessions = async || {
-        let query = "SELECT COUNT(*) FROM session WHERE kind = 'access'";
-        root.get_conn().await.unwrap().query_first::<u64, _>(query).await.unwrap().unwrap()
-    };
     let right = dash.run(&login, &[], &format!("{PASSWORD}\n")).await;
     assert_eq!(right.code, 0, "{}", right.stderr);
-    assert_eq!(sessions().await, 1);
+    assert_eq!(stage.tokens().await, 1);
 
     let out = dash.run(&["logout"], &[], "").await;
     assert_eq!((out.code, out.stderr), (0, format!("signed out of {}\n", dash.url)));
-    assert_eq!(sessions().await, 0);
+    assert_eq!(stage.tokens().await, 0);
+}
+
+/// The value of a hidden field of a page.
+fn hidden(page: &str, name: &str) -> String {
+    let start = format!("name=\"{name}\" value=\"");
+    let (_, rest) = page.split_once(&start).unwrap_or_else(|| panic!("no field {name} in {page}"));
+    rest.split_once('"').unwrap().0.replace("&#38;", "&")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_browser_asks_before_the_command_line_is_signed_in() {
+    let stage = Stage::new().await;
+    let browser = reqwest::Client::builder().cookie_store(true).build().unwrap();
+    let open = async |address: &str| browser.get(address).send().await.unwrap().text().await.unwrap();
+    let send = async |address: &str, form: &[(&str, &str)]| {
+        browser.post(address).form(form).send().await.unwrap().text().await.unwrap()
+    };
+
+    // The password that is typed for it says yes.
+    let login = stage.dash.browser_login().await;
+    let page = open(&login.address).await;
+    assert!(page.contains("signs in the command line"), "{page}");
+    let (csrf, next) = (hidden(&page, "csrf"), hidden(&page, "next"));
+    let form = [("csrf", csrf.as_str()), ("next", &next), ("username", "anna"), ("password", PASSWORD)];
+    let page = send(&format!("{}/login", stage.uic_url), &form).await;
+    assert!(page.contains("You can close this window"), "{page}");
+    let ended = login.ended().await;
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert_eq!(stage.tokens().await, 1);
+
+    // Where the browser is signed in already, it asks.
+    for (answer, code, tokens) in [("allow", 0, 2), ("cancel", 77, 2)] {
+        let login = stage.dash.browser_login().await;
+        let page = open(&login.address).await;
+        assert!(page.contains("on this machine as anna?"), "{page}");
+        let page = send(&login.address, &[("csrf", &hidden(&page, "csrf")), ("answer", answer)]).await;
+        assert!(page.contains("You can close this window"), "{page}");
+        let ended = login.ended().await;
+        assert_eq!((ended.code, stage.tokens().await), (code, tokens), "{}", ended.stderr);
+        let refusal = "error: sign-in was refused: it was cancelled in the browser\n";
+        assert_eq!(ended.stderr.contains(refusal), code == 77, "{}", ended.stderr);
+    }
 }

@@ -1,4 +1,4 @@
-//! What the daemons with pages share: cookies, protection against forged requests, response headers.
+//! What the daemons with pages share: cookies, protection against forged requests, response headers, a deadline.
 
 use axum::extract::Request;
 use axum::middleware::Next;
@@ -6,6 +6,7 @@ use axum::response::Response;
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use sha2::{Digest, Sha256};
+use std::time::Duration;
 use url::Url;
 
 use crate::auth::{hash_matches, hex};
@@ -95,6 +96,14 @@ pub async fn secure_headers(form_targets: &str, request: Request, next: Next) ->
     }
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
+}
+
+/// Runs the rest with a deadline, so that a database that hangs is an answer and not silence: 503 `timeout`.
+pub async fn within_deadline(limit: Duration, request: Request, next: Next) -> Result<Response, Problem> {
+    tokio::time::timeout(limit, next.run(request)).await.map_err(|_| {
+        tracing::error!("request not answered in time");
+        Problem::unavailable("timeout", "the answer took too long: something that it needs does not respond")
+    })
 }
 
 #[cfg(test)]

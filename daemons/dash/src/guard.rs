@@ -162,7 +162,7 @@ fn is_stream(matched: &str) -> bool {
         || matched == "/v1/builds"
 }
 
-/// Runs the rest with a deadline, so that a database that hangs is an answer and not silence.
+/// Runs the rest with a deadline, unless it is a stream.
 pub(crate) async fn within_deadline(
     limit: Duration,
     request: Request,
@@ -172,8 +172,5 @@ pub(crate) async fn within_deadline(
     if is_stream(matched) {
         return Ok(next.run(request).await);
     }
-    tokio::time::timeout(limit, next.run(request)).await.map_err(|_| {
-        tracing::error!("request not answered in time");
-        Problem::unavailable("timeout", "the answer took too long: something that dash needs does not respond")
-    })
+    web::within_deadline(limit, request, next).await
 }

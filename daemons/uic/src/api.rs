@@ -3,7 +3,8 @@
 //! | endpoint | who |
 //! |---|---|
 //! | `GET /` account page, `GET /login`, `POST /login`, `POST /logout`, `POST /password` | browsers |
-//! | `GET /oauth/authorize`, `POST /oauth/token`, `POST /oauth/revoke` | clients `dash` and `cli` |
+//! | `GET /oauth/authorize`, and `POST` of the page that it shows | browsers, led there by the clients `dash` and `cli` |
+//! | `POST /oauth/token`, `POST /oauth/revoke` | clients `dash` and `cli` |
 //! | `POST /v1/introspect`, `GET /v1/users`, `GET /v1/users/{name}`, `GET /v1/teams` | service dash |
 //! | `POST /v1/users`, `PATCH`, `DELETE /v1/users/{name}`, `POST /v1/teams`, `DELETE /v1/teams/{name}`, `PUT`, `DELETE /v1/teams/{name}/members/{user}` | service dash, with the access token of an admin in `X-Dinp-Access-Token` |
 //! | `GET /health`, `/ready`, `/metrics` | anybody |
@@ -14,7 +15,7 @@
 use crate::people::{self, Actor};
 use crate::{Uic, oauth, pages};
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::middleware;
 use axum::routing::{get, patch, post, put};
 use dinp_common::api::uic::{
@@ -40,13 +41,14 @@ pub fn router(uic: Arc<Uic>) -> Router {
     // Browsers apply form-action to the redirects that follow a form too, and signing in ends at the client.
     let targets = format!("{} http://127.0.0.1:* http://localhost:*", uic.dash_url.origin().ascii_serialization());
     let targets: Arc<str> = targets.into();
+    let deadline = uic.deadline;
     Router::new()
         .route("/", get(pages::account))
         .route("/login", get(pages::login).post(pages::sign_in))
         .route("/logout", post(pages::sign_out))
         .route("/password", post(pages::change_password))
         .route("/assets/style.css", get(pages::style))
-        .route("/oauth/authorize", get(oauth::authorize))
+        .route("/oauth/authorize", get(oauth::authorize).post(oauth::consent))
         .route("/oauth/token", post(oauth::token))
         .route("/oauth/revoke", post(oauth::revoke))
         .route("/v1/introspect", post(introspect))
@@ -57,6 +59,11 @@ pub fn router(uic: Arc<Uic>) -> Router {
         .route("/v1/teams/{name}/members/{user}", put(put_member).delete(remove_member))
         .fallback(pages::not_found)
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn(move |request: Request, next| async move {
+            let path = request.uri().path().to_owned();
+            let answer = web::within_deadline(deadline, request, next).await;
+            answer.unwrap_or_else(|problem| pages::refuse(&path, problem))
+        }))
         .layer(middleware::from_fn(move |request, next| {
             let targets = targets.clone();
             async move { web::secure_headers(&targets, request, next).await }

@@ -1,16 +1,25 @@
-//! Guessing passwords gets slower: after a few failures for one user from one address, each try has to wait.
+//! Guessing passwords gets slower: after a few failures for one user from one address each try has to wait, and after
+//! more of them from one address whatever the user.
+//!
+//! The address is the peer's. The second limit keeps one machine that tries many names from taking all turns of hashing;
+//! many people may share an address, so it allows more, forgives steadily and never asks for a long wait.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// Failures that cost nothing.
+/// Failures of one user from one address that cost nothing.
 const FREE: u32 = 5;
 /// Longest wait.
 const MAX_WAIT: Duration = Duration::from_secs(300);
 /// After this long without a try all is forgotten.
 const FORGET: Duration = Duration::from_secs(900);
-/// Most pairs that are remembered.
+/// Failures from one address that cost nothing.
+const FREE_OF_ADDRESS: u32 = 20;
+/// Time in which an address is forgiven one failure.
+const FORGIVE: Duration = Duration::from_secs(FORGET.as_secs() / FREE_OF_ADDRESS as u64);
+/// Most pairs, and most addresses, that are remembered.
 const MAX_ENTRIES: usize = 10_000;
 
 /// A user's name and where the tries come from.
@@ -24,42 +33,66 @@ struct Entry {
 /// What is remembered of tries that did not succeed. No clock of its own.
 #[derive(Default)]
 pub struct Backoff {
-    entries: HashMap<Key, Entry>,
+    pairs: HashMap<Key, Entry>,
+    /// When each address has been forgiven all of its failures.
+    addresses: HashMap<IpAddr, Instant>,
 }
 
 impl Backoff {
     /// Begins a try, which counts as a failure until [`Backoff::succeeded`], so that many at once gain nothing.
-    /// An error is the time left to wait.
+    /// An error is the time left to wait; a try that has to wait does not count.
     pub fn begin(&mut self, user: &str, address: IpAddr, now: Instant) -> Result<(), Duration> {
-        self.make_room(now);
-        let entry = self.entries.entry((user.to_owned(), network(address))).or_insert(Entry { tries: 0, last: now });
+        let network = network(address);
+        let pair = (user.to_owned(), network);
+        let wait = self.wait_of_pair(&pair, now).max(self.wait_of_address(network, now));
+        if !wait.is_zero() {
+            return Err(wait);
+        }
+        make_room(&mut self.pairs, |entry| entry.last + FORGET, now);
+        let entry = self.pairs.entry(pair).or_insert(Entry { tries: 0, last: now });
         if now.duration_since(entry.last) > FORGET {
             entry.tries = 0;
         }
-        let ready = entry.last + wait(entry.tries);
-        if now < ready {
-            return Err(ready - now);
-        }
         entry.tries += 1;
         entry.last = now;
+        make_room(&mut self.addresses, |forgiven| *forgiven, now);
+        let forgiven = self.addresses.entry(network).or_insert(now);
+        *forgiven = now.max(*forgiven) + FORGIVE;
         Ok(())
     }
 
-    /// The password was right.
+    /// The password was right: the user's failures are forgotten. The address has only this try back, or who has one
+    /// password could go on guessing others.
     pub fn succeeded(&mut self, user: &str, address: IpAddr) {
-        self.entries.remove(&(user.to_owned(), network(address)));
+        let network = network(address);
+        self.pairs.remove(&(user.to_owned(), network));
+        if let Some(forgiven) = self.addresses.get_mut(&network) {
+            *forgiven -= FORGIVE;
+        }
     }
 
-    fn make_room(&mut self, now: Instant) {
-        if self.entries.len() < MAX_ENTRIES {
-            return;
-        }
-        self.entries.retain(|_, entry| now.duration_since(entry.last) <= FORGET);
-        if self.entries.len() >= MAX_ENTRIES
-            && let Some(oldest) = self.entries.iter().min_by_key(|(_, entry)| entry.last).map(|(key, _)| key.clone())
-        {
-            self.entries.remove(&oldest);
-        }
+    fn wait_of_pair(&self, pair: &Key, now: Instant) -> Duration {
+        let Some(entry) = self.pairs.get(pair) else { return Duration::ZERO };
+        let since = now.duration_since(entry.last);
+        if since > FORGET { Duration::ZERO } else { wait(entry.tries).saturating_sub(since) }
+    }
+
+    fn wait_of_address(&self, network: IpAddr, now: Instant) -> Duration {
+        let forgiven = self.addresses.get(&network).map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
+        forgiven.saturating_sub(FORGIVE * (FREE_OF_ADDRESS - 1))
+    }
+}
+
+/// Makes room for one more: what is over goes, and where that is not enough, what is over first.
+fn make_room<K: Clone + Eq + Hash, V>(entries: &mut HashMap<K, V>, over: impl Fn(&V) -> Instant, now: Instant) {
+    if entries.len() < MAX_ENTRIES {
+        return;
+    }
+    entries.retain(|_, entry| over(entry) >= now);
+    if entries.len() >= MAX_ENTRIES
+        && let Some(first) = entries.iter().min_by_key(|(_, entry)| over(entry)).map(|(key, _)| key.clone())
+    {
+        entries.remove(&first);
     }
 }
 
@@ -113,7 +146,42 @@ mod tests {
         }
         assert_eq!(backoff.begin("anna", neighbour, now), Err(MAX_WAIT));
         backoff.begin("anna", neighbour, now + FORGET + Duration::from_secs(1)).unwrap();
-        assert!(backoff.entries.values().all(|entry| entry.tries == 1));
+        assert!(backoff.pairs.values().all(|entry| entry.tries == 1));
+    }
+
+    #[test]
+    fn an_address_that_tries_many_names_has_to_wait_and_no_other_has() {
+        let mut backoff = Backoff::default();
+        let address = IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 1]);
+        let neighbour = IpAddr::from([0xfe80, 0, 0, 0, 1, 0, 0, 2]);
+        let start = Instant::now();
+        for n in 0..FREE_OF_ADDRESS {
+            backoff.begin(&format!("name{n}"), address, start).unwrap();
+        }
+        assert_eq!(backoff.begin("anna", neighbour, start), Err(FORGIVE));
+        backoff.begin("anna", IpAddr::from([10, 0, 0, 1]), start).unwrap();
+        // Having waited did not count; one failure is forgiven, and then the next.
+        backoff.begin("anna", neighbour, start + FORGIVE).unwrap();
+        assert_eq!(backoff.begin("bert", address, start + FORGIVE), Err(FORGIVE));
+        // Whoever knows a password gets no more than that try for it.
+        backoff.succeeded("anna", address);
+        backoff.begin("bert", address, start + FORGIVE).unwrap();
+        assert_eq!(backoff.begin("carl", address, start + FORGIVE), Err(FORGIVE));
+        // In the end all is forgiven.
+        let later = start + FORGIVE + FORGET;
+        for n in 0..FREE_OF_ADDRESS {
+            backoff.begin(&format!("other{n}"), address, later).unwrap();
+        }
+    }
+
+    #[test]
+    fn right_passwords_cost_an_address_nothing() {
+        let mut backoff = Backoff::default();
+        let (office, now) = (IpAddr::from([10, 0, 0, 1]), Instant::now());
+        for n in 0..10 * FREE_OF_ADDRESS {
+            backoff.begin(&format!("name{n}"), office, now).unwrap();
+            backoff.succeeded(&format!("name{n}"), office);
+        }
     }
 
     #[test]
@@ -123,6 +191,6 @@ mod tests {
         for n in 0..(MAX_ENTRIES as u32 + 100) {
             backoff.begin("anna", IpAddr::from(n.to_be_bytes()), now).unwrap();
         }
-        assert!(backoff.entries.len() <= MAX_ENTRIES);
+        assert!(backoff.pairs.len() <= MAX_ENTRIES && backoff.addresses.len() <= MAX_ENTRIES);
     }
 }

@@ -113,6 +113,7 @@ async fn insert(pool: &Pool, name: &str, hash: &str) -> Result<bool, CreateAdmin
         .start_transaction(TxOpts::default())
         .await
         .map_err(|error| failed(StoreError::doing("begin a change")(error)))?;
+    user::lock_names(&mut tx).await.map_err(failed)?;
     match user::by_name(&mut tx, name).await.map_err(failed)? {
         Some(row) if row.role == PlatformRole::Admin => return Ok(false),
         Some(_) => return Err(taken("a user who is no administrator")),

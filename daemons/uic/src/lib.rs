@@ -36,6 +36,8 @@ use url::Url;
 
 /// Longest wait for a connection to the database while somebody waits for an answer.
 const CONNECT: Duration = Duration::from_secs(3);
+/// Longest time for an answer.
+const DEADLINE: Duration = Duration::from_secs(20);
 /// Time between two removals of sessions that have ended.
 const SWEEP: Duration = Duration::from_secs(600);
 
@@ -60,6 +62,8 @@ pub struct Uic {
     passwords: Passwords,
     backoff: Mutex<Backoff>,
     config: UicConfig,
+    /// Longest time for an answer; tests are less patient.
+    pub deadline: Duration,
     /// Where browsers reach us.
     public_url: Url,
     /// Where browsers reach the dashboard.
@@ -77,6 +81,7 @@ impl Uic {
             passwords,
             backoff: Mutex::default(),
             config,
+            deadline: DEADLINE,
             public_url: loaded.cluster.uic.public_url.clone(),
             dash_url: loaded.cluster.dash.public_url.clone(),
         })

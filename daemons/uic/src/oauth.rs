@@ -2,13 +2,15 @@
 //!
 //! A client that cannot be trusted with a redirect gets a page, never a redirect; everything else goes back to it as
 //! OAuth's `error`.
+//!
+//! Where a browser is signed in, the dashboard gets its code at once. The command line gets none before the person has
+//! said yes (RFC 8252, 8.6): any program on the machine could call itself that, and any page lead a browser here.
 
 use crate::Uic;
 use crate::pages;
-use crate::sessions::Browser;
 use axum::Form;
 use axum::Json;
-use axum::extract::{ConnectInfo, Query, RawQuery, State};
+use axum::extract::{ConnectInfo, Query, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -17,7 +19,7 @@ use dinp_common::auth::{hash_matches, hex, secret_hash};
 use dinp_common::problem::Problem;
 use dinp_common::store::audit::{self, AuditEvent};
 use dinp_common::store::session::{self, AuthCode, SessionKind};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, Uri};
 use rand::TryRngCore;
 use serde::Deserialize;
 use serde_json::json;
@@ -54,6 +56,11 @@ impl Client {
         }
     }
 
+    /// Whether a person has to say yes to each request: nothing proves that a native client is the one that it says.
+    fn asks_first(self) -> bool {
+        self == Self::Cli
+    }
+
     /// Whether a code for this client may be sent there.
     pub fn may_redirect_to(self, uri: &str, dash_url: &Url) -> bool {
         match self {
@@ -68,13 +75,12 @@ pub fn dash_callback(dash_url: &Url) -> String {
     format!("{}/auth/callback", dash_url.as_str().trim_end_matches('/'))
 }
 
-/// `http://127.0.0.1:<port>/callback` or the same with `localhost` or `[::1]`, and not a character more.
+/// `http://127.0.0.1:<port>/callback` or the same with `localhost` or `[::1]`, and not a character more or less: without
+/// a port it would be whoever serves port 80.
 fn is_loopback_callback(uri: &str) -> bool {
-    ["http://127.0.0.1", "http://localhost", "http://[::1]"].into_iter().any(|start| {
-        let Some(port) = uri.strip_prefix(start).and_then(|rest| rest.strip_suffix("/callback")) else { return false };
-        let digits = port.strip_prefix(':').unwrap_or_default();
-        port.is_empty()
-            || (digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok_and(|port| port > 0))
+    ["http://127.0.0.1:", "http://localhost:", "http://[::1]:"].into_iter().any(|start| {
+        let port = uri.strip_prefix(start).and_then(|rest| rest.strip_suffix("/callback")).unwrap_or_default();
+        port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0)
     })
 }
 
@@ -109,64 +115,128 @@ fn check_authorize(query: &AuthorizeQuery) -> Result<(), (&'static str, &'static
     Ok(())
 }
 
-/// `GET /oauth/authorize`.
-pub(crate) async fn authorize(
-    State(uic): State<Arc<Uic>>,
-    headers: HeaderMap,
-    RawQuery(raw): RawQuery,
-    query: Result<Query<AuthorizeQuery>, axum::extract::rejection::QueryRejection>,
-) -> Response {
-    let Ok(Query(query)) = query else {
-        return pages::error(&Problem::bad_request("invalid-request", "the sign-on request is malformed; start again"));
-    };
-    let client = Client::parse(&query.client_id);
-    let sound = client.is_some_and(|client| client.may_redirect_to(&query.redirect_uri, &uic.dash_url));
-    let (Some(client), true) = (client, sound) else {
-        let detail = "the program that asks you to sign in is not known here, or wants the answer sent to an address that \
-                      is not its own; check dash.public_url and uic.public_url in dinp.toml";
-        return pages::error(&Problem::bad_request("invalid-client", detail));
-    };
-    if let Err((error, description)) = check_authorize(&query) {
-        return back(&query, &[("error", error), ("error_description", description)]);
-    }
-    match uic.browser(&headers).await {
-        Ok(Some(browser)) => match issue_code(&uic, &browser, client, &query).await {
-            Ok(code) => back(&query, &[("code", &code)]),
-            Err(problem) => pages::error(&problem),
-        },
-        Ok(None) => {
-            let next = format!("/oauth/authorize?{}", raw.unwrap_or_default());
-            pages::login_form(&uic, &headers, &next, "", None)
+/// A sound request for a code: the client is known, and the answer goes to an address of its own.
+pub(crate) struct CodeRequest {
+    client: Client,
+    query: AuthorizeQuery,
+    /// Path and query that it came with.
+    pub(crate) path: String,
+}
+
+impl CodeRequest {
+    /// The request that an address of the authorization endpoint holds, or the answer to one that is not sound.
+    fn read(uic: &Uic, uri: &Uri) -> Result<Self, Box<Response>> {
+        let refuse = |kind, detail: &str| Box::new(pages::error(&Problem::bad_request(kind, detail)));
+        let Ok(Query(query)) = Query::<AuthorizeQuery>::try_from_uri(uri) else {
+            return Err(refuse("invalid-request", "the sign-on request is malformed; start again"));
+        };
+        let client = Client::parse(&query.client_id);
+        let client = client.filter(|client| client.may_redirect_to(&query.redirect_uri, &uic.dash_url));
+        let Some(client) = client else {
+            let detail = "the program that asks you to sign in is not known here, or wants the answer sent to an \
+                          address that is not its own; check dash.public_url and uic.public_url in dinp.toml";
+            return Err(refuse("invalid-client", detail));
+        };
+        let path = uri.path_and_query().map(ToString::to_string).unwrap_or_default();
+        let request = Self { client, query, path };
+        match check_authorize(&request.query) {
+            Ok(()) => Ok(request),
+            Err((error, description)) => {
+                Err(Box::new(request.back(&[("error", error), ("error_description", description)])))
+            }
         }
+    }
+
+    /// Where the answer goes.
+    pub(crate) fn redirect_uri(&self) -> &str {
+        &self.query.redirect_uri
+    }
+
+    /// Gives the client a code that stands for a browser's session.
+    pub(crate) async fn allow(&self, uic: &Uic, session_id: &str) -> Response {
+        match issue_code(uic, session_id, self).await {
+            Ok(code) => self.back(&[("code", &code)]),
+            Err(problem) => pages::error(&problem),
+        }
+    }
+
+    /// Sends the browser back to the client.
+    fn back(&self, values: &[(&str, &str)]) -> Response {
+        let Ok(mut url) = Url::parse(&self.query.redirect_uri) else {
+            return pages::error(&Problem::bad_request("invalid-client", "the redirect address is not a URL"));
+        };
+        url.query_pairs_mut().extend_pairs(values);
+        if let Some(state) = &self.query.state {
+            url.query_pairs_mut().append_pair("state", state);
+        }
+        Redirect::to(url.as_str()).into_response()
+    }
+}
+
+/// The request at this address, if it is one that a person has to say yes to.
+pub(crate) fn to_be_asked(uic: &Uic, address: &str) -> Option<CodeRequest> {
+    let request = CodeRequest::read(uic, &address.parse().ok()?).ok()?;
+    request.client.asks_first().then_some(request)
+}
+
+/// `GET /oauth/authorize`.
+pub(crate) async fn authorize(State(uic): State<Arc<Uic>>, headers: HeaderMap, uri: Uri) -> Response {
+    let request = match CodeRequest::read(&uic, &uri) {
+        Ok(request) => request,
+        Err(answer) => return *answer,
+    };
+    match uic.browser(&headers).await {
+        Ok(Some(browser)) if request.client.asks_first() => pages::consent(&uic, &browser, &request),
+        Ok(Some(browser)) => request.allow(&uic, &browser.session.id).await,
+        Ok(None) => pages::login_form(&uic, &headers, &request.path, "", None),
         Err(problem) => pages::error(&problem),
     }
 }
 
-async fn issue_code(uic: &Uic, browser: &Browser, client: Client, query: &AuthorizeQuery) -> Result<String, Problem> {
+/// Form of the page that asks.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct ConsentForm {
+    csrf: String,
+    answer: String,
+}
+
+/// `POST /oauth/authorize`: what the person said.
+pub(crate) async fn consent(
+    State(uic): State<Arc<Uic>>,
+    headers: HeaderMap,
+    uri: Uri,
+    Form(form): Form<ConsentForm>,
+) -> Response {
+    let request = match CodeRequest::read(&uic, &uri) {
+        Ok(request) => request,
+        Err(answer) => return *answer,
+    };
+    // Where the sign-on has ended meanwhile, the request begins anew.
+    let browser = match pages::sender(&uic, &headers, &form.csrf, &request.path).await {
+        Ok(browser) => browser,
+        Err(answer) => return answer,
+    };
+    match form.answer.as_str() {
+        "allow" => request.allow(&uic, &browser.session.id).await,
+        "other" => pages::login_form(&uic, &headers, &request.path, "", None),
+        _ => request.back(&[("error", "access_denied"), ("error_description", "it was cancelled in the browser")]),
+    }
+}
+
+async fn issue_code(uic: &Uic, session_id: &str, request: &CodeRequest) -> Result<String, Problem> {
     let mut bytes = [0_u8; 32];
     rand::rngs::OsRng.try_fill_bytes(&mut bytes).expect("the kernel's random source works");
     let code = hex(&bytes);
     let row = AuthCode {
-        session_id: browser.session.id.clone(),
-        client: client.as_str().to_owned(),
-        redirect_uri: query.redirect_uri.clone(),
-        challenge: query.code_challenge.clone(),
+        session_id: session_id.to_owned(),
+        client: request.client.as_str().to_owned(),
+        redirect_uri: request.query.redirect_uri.clone(),
+        challenge: request.query.code_challenge.clone(),
     };
     let mut conn = uic.conn().await?;
     session::insert_code(&mut conn, &secret_hash(&code), &row, CODE_TTL_SECS).await?;
     Ok(code)
-}
-
-/// Sends the browser back to the client.
-fn back(query: &AuthorizeQuery, values: &[(&str, &str)]) -> Response {
-    let Ok(mut url) = Url::parse(&query.redirect_uri) else {
-        return pages::error(&Problem::bad_request("invalid-client", "the redirect address is not a URL"));
-    };
-    url.query_pairs_mut().extend_pairs(values);
-    if let Some(state) = &query.state {
-        url.query_pairs_mut().append_pair("state", state);
-    }
-    Redirect::to(url.as_str()).into_response()
 }
 
 /// Form of the token endpoint.
@@ -268,6 +338,9 @@ mod tests {
             assert!(Client::Cli.may_redirect_to(good, &dash), "{good}");
         }
         for bad in [
+            "http://127.0.0.1/callback",
+            "http://localhost/callback",
+            "http://[::1]/callback",
             "http://127.0.0.1:99999/callback",
             "http://127.0.0.1:0/callback",
             "http://127.0.0.1:1/callback2",

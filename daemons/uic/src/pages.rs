@@ -1,6 +1,7 @@
-//! What a browser sees: signing in and out, the own account.
+//! What a browser sees: signing in and out, saying yes to a client, the own account.
 
 use crate::Uic;
+use crate::oauth::{self, CodeRequest};
 use crate::people::{self, Actor};
 use crate::sessions::{Browser, COOKIE};
 use askama::Template;
@@ -15,7 +16,7 @@ use dinp_common::store::audit::{self, AuditEvent};
 use dinp_common::store::session;
 use dinp_common::store::user::{self, UserRow};
 use dinp_common::web;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
@@ -33,8 +34,20 @@ const WRONG: &str = "The name or the password is wrong.";
 struct LoginPage<'a> {
     csrf: &'a str,
     next: &'a str,
+    /// Whether the password says yes to the command line too, which the page must name then.
+    for_cli: bool,
     name: &'a str,
     error: Option<&'a str>,
+}
+
+#[derive(Template)]
+#[template(path = "consent.html")]
+struct ConsentPage<'a> {
+    csrf: &'a str,
+    request: &'a CodeRequest,
+    user: &'a UserRow,
+    role: &'a str,
+    lasts: &'a str,
 }
 
 #[derive(Template)]
@@ -75,13 +88,15 @@ pub(crate) async fn style() -> Response {
     (headers, web::STYLE).into_response()
 }
 
+/// A problem as who asks for this address can read it: people get a page, programs a document.
+pub(crate) fn refuse(path: &str, problem: Problem) -> Response {
+    let for_programs = path.starts_with("/v1/") || path.starts_with("/oauth/");
+    if for_programs && path != "/oauth/authorize" { problem.into_response() } else { error(&problem) }
+}
+
 /// What there is no page for.
 pub(crate) async fn not_found(uri: http::Uri) -> Response {
-    let problem = Problem::not_found("there is nothing at this address");
-    if uri.path().starts_with("/v1/") || uri.path().starts_with("/oauth/") {
-        return problem.into_response();
-    }
-    error(&problem)
+    refuse(uri.path(), Problem::not_found("there is nothing at this address"))
 }
 
 /// Where to go after signing in: on with a client's request, or to the account; never to another site.
@@ -97,10 +112,39 @@ pub(crate) fn login_form(uic: &Uic, headers: &HeaderMap, next: &str, name: &str,
     let credential = kept.unwrap_or_else(|| Credential::generate(CredentialKind::Session, "form"));
     let csrf = web::form_token(credential.secret.expose());
     let status = if message.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
-    let mut response = html(status, &LoginPage { csrf: &csrf, next: safe_next(next), name, error: message });
+    let next = safe_next(next);
+    let for_cli = oauth::to_be_asked(uic, next).is_some();
+    let mut response = html(status, &LoginPage { csrf: &csrf, next, for_cli, name, error: message });
     let cookie = web::set_cookie(FORM_COOKIE, &credential.to_string(), FORM_TTL_SECS, uic.secure());
     response.headers_mut().append(header::SET_COOKIE, cookie);
     response
+}
+
+/// Asks whether the command line may sign in as the person whose browser this is.
+pub(crate) fn consent(uic: &Uic, browser: &Browser, request: &CodeRequest) -> Response {
+    let page = ConsentPage {
+        csrf: &browser.form_token(),
+        request,
+        user: &browser.session.user,
+        role: &role_word(browser),
+        lasts: &in_words(uic.config.cli_token_secs),
+    };
+    html(StatusCode::OK, &page)
+}
+
+/// A time of five minutes or more.
+fn in_words(secs: u64) -> String {
+    const HOUR: u64 = 3600;
+    const DAY: u64 = 24 * HOUR;
+    match secs {
+        days if days >= 2 * DAY => format!("{} days", days / DAY),
+        hours if hours >= 2 * HOUR => format!("{} hours", hours / HOUR),
+        minutes => format!("{} minutes", minutes / 60),
+    }
+}
+
+fn role_word(browser: &Browser) -> String {
+    format!("{:?}", browser.session.user.role).to_lowercase()
 }
 
 #[derive(Deserialize)]
@@ -163,11 +207,18 @@ pub(crate) async fn sign_in(
     };
     match begin(&uic, &headers, &user, peer).await {
         Ok(None) => again(WRONG),
-        Ok(Some(cookie)) => {
-            let mut response = Redirect::to(safe_next(&form.next)).into_response();
-            response.headers_mut().append(header::SET_COOKIE, cookie);
+        Ok(Some(session)) => {
+            let next = safe_next(&form.next);
+            // The page has said what the password is for: who has typed it there is not asked once more.
+            let mut response = match oauth::to_be_asked(&uic, next) {
+                Some(request) => request.allow(&uic, &session.name).await,
+                None => Redirect::to(next).into_response(),
+            };
+            let begun = web::set_cookie(COOKIE, &session.to_string(), uic.config.session_secs, uic.secure());
             let done = web::set_cookie(FORM_COOKIE, "", 0, uic.secure());
-            response.headers_mut().append(header::SET_COOKIE, done);
+            for cookie in [begun, done] {
+                response.headers_mut().append(header::SET_COOKIE, cookie);
+            }
             response
         }
         Err(problem) => error(&problem),
@@ -181,6 +232,13 @@ async fn check_password(
     password: &str,
     peer: SocketAddr,
 ) -> Result<Result<UserRow, String>, Problem> {
+    let mut conn = uic.conn().await?;
+    // MySQL takes some names for equal that are not, such as one with spaces after it: each would have tries of its own.
+    let row = user::by_name(&mut conn, name).await?.filter(|row| row.name == name);
+    let stored = row.as_ref().map(|row| row.password_hash.clone());
+    // The connection is for others while the hash is computed.
+    drop(conn);
+    // Only here, so that a database that is away does not count as wrong passwords of all who try.
     let begun = {
         let mut backoff = uic.backoff.lock().unwrap_or_else(PoisonError::into_inner);
         backoff.begin(name, peer.ip(), Instant::now())
@@ -189,12 +247,6 @@ async fn check_password(
         tracing::warn!(user = name, address = %peer.ip(), "sign-on refused, too many failed tries");
         return Ok(Err(format!("Too many tries have failed. Please wait {} s and try again.", wait.as_secs() + 1)));
     }
-    let mut conn = uic.conn().await?;
-    // MySQL takes some names for equal that are not, such as one with spaces after it: each would have tries of its own.
-    let row = user::by_name(&mut conn, name).await?.filter(|row| row.name == name);
-    let stored = row.as_ref().map(|row| row.password_hash.clone());
-    // The connection is for others while the hash is computed.
-    drop(conn);
     let right = uic.passwords.verify(Secret::new(password), stored).await?;
     let Some(row) = row.filter(|_| right) else {
         tracing::info!(user = name, address = %peer.ip(), "sign-on failed");
@@ -212,15 +264,15 @@ async fn begin(
     headers: &HeaderMap,
     user: &UserRow,
     peer: SocketAddr,
-) -> Result<Option<HeaderValue>, Problem> {
+) -> Result<Option<Credential>, Problem> {
     let before = uic.browser(headers).await?;
     let mut conn = uic.conn().await?;
     if let Some(before) = before {
         session::remove(&mut conn, &before.session.id).await?;
     }
-    let Some(cookie) = uic.begin_browser(&mut conn, user).await? else { return Ok(None) };
+    let Some(session) = uic.begin_browser(&mut conn, user).await? else { return Ok(None) };
     record(&mut conn, &user.name, peer, "session.begin").await?;
-    Ok(Some(cookie))
+    Ok(Some(session))
 }
 
 async fn record(conn: &mut mysql_async::Conn, name: &str, peer: SocketAddr, action: &str) -> Result<(), Problem> {
@@ -238,11 +290,10 @@ async fn account_page(uic: &Uic, browser: &Browser, saved: bool, message: Option
         Ok(teams) => teams,
         Err(problem) => return error(&problem),
     };
-    let role = format!("{:?}", browser.session.user.role).to_lowercase();
     let page = AccountPage {
         csrf: &browser.form_token(),
         user: &browser.session.user,
-        role: &role,
+        role: &role_word(browser),
         teams: &teams,
         dash_url: uic.dash_url.as_str(),
         saved,
@@ -278,11 +329,12 @@ pub(crate) struct LogoutForm {
     csrf: String,
 }
 
-/// The signed-in browser that sent a form of its own; otherwise the answer to give.
-async fn sender(uic: &Uic, headers: &HeaderMap, csrf: &str) -> Result<Browser, Response> {
+/// The signed-in browser that sent a form of its own; otherwise the answer to give. `anew` is where one that is not
+/// signed in goes.
+pub(crate) async fn sender(uic: &Uic, headers: &HeaderMap, csrf: &str, anew: &str) -> Result<Browser, Response> {
     web::require_same_origin(headers, &uic.public_url).map_err(|problem| error(&problem))?;
     let browser = uic.browser(headers).await.map_err(|problem| error(&problem))?;
-    let Some(browser) = browser else { return Err(Redirect::to("/login").into_response()) };
+    let Some(browser) = browser else { return Err(Redirect::to(anew).into_response()) };
     if !web::is_form_token(browser.credential.secret.expose(), csrf) {
         let detail = "this form is not of this session; open the page again and send it from there";
         return Err(error(&Problem { kind: "cross-site".into(), ..Problem::forbidden(detail) }));
@@ -297,7 +349,7 @@ pub(crate) async fn sign_out(
     headers: HeaderMap,
     Form(form): Form<LogoutForm>,
 ) -> Response {
-    let browser = match sender(&uic, &headers, &form.csrf).await {
+    let browser = match sender(&uic, &headers, &form.csrf, "/login").await {
         Ok(browser) => browser,
         Err(response) => return response,
     };
@@ -330,7 +382,7 @@ pub(crate) async fn change_password(
     headers: HeaderMap,
     Form(form): Form<PasswordForm>,
 ) -> Response {
-    let browser = match sender(&uic, &headers, &form.csrf).await {
+    let browser = match sender(&uic, &headers, &form.csrf, "/login").await {
         Ok(browser) => browser,
         Err(response) => return response,
     };
@@ -357,6 +409,11 @@ pub(crate) async fn change_password(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_said_in_words() {
+        assert_eq!([300, 7199, 86_400, 30 * 86_400].map(in_words), ["5 minutes", "119 minutes", "24 hours", "30 days"]);
+    }
 
     #[test]
     fn signing_in_never_leads_to_another_site() {

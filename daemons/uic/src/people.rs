@@ -73,23 +73,28 @@ pub async fn find_user(conn: &mut Conn, name: &str) -> Result<UserInfo, Problem>
     Ok(row.into_info(teams))
 }
 
+/// Refuses a new name that is taken, and keeps it free until the change is committed.
+async fn reserve_name(tx: &mut Transaction<'_>, name: &str) -> Result<(), Problem> {
+    user::lock_names(tx).await?;
+    let taken = if user::by_name(tx, name).await?.is_some() {
+        "user"
+    } else if team::id_of(tx, name).await?.is_some() {
+        "team"
+    } else {
+        return Ok(());
+    };
+    let detail = format!("the name {name} is taken by a {taken}; users and teams share one set of names");
+    Err(Problem::conflict("name-taken", detail).with("field", "name"))
+}
+
 /// Adds a person.
 pub async fn create_user(pool: &Pool, passwords: &Passwords, actor: &Actor, new: UserCreate) -> Result<(), Problem> {
     check_name("user name", &new.name).map_err(|error| invalid(&error, "name"))?;
     passwords::check_new(&new.password).map_err(|error| invalid(&error, "password"))?;
     let hash = passwords.hash(Secret::new(new.password)).await?;
-    let taken = |what: &str| {
-        let detail = format!("the name {} is taken by a {what}; users and teams share one set of names", new.name);
-        Problem::conflict("name-taken", detail).with("field", "name")
-    };
     let mut tx = begin(pool).await?;
-    if team::id_of(&mut tx, &new.name).await?.is_some() {
-        return Err(taken("team"));
-    }
-    match user::insert(&mut tx, &new.name, &hash, new.role).await {
-        Err(error) if error.is_duplicate() => return Err(taken("user")),
-        other => other?,
-    }
+    reserve_name(&mut tx, &new.name).await?;
+    user::insert(&mut tx, &new.name, &hash, new.role).await?;
     note(&mut tx, actor, "user.create", &format!("user/{}", new.name), role_word(new.role)).await?;
     commit(tx).await
 }
@@ -178,18 +183,9 @@ pub async fn remove_user(pool: &Pool, actor: &Actor, name: &str) -> Result<(), P
 /// Adds a team.
 pub async fn create_team(pool: &Pool, actor: &Actor, name: &str) -> Result<(), Problem> {
     check_name("team name", name).map_err(|error| invalid(&error, "name"))?;
-    let taken = |what: &str| {
-        let detail = format!("the name {name} is taken by a {what}; users and teams share one set of names");
-        Problem::conflict("name-taken", detail).with("field", "name")
-    };
     let mut tx = begin(pool).await?;
-    if user::by_name(&mut tx, name).await?.is_some() {
-        return Err(taken("user"));
-    }
-    match team::insert(&mut tx, name).await {
-        Err(error) if error.is_duplicate() => return Err(taken("team")),
-        other => other?,
-    }
+    reserve_name(&mut tx, name).await?;
+    team::insert(&mut tx, name).await?;
     note(&mut tx, actor, "team.create", &format!("team/{name}"), "").await?;
     commit(tx).await
 }

@@ -6,7 +6,7 @@ use dinp_common::problem::Problem;
 use dinp_common::store::session::{self, NewSession, SessionKind, SessionRow};
 use dinp_common::store::user::UserRow;
 use dinp_common::web;
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
 use mysql_async::Conn;
 use rand::TryRngCore;
 
@@ -61,9 +61,9 @@ impl Uic {
         find(&mut conn, &credential, SessionKind::Access).await
     }
 
-    /// Signs a browser in: always a new session, so that nobody can plant one beforehand. Returns its cookie; nothing
-    /// where the person was suspended, or got another password, after this one was compared.
-    pub(crate) async fn begin_browser(&self, conn: &mut Conn, user: &UserRow) -> Result<Option<HeaderValue>, Problem> {
+    /// Signs a browser in: always a new session, so that nobody can plant one beforehand. Returns what its cookie is to
+    /// hold; nothing where the person was suspended, or got another password, after this one was compared.
+    pub(crate) async fn begin_browser(&self, conn: &mut Conn, user: &UserRow) -> Result<Option<Credential>, Problem> {
         let credential = new_credential();
         let new = NewSession {
             id: &credential.name,
@@ -75,8 +75,7 @@ impl Uic {
             ttl_secs: self.config.session_secs,
         };
         let begun = session::insert_while(conn, new, &user.password_hash).await?;
-        let cookie = || web::set_cookie(COOKIE, &credential.to_string(), self.config.session_secs, self.secure());
-        Ok(begun.then(cookie))
+        Ok(begun.then_some(credential))
     }
 
     /// Gives a client an access token that came from a browser's session; nothing where that has ended meanwhile.

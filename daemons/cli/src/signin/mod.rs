@@ -55,12 +55,12 @@ impl Attempt {
     /// The code in a redirect to us.
     pub fn code(&self, url: &Url) -> Result<String, CliError> {
         let value = |name: &str| url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned());
+        if value("state").as_deref() != Some(&self.state) {
+            return Err(not_signed_in("the answer belongs to another sign-in"));
+        }
         if let Some(error) = value("error") {
             let detail = value("error_description").unwrap_or(error);
             return Err(not_signed_in(format!("sign-in was refused: {detail}")));
-        }
-        if value("state").as_deref() != Some(&self.state) {
-            return Err(not_signed_in("the answer belongs to another sign-in"));
         }
         value("code").ok_or_else(|| not_signed_in("the answer holds no code"))
     }
@@ -146,6 +146,9 @@ mod tests {
         assert_eq!(back(&format!("code=abc&state={}", attempt.state)).unwrap(), "abc");
         assert!(back("code=abc&state=other").is_err());
         assert!(back("code=abc").is_err());
-        assert!(back("error=access_denied&error_description=no").unwrap_err().to_string().contains("refused: no"));
+        let said = |query: &str| back(query).unwrap_err().to_string();
+        let refusal = format!("error=access_denied&error_description=no&state={}", attempt.state);
+        assert!(said(&refusal).contains("refused: no"));
+        assert!(said("error=access_denied&error_description=no").contains("another sign-in"));
     }
 }

@@ -2,9 +2,9 @@
 
 #![allow(dead_code, reason = "each test uses its part")]
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -90,11 +90,45 @@ impl World {
         command
     }
 
+    /// `dinp login`, up to where it waits for a browser.
+    pub async fn browser_login(&self) -> BrowserLogin {
+        let mut child = self.command(&["login", "--no-browser", "--server", &self.url], &[]).spawn().unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let find_address = move || {
+            let found = stderr.by_ref().lines().map(Result::unwrap).find(|line| line.trim().starts_with("http"));
+            (stderr, found)
+        };
+        let (stderr, found) = tokio::task::spawn_blocking(find_address).await.unwrap();
+        BrowserLogin { child, stderr, address: found.unwrap_or_default().trim().to_owned() }
+    }
+
     /// A file in the home directory.
     pub fn file(&self, name: &str, content: &[u8]) -> PathBuf {
         let path = self.home.path().join(name);
         std::fs::write(&path, content).unwrap();
         path
+    }
+}
+
+/// A `dinp login` that waits for a browser.
+pub struct BrowserLogin {
+    child: Child,
+    stderr: BufReader<ChildStderr>,
+    /// What the browser is to open.
+    pub address: String,
+}
+
+impl BrowserLogin {
+    /// Waits until it has ended; `stderr` is what it said since it began to wait.
+    pub async fn ended(mut self) -> Ended {
+        let wait = move || {
+            let mut stderr = String::new();
+            self.stderr.read_to_string(&mut stderr).unwrap();
+            let output = self.child.wait_with_output().unwrap();
+            let stdout = String::from_utf8(output.stdout).unwrap();
+            Ended { code: output.status.code().unwrap(), stdout, stderr }
+        };
+        tokio::task::spawn_blocking(wait).await.unwrap()
     }
 }
 

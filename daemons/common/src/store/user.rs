@@ -156,6 +156,15 @@ pub async fn remove<Q: Queryable>(conn: &mut Q, id: u64) -> Result<(), StoreErro
     conn.exec_drop("DELETE FROM user WHERE id = ?", (id,)).await.map_err(StoreError::doing("remove a user"))
 }
 
+/// Holds other new names off until the transaction ends: users and teams share one set of names, of which no key of one
+/// table can tell. Must be the first statement, so that what is read after it is what those before it have left.
+pub async fn lock_names(tx: &mut mysql_async::Transaction<'_>) -> Result<(), StoreError> {
+    // The first user's row stands for the set: as long as there is none, nobody can add a team.
+    tx.query_drop("SELECT id FROM user ORDER BY id LIMIT 1 FOR UPDATE")
+        .await
+        .map_err(StoreError::doing("lock the names of users and teams"))
+}
+
 /// The keys of all administrators who may sign in, locked until the transaction ends, so that two changes at once
 /// cannot take the last two away.
 pub async fn lock_admins(tx: &mut mysql_async::Transaction<'_>) -> Result<Vec<u64>, StoreError> {

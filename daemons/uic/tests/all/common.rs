@@ -32,6 +32,11 @@ pub struct Server {
 impl Server {
     /// Starts uic with the administrator `admin` and the user `anna`.
     pub async fn start() -> Self {
+        Self::with_deadline(Duration::from_secs(20)).await
+    }
+
+    /// The same with another patience for answers.
+    pub async fn with_deadline(deadline: Duration) -> Self {
         let mysql = Mysql::start().await;
         let root = mysql.database().await;
         let pool = mysql.account(&root, "dinp_uic").await;
@@ -52,8 +57,10 @@ impl Server {
         let dash = Credential::generate(CredentialKind::Service, "dash");
         let router = Credential::generate(CredentialKind::Service, "router");
         let services = ServiceAuth::for_tests([(dash.clone(), Role::Dash), (router.clone(), Role::Router)]);
-        let uic = Arc::new(Uic::new(&loaded, pool, services).unwrap());
-        tokio::spawn(listen::serve(vec![listener], api::router(uic), Default::default(), Duration::from_secs(1)));
+        let mut uic = Uic::new(&loaded, pool, services).unwrap();
+        uic.deadline = deadline;
+        let app = api::router(Arc::new(uic));
+        tokio::spawn(listen::serve(vec![listener], app, Default::default(), Duration::from_secs(1)));
         Self { url, mysql, root, dash, router }
     }
 
@@ -113,8 +120,16 @@ pub struct Answer {
 impl Answer {
     /// The value of a hidden field.
     pub fn hidden(&self, name: &str) -> String {
-        let start = format!("name=\"{name}\" value=\"");
-        let at = self.body.find(&start).unwrap_or_else(|| panic!("no field {name} in {}", self.body)) + start.len();
+        self.attribute(&format!("name=\"{name}\" value=\""))
+    }
+
+    /// Where the first form goes.
+    pub fn action(&self) -> String {
+        self.attribute("<form method=\"post\" action=\"")
+    }
+
+    fn attribute(&self, start: &str) -> String {
+        let at = self.body.find(start).unwrap_or_else(|| panic!("no {start} in {}", self.body)) + start.len();
         let text = &self.body[at..];
         text[..text.find('"').unwrap()].replace("&#38;", "&").replace("&amp;", "&")
     }
@@ -168,14 +183,23 @@ impl Browser {
             .await
     }
 
+    /// Sends the form of a page that asks.
+    pub async fn say(&self, server: &Server, page: &Answer, answer: &str) -> Answer {
+        self.post(server, &page.action(), &[("csrf", &page.hidden("csrf")), ("answer", answer)]).await
+    }
+
     /// Walks from the authorization endpoint to the code.
     pub async fn code(&self, server: &Server, name: &str, client: &str, redirect: &str) -> String {
         let path = server.authorize_path(client, redirect);
         let mut answer = self.get(server, &path).await;
-        if answer.status == 200 {
-            let signed_in = self.log_in(server, &path, name, PASSWORD).await;
-            assert_eq!((signed_in.status, signed_in.location.as_str()), (303, path.as_str()), "{}", signed_in.body);
-            answer = self.get(server, &signed_in.location).await;
+        if answer.body.contains("name=\"password\"") {
+            answer = self.log_in(server, &path, name, PASSWORD).await;
+            if client == "dash" {
+                assert_eq!((answer.status, answer.location.as_str()), (303, path.as_str()), "{}", answer.body);
+                answer = self.get(server, &path).await;
+            }
+        } else if client == "cli" {
+            answer = self.say(server, &answer, "allow").await;
         }
         assert_eq!(answer.status, 303, "{}", answer.body);
         assert!(answer.location.starts_with(redirect), "{}", answer.location);

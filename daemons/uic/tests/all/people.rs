@@ -1,6 +1,7 @@
 //! Users and teams over the JSON API, with every role.
 
 use crate::common::{Browser, Server};
+use mysql_async::prelude::Queryable;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -93,7 +94,6 @@ async fn administrators_change_users_and_teams() {
     assert_eq!(call(&server, admin, Method::DELETE, "/v1/users/bert", Value::Null).await.0, 404);
 
     // Everything is on record.
-    use mysql_async::prelude::Queryable;
     let mut conn = server.root.get_conn().await.unwrap();
     let actions: Vec<String> =
         conn.query("SELECT CONCAT(actor, ' ', action, ' ', object) FROM audit_event ORDER BY id").await.unwrap();
@@ -105,4 +105,23 @@ async fn administrators_change_users_and_teams() {
     ] {
         assert!(actions.iter().any(|action| action == expected), "{expected} in {actions:?}");
     }
+}
+
+#[tokio::test]
+async fn a_user_and_a_team_of_one_name_are_never_made_at_the_same_time() {
+    let server = Server::start().await;
+    let admin = server.sign_in(&Browser::new(), "admin", "cli", CLI).await;
+    let admin = Some(admin.as_str());
+    for n in 0..40 {
+        let name = format!("name{n}");
+        let user = || call(&server, admin, Method::POST, "/v1/users", json!({"name": name, "password": "0123456789"}));
+        let team = || call(&server, admin, Method::POST, "/v1/teams", json!({"name": name}));
+        let answers: [(u16, Value); 6] = tokio::join!(user(), team(), user(), team(), user(), team()).into();
+        let mut statuses = answers.each_ref().map(|(status, _)| *status);
+        statuses.sort_unstable();
+        assert_eq!(statuses, [201, 409, 409, 409, 409, 409], "{answers:?}");
+    }
+    let mut conn = server.root.get_conn().await.unwrap();
+    let count = "SELECT (SELECT COUNT(*) FROM user WHERE name LIKE 'name%') + (SELECT COUNT(*) FROM team)";
+    assert_eq!(conn.query_first::<u64, _>(count).await.unwrap(), Some(40));
 }

@@ -4,6 +4,9 @@ use crate::common::{Browser, PASSWORD, Server, VERIFIER};
 use dinp_common::auth::{Credential, CredentialKind};
 use dinp_common::store::session::{self, NewSession, SessionKind};
 use dinp_common::store::user;
+use futures_util::future::join_all;
+use mysql_async::prelude::Queryable;
+use std::time::{Duration, Instant};
 
 const DASH: &str = "http://dash.example:1985/auth/callback";
 const CLI: &str = "http://127.0.0.1:40123/callback";
@@ -70,6 +73,130 @@ async fn from_the_sign_in_page_to_the_revoked_token() {
     assert!(browser.get(&server, "/").await.body.contains("anna"));
 }
 
+/// Codes that wait to be exchanged.
+async fn codes(server: &Server) -> u64 {
+    server.root.get_conn().await.unwrap().query_first("SELECT COUNT(*) FROM auth_code").await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn the_command_line_gets_no_code_before_the_person_says_yes() {
+    let server = Server::start().await;
+    let browser = Browser::new();
+    browser.log_in(&server, "/login", "anna", PASSWORD).await;
+    let path = server.authorize_path("cli", CLI);
+
+    // Any page can lead here: nothing happens but the question, which says who, what, how long and for whom.
+    let page = browser.get(&server, &path).await;
+    assert_eq!((page.status, page.location.as_str()), (200, ""));
+    for part in ["as anna?", "(user)", "do all that anna may do", "30 days", CLI, ">Allow<", ">Cancel<"] {
+        assert!(page.body.contains(part), "{part} in {}", page.body);
+    }
+    assert!(!page.body.contains("<script") && !page.body.contains("onclick"));
+    assert_eq!(page.action(), path);
+
+    // Only this page of this session can say yes.
+    let other = Browser::new();
+    other.log_in(&server, "/login", "admin", PASSWORD).await;
+    let foreign = other.get(&server, &path).await.hidden("csrf");
+    for csrf in ["", "x", foreign.as_str()] {
+        let refused = browser.post(&server, &path, &[("csrf", csrf), ("answer", "allow")]).await;
+        assert_eq!((refused.status, refused.location.as_str()), (403, ""), "{csrf}");
+    }
+    let form = [("csrf", page.hidden("csrf")), ("answer", "allow".to_owned())];
+    let request = browser.http.post(format!("{}{path}", server.url)).form(&form);
+    assert_eq!(browser.send(request.header("origin", "http://evil.example")).await.status, 403);
+    let evil = server.authorize_path("cli", "http://evil.example/callback");
+    let refused = browser.post(&server, &evil, &[("csrf", &page.hidden("csrf")), ("answer", "allow")]).await;
+    assert_eq!((refused.status, refused.location.as_str()), (400, ""));
+    let stranger = Browser::new().post(&server, &path, &[("csrf", "x"), ("answer", "allow")]).await;
+    assert_eq!((stranger.status, &stranger.location), (303, &path), "who is signed out begins anew");
+
+    // No is told to the client; what is neither is no.
+    for answer in ["cancel", "", "maybe"] {
+        let denied = browser.say(&server, &page, answer).await;
+        assert!(denied.location.starts_with(CLI), "{}", denied.location);
+        assert_eq!(denied.query("error").as_deref(), Some("access_denied"));
+        assert_eq!(denied.query("state").as_deref(), Some("st&te"));
+        assert_eq!(denied.query("code"), None);
+    }
+    assert_eq!(codes(&server).await, 0);
+
+    // Yes gives one code, and the next request is asked for again.
+    let allowed = browser.say(&server, &page, "allow").await;
+    assert_eq!(allowed.query("state").as_deref(), Some("st&te"));
+    assert_eq!(server.token("cli", CLI, &allowed.query("code").unwrap(), VERIFIER).await.status(), 200);
+    assert_eq!(browser.get(&server, &path).await.status, 200);
+
+    // Somebody else can sign in on the way.
+    let form = browser.say(&server, &page, "other").await;
+    assert!(form.body.contains("name=\"password\"") && form.body.contains("dinp login"), "{}", form.body);
+    let (csrf, next) = (form.hidden("csrf"), form.hidden("next"));
+    let form = [("csrf", csrf.as_str()), ("next", &next), ("username", "admin"), ("password", PASSWORD)];
+    let code = browser.post(&server, "/login", &form).await.query("code").unwrap();
+    let reply: serde_json::Value = server.token("cli", CLI, &code, VERIFIER).await.json().await.unwrap();
+    assert_eq!(server.introspect(reply["access_token"].as_str().unwrap()).await["user"]["name"], "admin");
+
+    // The dashboard, at its one address, is not asked for.
+    let dash = browser.get(&server, &server.authorize_path("dash", DASH)).await;
+    assert!(dash.location.starts_with(DASH) && dash.query("code").is_some(), "{}", dash.location);
+}
+
+#[tokio::test]
+async fn the_password_typed_for_the_command_line_says_yes() {
+    let server = Server::start().await;
+    let path = server.authorize_path("cli", CLI);
+    let browser = Browser::new();
+    assert!(!browser.get(&server, "/login").await.body.contains("command line"));
+    assert!(!browser.get(&server, &server.authorize_path("dash", DASH)).await.body.contains("command line"));
+    assert!(browser.get(&server, &path).await.body.contains("This signs in the command line"));
+    let wrong = browser.log_in(&server, &path, "anna", "wrong password").await;
+    assert!(wrong.body.contains("This signs in the command line"), "{}", wrong.body);
+    let signed_in = browser.log_in(&server, &path, "anna", PASSWORD).await;
+    assert!(signed_in.location.starts_with(CLI), "{}", signed_in.location);
+    let code = signed_in.query("code").unwrap();
+    assert_eq!(server.token("cli", CLI, &code, VERIFIER).await.status(), 200);
+    assert!(browser.get(&server, &path).await.body.contains("as anna?"), "once, for this request");
+}
+
+#[tokio::test]
+async fn a_database_that_hangs_is_an_answer_in_time() {
+    let server = Server::with_deadline(Duration::from_secs(1)).await;
+    let browser = Browser::new();
+    browser.log_in(&server, "/login", "anna", PASSWORD).await;
+    let mut blocker = server.root.get_conn().await.unwrap();
+    blocker.query_drop("LOCK TABLES session WRITE, user WRITE").await.unwrap();
+
+    let begin = Instant::now();
+    let page = browser.get(&server, "/").await;
+    assert_eq!((page.status, &page.headers["content-type"]), (503, &"text/html; charset=utf-8".parse().unwrap()));
+    assert!(page.body.contains("the answer took too long"), "{}", page.body);
+    assert!(page.headers.contains_key("content-security-policy"));
+    assert_eq!(browser.get(&server, &server.authorize_path("cli", CLI)).await.status, 503);
+    let request = browser.http.get(format!("{}/v1/users", server.url)).bearer_auth(server.dash.to_string());
+    let problem: serde_json::Value = request.send().await.unwrap().json().await.unwrap();
+    assert_eq!(problem["type"], "urn:dinp:timeout");
+    // Six more than are free: what was never compared is no failed try.
+    let sign_ins = (0..6).map(async |_| Browser::new().log_in(&server, "/login", "admin", PASSWORD).await.status);
+    assert_eq!(join_all(sign_ins).await, [503; 6]);
+    assert!(begin.elapsed() < Duration::from_secs(12), "{:?}", begin.elapsed());
+
+    blocker.query_drop("UNLOCK TABLES").await.unwrap();
+    assert_eq!(Browser::new().log_in(&server, "/login", "admin", PASSWORD).await.status, 303);
+    assert_eq!(browser.get(&server, "/").await.status, 200);
+}
+
+#[tokio::test]
+async fn who_tries_many_names_has_to_wait() {
+    let server = Server::start().await;
+    let guesser = Browser::new();
+    for n in 0..20 {
+        let wrong = guesser.log_in(&server, "/login", &format!("name{n}"), "wrong password").await;
+        assert!(wrong.body.contains("The name or the password is wrong."), "{}", wrong.body);
+    }
+    let refused = guesser.log_in(&server, "/login", "name20", "wrong password").await;
+    assert!(refused.body.contains("Too many tries"), "{}", refused.body);
+}
+
 #[tokio::test]
 async fn what_is_not_sound_is_refused() {
     let server = Server::start().await;
@@ -79,6 +206,7 @@ async fn what_is_not_sound_is_refused() {
     for (client, redirect) in [
         ("dash", "http://evil.example/auth/callback"),
         ("cli", "http://evil.example/callback"),
+        ("cli", "http://127.0.0.1/callback"),
         ("other", DASH),
         ("dash", ""),
     ] {
