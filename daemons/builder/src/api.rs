@@ -1,6 +1,7 @@
 //! Endpoints:
 //!
-//! * `POST /v1/builds?app=&version=&runtime=&user=&owner=&package=` with the package as body -> 202 `BuildView`
+//! * `POST /v1/builds?app=&app_created_at=&version=&runtime=&user=&owner=&package=` with the package as body -> 202
+//!   `BuildView`
 //! * `DELETE /v1/builds/{id}` cancels -> 204
 //! * `GET /v1/runtimes` -> `Page<RuntimeView>`
 //! * `GET /health`, `/ready`, `/metrics`: for operators, without a credential
@@ -28,8 +29,7 @@ use dinp_common::lifecycle::Lifecycle;
 use dinp_common::metrics::ops_router;
 use dinp_common::model::ImageRef;
 use dinp_common::problem::{ApiQuery, Problem};
-use dinp_common::store::audit::AuditEvent;
-use dinp_common::store::build::NewBuild;
+use dinp_common::store::build::{NewBuild, Refused};
 use dinp_common::store::{self, StoreError};
 use http::StatusCode;
 use std::sync::Arc;
@@ -121,7 +121,7 @@ async fn prepare(service: &Service, query: BuildQuery) -> Result<Order, Problem>
     }
     if let Some(version) = &query.version {
         version::check(version).map_err(|error| invalid("version", error))?;
-        refuse_taken(service, &image(service, &query, version)?, version).await?;
+        refuse_taken(service, &query, &image(service, &query, version)?, version).await?;
     } else {
         image(service, &query, "v")?;
     }
@@ -165,6 +165,7 @@ async fn accept(service: &Arc<Service>, order: Order, spooled: Spooled) -> Resul
     let base = runtime.base.to_string();
     let new = NewBuild {
         app: query.app.as_str(),
+        app_created_at: query.app_created_at,
         version: &version,
         runtime: runtime.name.as_str(),
         created_by: &query.user,
@@ -175,19 +176,15 @@ async fn accept(service: &Arc<Service>, order: Order, spooled: Spooled) -> Resul
         base: &base,
     };
     let mut conn = service.connect().await.map_err(store_problem)?;
-    let Some(id) = store::build::begin(&mut conn, &new).await.map_err(store_problem)? else {
-        return Err(taken(&query, &version));
-    };
-    let detail = format!("build {id}, version {version}, runtime {}", runtime.name);
-    let object = format!("app/{}", query.app);
-    let event = AuditEvent { actor: &query.user, address: "", action: "build.begin", object: &object, detail: &detail };
-    // From here on there is a record that only a running build ends.
-    let told = store::audit::write(&mut conn, &event).await;
-    let build = store::build::get(&mut conn, id).await;
+    let begun = store::build::begin(&mut conn, &new).await.map_err(store_problem)?;
+    let build = begun.map_err(|refused| refusal(refused, &query, &version))?;
+    let id = build.id;
     tracing::info!(app = %query.app, build = id, version, user = query.user, "build begins");
-    service.start(Job { id, app: query.app, version, runtime, package, image });
-    told.map_err(store_problem)?;
-    build.map_err(store_problem)?.ok_or_else(|| Problem::not_found(format!("build {id} does not exist")))
+    // There is a record now that only a running build ends. Nothing may fail any more: the audit event, without which no
+    // build begins, was written with the record.
+    let BuildQuery { app, app_created_at, .. } = query;
+    service.start(Job { id, app, app_created_at, version, runtime, package, image });
+    Ok(build)
 }
 
 fn fits(runtime: &Runtime, format: Format, inventory: &Inventory) -> Result<(), Problem> {
@@ -209,29 +206,35 @@ fn invalid(field: &'static str, error: dinp_common::model::InvalidValue) -> Prob
     Problem::unprocessable("invalid-query", error.to_string()).with("field", field)
 }
 
-async fn refuse_taken(service: &Service, image: &ImageRef, version: &str) -> Result<(), Problem> {
-    match service.registry.digest(image).await {
-        Ok(Some(_)) => {
-            let detail = format!(
-                "version \"{version}\" exists already: {image} is in the registry, and versions are never changed"
-            );
-            Err(Problem::conflict("version-exists", detail).with("image", image.to_string()))
-        }
-        Ok(None) => Ok(()),
+async fn refuse_taken(service: &Service, query: &BuildQuery, image: &ImageRef, version: &str) -> Result<(), Problem> {
+    let found = match service.registry.digest(image).await {
+        Ok(Some(found)) => found,
+        Ok(None) => return Ok(()),
         // The build will ask again, and its record will say what is wrong.
         Err(error @ (RegistryError::Away { .. } | RegistryError::Refused { .. })) => {
             tracing::warn!(error = %ErrorChain(&error), "registry cannot be asked for a version");
-            Ok(())
+            return Ok(());
         }
+    };
+    if service.is_left_over(&query.app, query.app_created_at, image, &found).await.map_err(store_problem)? {
+        return Ok(());
     }
+    let detail =
+        format!("version \"{version}\" exists already: {image} is in the registry, and versions are never changed");
+    Err(Problem::conflict("version-exists", detail).with("image", image.to_string()))
 }
 
-fn taken(query: &BuildQuery, version: &str) -> Problem {
-    let detail = format!(
-        "version \"{version}\" of app {} exists already or is being built, and versions are never changed",
-        query.app
-    );
-    Problem::conflict("version-exists", detail)
+fn refusal(refused: Refused, query: &BuildQuery, version: &str) -> Problem {
+    let app = &query.app;
+    match refused {
+        Refused::VersionTaken => {
+            let detail = format!(
+                "version \"{version}\" of app {app} exists already or is being built, and versions are never changed"
+            );
+            Problem::conflict("version-exists", detail)
+        }
+        Refused::AppGone => Problem::not_found(format!("app {app} was deleted while the package arrived")),
+    }
 }
 
 fn store_problem(error: StoreError) -> Problem {

@@ -8,6 +8,7 @@ use crate::registry::RegistryError;
 use crate::runtime::Runtime;
 use crate::service::{Service, Stop};
 use crate::template::{TemplateError, Values};
+use dinp_common::api::UnixMillis;
 use dinp_common::api::builder::BuildStatus;
 use dinp_common::error::ErrorChain;
 use dinp_common::model::{AppName, ImageRef, InvalidValue};
@@ -30,6 +31,8 @@ pub struct Job {
     pub id: u64,
     /// The app that it is for.
     pub app: AppName,
+    /// When that app was created, where it is known.
+    pub app_created_at: Option<UnixMillis>,
     /// What this version is called.
     pub version: String,
     /// How.
@@ -49,6 +52,8 @@ enum JobError {
     Template(#[from] TemplateError),
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
     #[error("version {0} is in the registry already, and versions are never changed")]
     Taken(String),
     #[error("the registry has another image under this version than was pushed: {found} instead of {pushed}")]
@@ -139,7 +144,9 @@ impl Job {
         engine.build(&request, context::stream(self.package.clone(), dockerfile), log).await?;
 
         self.stage(service, "pushing").await;
-        if registry.digest(&self.image).await?.is_some() {
+        if let Some(found) = registry.digest(&self.image).await?
+            && !service.is_left_over(&self.app, self.app_created_at, &self.image, &found).await?
+        {
             return Err(JobError::Taken(self.version.clone()));
         }
         let pushed = engine.push(self.id, &self.image, registry.account(), log).await?;

@@ -6,9 +6,11 @@ use crate::engine::{EngineError, Scope};
 use crate::job::Job;
 use crate::registry::Registry;
 use crate::runtime::Runtimes;
+use dinp_common::api::UnixMillis;
 use dinp_common::auth::ServiceAuth;
 use dinp_common::error::ErrorChain;
 use dinp_common::lifecycle::{Condition, Heartbeat};
+use dinp_common::model::{AppName, ImageRef};
 use dinp_common::store::{self, StoreError};
 use mysql_async::{Conn, Pool};
 use std::collections::HashMap;
@@ -100,6 +102,21 @@ impl Service {
         let mut conn = store::connect(&self.pool, DEADLINE).await?;
         self.recovered.get_or_try_init(|| self.recover(&mut conn)).await?;
         Ok(conn)
+    }
+
+    /// Whether what the registry has under an image's name was built for a deleted app of the same name and owner. The name
+    /// is free then: releases name their image by digest, and by digest it stays. Nothing else is ever written over, least
+    /// of all what is on no record.
+    pub async fn is_left_over(
+        &self,
+        app: &AppName,
+        created_at: Option<UnixMillis>,
+        image: &ImageRef,
+        digest: &str,
+    ) -> Result<bool, StoreError> {
+        let (Some(created_at), Ok(found)) = (created_at, image.with_digest(digest)) else { return Ok(false) };
+        let mut conn = self.connect().await?;
+        store::build::is_of_deleted_app(&mut conn, app.as_str(), &found.to_string(), created_at).await
     }
 
     async fn recover(&self, conn: &mut Conn) -> Result<(), StoreError> {

@@ -196,6 +196,69 @@ async fn what_failed_is_failed_and_what_is_refused_leaves_nothing() {
     world.succeeded(id).await;
 }
 
+/// Creates the app `web`, or another one in the place of a deleted one; returns when that was.
+async fn new_app(world: &World) -> String {
+    let mut conn = world.pool.get_conn().await.unwrap();
+    conn.query_drop(
+        "INSERT INTO app (name, owner, instances, rev) VALUES ('web', 'ann', 1, 1) \
+         ON DUPLICATE KEY UPDATE created_at = UTC_TIMESTAMP(3)",
+    )
+    .await
+    .unwrap();
+    let sql = "SELECT CAST(CAST(UNIX_TIMESTAMP(created_at) * 1000 AS SIGNED) AS CHAR) FROM app WHERE name = 'web'";
+    conn.query_first(sql).await.unwrap().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_of_a_deleted_app_is_free_and_its_image_stays_under_its_digest() {
+    let world = World::start(&["base-binary"]).await;
+    world.runtime("plain", "COPY app/ {{app_dir}}/");
+    let upload = async |created_at: &str| {
+        let query = [
+            ("app", "web"),
+            ("app_created_at", created_at),
+            ("version", "v1"),
+            ("runtime", "plain"),
+            ("user", "ann"),
+            ("owner", "team1"),
+        ];
+        world.upload(&query, tar_gz(&[("app", "#!/bin/sh\n")])).await
+    };
+    let first = new_app(&world).await;
+    let (status, body) = upload(&first).await;
+    assert_eq!(status, 202, "{body}");
+    let old = world.succeeded(body["id"].as_u64().unwrap()).await;
+    assert_eq!(upload(&first).await.0, 409);
+
+    let second = new_app(&world).await;
+    let (status, body) = upload(&first).await;
+    assert_eq!(status, 409, "the registry still has the version of that app: {body}");
+    let (status, body) = upload(&second).await;
+    assert_eq!(status, 202, "{body}");
+    let new = world.succeeded(body["id"].as_u64().unwrap()).await;
+    assert_ne!(old, new);
+    assert_eq!(upload(&second).await.0, 409);
+    let (tag, digest) = new.split_once('@').unwrap();
+    world.pull(tag);
+    let pulled = sh("docker", &["inspect", "-f", "{{join .RepoDigests \" \"}}", tag]);
+    assert!(pulled.contains(digest), "the tag is the new image's: {pulled}");
+    world.pull(&old);
+
+    // What nobody has on record is not written over.
+    let mut conn = world.pool.get_conn().await.unwrap();
+    conn.query_drop("DELETE FROM build").await.unwrap();
+    drop(conn);
+    let third = new_app(&world).await;
+    let (status, body) = upload(&third).await;
+    assert_eq!((status, body["type"].as_str()), (409, Some("urn:dinp:version-exists")), "{body}");
+
+    // The app that the package was for is gone; one of its name is not asked.
+    let query = [("app", "web"), ("app_created_at", first.as_str()), ("runtime", "plain"), ("owner", "team1")];
+    let (status, body) = world.upload(&query, tar_gz(&[("app", "#!/bin/sh\n")])).await;
+    assert_eq!(status, 404, "{body}");
+    assert!(body["detail"].as_str().unwrap().contains("app web was deleted"), "{body}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_is_seen_while_it_grows_and_builds_can_be_stopped() {
     let mut world = World::start(&["base-binary"]).await;

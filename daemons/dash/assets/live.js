@@ -40,7 +40,11 @@ async function follow(log) {
   };
   try {
     const answer = await fetch(log.dataset.log);
-    if (!answer.ok || !answer.body) { say("not live"); return; }
+    if (!answer.ok || !answer.body) {
+      const problem = await answer.json().catch(() => ({}));
+      say(`not live: ${problem.detail || answer.status}`);
+      return;
+    }
     say("live");
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     let first = true, rest = "";

@@ -7,16 +7,28 @@ use dinp_common::problem::Problem;
 use dinp_common::store::app::{self, AppRow, NewApp};
 use dinp_common::store::{Change, deployment, domain, release};
 use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
 
 /// The audit log's name of an app.
 pub(crate) fn object(name: &AppName) -> String {
     format!("app/{name}")
 }
 
-/// The app as it is within a change. Somebody may have deleted it since the caller was let in.
-pub(crate) async fn within(change: &mut Change, name: &AppName) -> Result<AppRow, Problem> {
-    let row = app::find(&mut change.tx, name).await?;
-    row.filter(|row| !row.deleted).ok_or_else(|| Problem::not_found(format!("there is no app {name}")))
+/// The app as it is within a change.
+pub(crate) async fn within(change: &mut Change, known: &AppRow) -> Result<AppRow, Problem> {
+    again(&mut change.tx, known).await
+}
+
+/// The app as it is now. Since the caller was let in to it, it may have been deleted, and somebody else may have created
+/// another one of its name: that is not the same app.
+async fn again<Q: Queryable>(conn: &mut Q, known: &AppRow) -> Result<AppRow, Problem> {
+    let row = app::find(conn, &known.name).await?;
+    let row = row.filter(|row| !row.deleted && row.created_at == known.created_at);
+    row.ok_or_else(|| no_app(&known.name))
+}
+
+fn no_app(name: &AppName) -> Problem {
+    Problem::not_found(format!("there is no app {name}"))
 }
 
 impl Dash {
@@ -68,11 +80,10 @@ impl Dash {
     }
 
     /// One app as people see it, read anew.
-    pub(crate) async fn app_view(&self, name: &AppName) -> Result<AppView, Problem> {
-        let gone = || Problem::not_found(format!("there is no app {name}"));
+    pub(crate) async fn app_view(&self, known: &AppRow) -> Result<AppView, Problem> {
         let mut conn = self.conn().await?;
-        let row = app::find(&mut conn, name).await?.filter(|row| !row.deleted).ok_or_else(gone)?;
-        self.app_views(&mut conn, vec![row], true).await?.pop().ok_or_else(gone)
+        let row = again(&mut conn, known).await?;
+        self.app_views(&mut conn, vec![row], true).await?.pop().ok_or_else(|| no_app(&known.name))
     }
 
     /// Adds an app.
@@ -119,15 +130,17 @@ impl Dash {
             }
         }
         app::create(&mut change, &NewApp { name, owner: caller.name(), team, instances }).await?;
+        let row = app::find(&mut change.tx, name).await?.ok_or_else(|| no_app(name))?;
         record(&mut change, caller, "app.create", &object(name), team.unwrap_or_default()).await?;
         self.commit(change).await?;
-        self.app_view(name).await
+        self.app_view(&row).await
     }
 
     /// Marks an app as deleted; the server stops its instances.
-    pub(crate) async fn delete_app(&self, caller: &Caller, name: &AppName) -> Result<(), Problem> {
+    pub(crate) async fn delete_app(&self, caller: &Caller, row: &AppRow) -> Result<(), Problem> {
+        let name = &row.name;
         let mut change = self.begin().await?;
-        within(&mut change, name).await?;
+        within(&mut change, row).await?;
         app::delete(&mut change, name).await?;
         domain::remove_all(&mut change, name).await?;
         record(&mut change, caller, "app.delete", &object(name), "").await?;
@@ -135,26 +148,28 @@ impl Dash {
     }
 
     /// Sets how many instances are wanted.
-    pub(crate) async fn scale_app(&self, caller: &Caller, name: &AppName, scale: &Scale) -> Result<AppView, Problem> {
+    pub(crate) async fn scale_app(&self, caller: &Caller, row: &AppRow, scale: &Scale) -> Result<AppView, Problem> {
         self.config.limits.check_instances(scale.instances).map_err(|error| invalid("instances", &error))?;
+        let name = &row.name;
         let mut change = self.begin().await?;
-        let before = within(&mut change, name).await?.instances;
+        let before = within(&mut change, row).await?.instances;
         app::set_instances(&mut change, name, scale.instances).await?;
         let detail = format!("{before} -> {}", scale.instances);
         record(&mut change, caller, "app.scale", &object(name), &detail).await?;
         self.commit(change).await?;
-        self.app_view(name).await
+        self.app_view(row).await
     }
 
     /// Sets whether an app is meant to run.
     pub(crate) async fn set_app_state(
         &self,
         caller: &Caller,
-        name: &AppName,
+        row: &AppRow,
         state: AppState,
     ) -> Result<AppView, Problem> {
+        let name = &row.name;
         let mut change = self.begin().await?;
-        if within(&mut change, name).await?.state != state {
+        if within(&mut change, row).await?.state != state {
             app::set_state(&mut change, name, state).await?;
             let action = match state {
                 AppState::Started => "app.start",
@@ -163,6 +178,6 @@ impl Dash {
             record(&mut change, caller, action, &object(name), "").await?;
             self.commit(change).await?;
         }
-        self.app_view(name).await
+        self.app_view(row).await
     }
 }

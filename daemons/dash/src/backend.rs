@@ -6,6 +6,8 @@ use axum::response::Response;
 use dinp_common::client::{ApiClient, ClientError, check};
 use dinp_common::error::ErrorChain;
 use dinp_common::problem::Problem;
+use dinp_common::quota::Share;
+use futures_util::StreamExt;
 use http::{HeaderValue, Method, StatusCode, header};
 use serde::de::DeserializeOwned;
 use std::time::Duration;
@@ -65,6 +67,15 @@ pub(crate) async fn head(
     limit: Option<Duration>,
     backend: &Backend,
 ) -> Result<reqwest::Response, Problem> {
+    check(sent(request, limit, backend).await?).await.map_err(|error| problem(error, backend))
+}
+
+/// Waits for the head of any answer, a problem too.
+pub(crate) async fn sent(
+    request: reqwest::RequestBuilder,
+    limit: Option<Duration>,
+    backend: &Backend,
+) -> Result<reqwest::Response, Problem> {
     let sent = match limit {
         Some(limit) => match tokio::time::timeout(limit, request.send()).await {
             Ok(sent) => sent,
@@ -72,11 +83,10 @@ pub(crate) async fn head(
         },
         None => request.send().await,
     };
-    let response = sent.map_err(|error| {
+    sent.map_err(|error| {
         tracing::warn!(error = %ErrorChain(&error), "other daemon cannot be called");
         absent(backend)
-    })?;
-    check(response).await.map_err(|error| problem(error, backend))
+    })
 }
 
 impl Dash {
@@ -95,8 +105,8 @@ impl Dash {
         });
     }
 
-    /// A stream of the leader, handed through as it comes.
-    pub(crate) async fn stream_server(&self, path: &str) -> Result<Response, Problem> {
+    /// A stream of the leader, handed through as it comes. `share` is held until it ends or its reader goes.
+    pub(crate) async fn stream_server(&self, path: &str, share: Share<String>) -> Result<Response, Problem> {
         let open = async || {
             let request = self.server.request(Method::GET, path).map_err(|error| problem(error, &SERVER))?;
             head(request, Some(HEAD_LIMIT), &SERVER).await
@@ -110,7 +120,11 @@ impl Dash {
             other => other?,
         };
         let kind = response.headers().get(header::CONTENT_TYPE).cloned();
-        let mut answer = Response::new(Body::from_stream(response.bytes_stream()));
+        let state = (response.bytes_stream(), share);
+        let chunks = futures_util::stream::unfold(state, |(mut chunks, share)| async move {
+            Some((chunks.next().await?, (chunks, share)))
+        });
+        let mut answer = Response::new(Body::from_stream(chunks));
         let kind = kind.unwrap_or(HeaderValue::from_static("application/x-ndjson"));
         answer.headers_mut().insert(header::CONTENT_TYPE, kind);
         Ok(answer)

@@ -9,6 +9,7 @@ use dinp_common::api::builder::{BuildView, RuntimeView};
 use dinp_common::error::ErrorChain;
 use dinp_common::model::{AppName, InvalidValue, RuntimeName};
 use dinp_common::problem::Problem;
+use dinp_common::quota::Share;
 use dinp_common::store::app::AppRow;
 use dinp_common::store::build;
 use futures_util::{Stream, TryStreamExt};
@@ -78,6 +79,7 @@ impl Dash {
         let path = {
             let mut query = url::form_urlencoded::Serializer::new(String::new());
             query.append_pair("app", row.name.as_str());
+            query.append_pair("app_created_at", &row.created_at.to_string());
             query.append_pair("runtime", upload.runtime.as_str());
             query.append_pair("user", caller.name());
             query.append_pair("owner", row.team.as_deref().unwrap_or(&row.owner));
@@ -164,13 +166,21 @@ impl Dash {
     }
 
     /// The log of a build from a piece on; followed, it ends when the build does.
-    pub(crate) fn build_log(self: &Arc<Self>, id: u64, from: u32, follow: bool) -> Body {
-        let tail = Tail { dash: self.clone(), id, next: from, follow, ready: VecDeque::new(), ended: false };
+    pub(crate) fn build_log(
+        self: &Arc<Self>,
+        caller: &Caller,
+        id: u64,
+        from: u32,
+        follow: bool,
+    ) -> Result<Body, Problem> {
+        let share = self.log_reader(caller)?;
+        let tail =
+            Tail { dash: self.clone(), id, next: from, follow, ready: VecDeque::new(), ended: false, _share: share };
         let stream = futures_util::stream::try_unfold(tail, |mut tail| async move {
             let piece = tail.piece().await?;
             Ok::<_, std::io::Error>(piece.map(|piece| (Bytes::from(piece), tail)))
         });
-        Body::from_stream(stream)
+        Ok(Body::from_stream(stream))
     }
 }
 
@@ -182,6 +192,7 @@ struct Tail {
     follow: bool,
     ready: VecDeque<(u32, String)>,
     ended: bool,
+    _share: Share<String>,
 }
 
 impl Tail {

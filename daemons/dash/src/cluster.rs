@@ -2,6 +2,7 @@
 
 use crate::backend::{LIMIT, SERVER, problem};
 use crate::{Caller, Dash};
+use axum::response::Response;
 use dinp_common::api::Page;
 use dinp_common::api::agent::InstanceState;
 use dinp_common::api::control::{ClusterStatus, InstanceView, LogQuery, NodeView};
@@ -87,8 +88,13 @@ impl Dash {
         }
     }
 
-    /// Path of the leader's log stream.
-    pub(crate) fn log_path(app: &AppName, query: &LogQuery) -> String {
+    /// The output of an app's instances, as the leader has it.
+    pub(crate) async fn app_log(&self, caller: &Caller, app: &AppName, query: &LogQuery) -> Result<Response, Problem> {
+        let share = self.log_reader(caller)?;
+        self.stream_server(&Self::log_path(app, query), share).await
+    }
+
+    fn log_path(app: &AppName, query: &LogQuery) -> String {
         let mut path = format!("/v1/apps/{app}/logs?follow={}", query.follow);
         if let Some(instance) = &query.instance {
             path.push_str(&format!("&instance={instance}"));

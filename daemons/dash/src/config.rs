@@ -2,6 +2,7 @@
 
 use dinp_common::config::{ClusterConfig, ConfigError, DaemonConfig};
 use dinp_common::model::Limits;
+use dinp_common::quota::Quota;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use url::Url;
@@ -22,6 +23,10 @@ pub struct DashConfig {
     pub upload_max_mb: u64,
     /// Most domains of one app.
     pub domains_max: u32,
+    /// Most logs that one person reads at a time.
+    pub log_readers_per_person: u32,
+    /// Most logs that all people together read at a time.
+    pub log_readers_max: u32,
     /// How long an access token is believed without asking uic again.
     pub token_cache_secs: u64,
     /// Time for requests under way when stopping.
@@ -40,6 +45,8 @@ impl Default for DashConfig {
             allowed_registries: Vec::new(),
             upload_max_mb: 1024,
             domains_max: 100,
+            log_readers_per_person: 20,
+            log_readers_max: 200,
             token_cache_secs: 30,
             drain_timeout_secs: 10,
             limits: Limits::default(),
@@ -48,6 +55,11 @@ impl Default for DashConfig {
 }
 
 impl DashConfig {
+    /// The places for readers of logs.
+    pub(crate) fn log_readers(&self) -> Quota<String> {
+        Quota::new(self.log_readers_per_person as usize, self.log_readers_max as usize)
+    }
+
     /// URL of the routers without an app's label.
     pub fn apps_url(&self, cluster: &ClusterConfig) -> Result<Url, ConfigError> {
         let text = if self.apps_url.is_empty() { format!("http://{}", cluster.domain) } else { self.apps_url.clone() };
@@ -70,6 +82,9 @@ impl DaemonConfig for DashConfig {
         self.apps_url(cluster)?;
         if !(1..=102_400).contains(&self.upload_max_mb) {
             return Err(ConfigError::invalid("upload_max_mb", "must be from 1 to 102400"));
+        }
+        if self.log_readers_per_person == 0 || self.log_readers_max == 0 {
+            return Err(ConfigError::invalid("log_readers_max", "must be at least 1, as log_readers_per_person"));
         }
         if self.token_cache_secs > 300 {
             return Err(ConfigError::invalid("token_cache_secs", "must be at most 300"));

@@ -4,7 +4,7 @@ use crate::apps::{object, within};
 use crate::{Caller, Dash, invalid, permissions, record, refuse, registry};
 use dinp_common::api::builder::BuildStatus;
 use dinp_common::api::people::{Deploy, DeploymentView, ReleaseView, Rollback};
-use dinp_common::model::{AppName, HealthCheck, ImageRef, InvalidValue};
+use dinp_common::model::{HealthCheck, ImageRef, InvalidValue};
 use dinp_common::problem::Problem;
 use dinp_common::store::app::{self, AppRow};
 use dinp_common::store::release::NewRelease;
@@ -149,7 +149,7 @@ impl Dash {
         let image = self.wanted_image(caller, row, wish).await?;
         let name = &row.name;
         let mut change = self.begin().await?;
-        let row = within(&mut change, name).await?;
+        let row = within(&mut change, row).await?;
         let base = base_release(&mut change.tx, &row).await?;
         let image = image.or_else(|| base.as_ref().map(|base| base.image.clone())).ok_or_else(|| {
             let detail = format!("name an image or a build: app {name} has no release yet that it could be taken from");
@@ -183,11 +183,12 @@ impl Dash {
     pub(crate) async fn rollback(
         &self,
         caller: &Caller,
-        name: &AppName,
+        row: &AppRow,
         wish: &Rollback,
     ) -> Result<DeploymentView, Problem> {
+        let name = &row.name;
         let mut change = self.begin().await?;
-        let row = within(&mut change, name).await?;
+        let row = within(&mut change, row).await?;
         let (id, number) = match wish.release {
             Some(number) => {
                 let view = release::by_number(&mut change.tx, name, number).await?;

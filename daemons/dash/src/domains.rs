@@ -5,7 +5,8 @@ use crate::{Caller, Dash, permissions, record, refuse};
 use dinp_common::api::people::DomainView;
 use dinp_common::model::{AppName, DomainName};
 use dinp_common::problem::Problem;
-use dinp_common::store::{app, domain};
+use dinp_common::store::app::{self, AppRow};
+use dinp_common::store::domain;
 
 /// Why a name cannot be a domain of this app, whoever holds it.
 fn check(name: &DomainName, app: &AppName, platform: &str, own_hosts: &[Option<&str>]) -> Result<(), String> {
@@ -40,13 +41,14 @@ impl Dash {
     pub(crate) async fn add_domain(
         &self,
         caller: &Caller,
-        app: &AppName,
+        row: &AppRow,
         name: &DomainName,
     ) -> Result<DomainView, Problem> {
+        let app = &row.name;
         check(name, app, &self.cluster.domain, &self.own_hosts())
             .map_err(|rule| refuse("name", "domain-not-allowed", rule))?;
         let mut change = self.begin().await?;
-        within(&mut change, app).await?;
+        within(&mut change, row).await?;
         let conflict = |detail: String| Problem::conflict("domain-taken", detail).with("field", "name");
         match domain::holder(&mut change.tx, name).await? {
             None => {}
@@ -75,12 +77,13 @@ impl Dash {
     }
 
     /// Takes a domain from an app.
-    pub(crate) async fn remove_domain(&self, caller: &Caller, app: &AppName, name: &str) -> Result<(), Problem> {
+    pub(crate) async fn remove_domain(&self, caller: &Caller, row: &AppRow, name: &str) -> Result<(), Problem> {
+        let app = &row.name;
         let none =
             || Problem::not_found(format!("app {app} has no domain {}", name.chars().take(253).collect::<String>()));
         let name: DomainName = name.parse().map_err(|_| none())?;
         let mut change = self.begin().await?;
-        within(&mut change, app).await?;
+        within(&mut change, row).await?;
         if !domain::remove(&mut change, &name, app).await? {
             return Err(none());
         }

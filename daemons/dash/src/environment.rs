@@ -3,7 +3,7 @@
 use crate::apps::{object, within};
 use crate::{Caller, Dash, record, refuse};
 use dinp_common::api::people::{EnvPatch, EnvView};
-use dinp_common::model::{AppName, EnvName};
+use dinp_common::model::EnvName;
 use dinp_common::problem::Problem;
 use dinp_common::seal::seal;
 use dinp_common::store::app::{self, AppRow};
@@ -58,15 +58,11 @@ impl Dash {
     }
 
     /// Changes an app's environment as a new version, and deploys it unless told otherwise.
-    pub(crate) async fn patch_env(
-        &self,
-        caller: &Caller,
-        name: &AppName,
-        patch: &EnvPatch,
-    ) -> Result<EnvView, Problem> {
+    pub(crate) async fn patch_env(&self, caller: &Caller, row: &AppRow, patch: &EnvPatch) -> Result<EnvView, Problem> {
         check(patch)?;
+        let name = &row.name;
         let mut change = self.begin().await?;
-        let row = within(&mut change, name).await?;
+        let row = within(&mut change, row).await?;
         let key = env::sealing_key(&mut change.tx).await?.ok_or_else(|| {
             let detail = "there is no key to seal values to yet; an operator makes one with `dinp setup`";
             Problem::unavailable("no-sealing-key", detail)

@@ -37,8 +37,10 @@ use dinp_common::lifecycle::Lifecycle;
 use dinp_common::listen::{self, ListenError};
 use dinp_common::model::InvalidValue;
 use dinp_common::problem::Problem;
+use dinp_common::quota::{Full, Quota, Share};
 use dinp_common::store::audit::{self, AuditEvent};
 use dinp_common::store::{self, Change, StoreError};
+use http::StatusCode;
 use mysql_async::{Conn, Pool};
 use registry::Registry;
 use std::sync::Arc;
@@ -76,6 +78,7 @@ pub struct Dash {
     uic: ApiClient,
     registry: Registry,
     tokens: Tokens,
+    log_readers: Quota<String>,
     banner_cache: pages::BannerCache,
 }
 
@@ -93,6 +96,7 @@ impl Dash {
             uic: client(vec![cluster.uic.url.clone()]),
             registry: Registry::new(&cluster.registry, account, &loaded.daemon.allowed_registries),
             tokens: Tokens::default(),
+            log_readers: loaded.daemon.log_readers(),
             banner_cache: pages::BannerCache::default(),
             config: loaded.daemon.clone(),
             cluster,
@@ -115,6 +119,19 @@ impl Dash {
         change.commit().await?;
         self.hint();
         Ok(())
+    }
+
+    /// A place among the readers of logs. Each of them costs something elsewhere for as long as it reads.
+    fn log_reader(&self, caller: &Caller) -> Result<Share<String>, Problem> {
+        self.log_readers.take(&caller.user.name, 1).map_err(|full| {
+            let (limit, detail) = match full {
+                Full::Each(most) => (most, format!("you read {most} logs, the most at a time: end one and try again")),
+                Full::All(most) => {
+                    (most, format!("{most} logs are being read, the most at a time: try again when others have ended"))
+                }
+            };
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-readers", detail).with("limit", limit)
+        })
     }
 
     /// Whether cookies go over TLS only.

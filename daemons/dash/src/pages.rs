@@ -149,13 +149,10 @@ async fn guard(State(dash): Shared, request: Request, next: Next) -> Page {
     if !reads {
         web::require_same_origin(&parts.headers, &dash.cluster.dash.public_url)?;
     }
+    let here = parts.uri.path_and_query().map(|path| path.as_str()).filter(|_| reads).unwrap_or("/apps").to_owned();
     match dash.admit(Surface::Pages, &mut parts).await {
         Ok(()) => {}
-        Err(problem) if problem.status == 401 => {
-            let here = parts.uri.path_and_query().map(|path| path.as_str()).filter(|_| reads).unwrap_or("/apps");
-            let next: String = url::form_urlencoded::byte_serialize(here.as_bytes()).collect();
-            return Ok(Redirect::to(&format!("/login?next={next}")).into_response());
-        }
+        Err(problem) if problem.status == 401 => return Ok(to_sign_in(&here)),
         Err(problem) => {
             let frame = match parts.extensions.get::<Caller>() {
                 Some(caller) => Frame::new(&dash, caller, "").await,
@@ -165,5 +162,13 @@ async fn guard(State(dash): Shared, request: Request, next: Next) -> Page {
             return Ok(html(status, &ErrorPage { frame, title: &problem.title, detail: &problem.detail }));
         }
     }
-    Ok(next.run(Request::from_parts(parts, body)).await)
+    let response = next.run(Request::from_parts(parts, body)).await;
+    // uic may know of a sign-on's end before dash does.
+    if response.status() == StatusCode::UNAUTHORIZED { Ok(to_sign_in(&here)) } else { Ok(response) }
+}
+
+/// Through sign-on to a page.
+fn to_sign_in(page: &str) -> Response {
+    let next: String = url::form_urlencoded::byte_serialize(page.as_bytes()).collect();
+    Redirect::to(&format!("/login?next={next}")).into_response()
 }

@@ -50,8 +50,14 @@ impl Dash {
         if let Some(body) = body {
             request = request.json(body);
         }
-        let response = backend::head(request, None, &UIC).await?;
-        let bytes = check(response).await.map_err(failed)?.bytes().await;
+        let answer = check(backend::sent(request, None, &UIC).await?).await;
+        if answer.as_ref().is_err_and(|error| error.status() == Some(401)) {
+            // The caller's sign-on has ended, or dash's own credential is refused: asked about the former alone, uic
+            // tells which.
+            self.tokens.forget(caller.token.expose());
+            self.caller(caller.token.expose(), String::new()).await?;
+        }
+        let bytes = answer.map_err(failed)?.bytes().await;
         let bytes = bytes.map_err(|error| Problem::internal(&error))?;
         // Roles may have changed: nobody is believed without asking again.
         self.tokens.forget_all();

@@ -99,11 +99,14 @@ impl Registry {
     async fn computed_digest(&self, image: &ImageRef) -> Result<String, Problem> {
         let response = self.manifest(Method::GET, image).await?;
         let failed = |error: reqwest::Error| Problem::internal(&error);
-        let bytes = response.error_for_status().map_err(failed)?.bytes().await.map_err(failed)?;
-        if bytes.len() > MAX_MANIFEST {
-            return Err(refuse("no-such-image", "the manifest of the image is too large"));
+        let mut response = response.error_for_status().map_err(failed)?;
+        let (mut hash, mut left) = (Sha256::new(), MAX_MANIFEST);
+        while let Some(chunk) = response.chunk().await.map_err(failed)? {
+            let too_large = || refuse("no-such-image", "the manifest of the image is too large");
+            left = left.checked_sub(chunk.len()).ok_or_else(too_large)?;
+            hash.update(&chunk);
         }
-        Ok(format!("sha256:{}", dinp_common::auth::hex(&Sha256::digest(&bytes))))
+        Ok(format!("sha256:{}", dinp_common::auth::hex(&hash.finalize())))
     }
 }
 

@@ -357,7 +357,8 @@ impl Driver {
         }
         for event in actions.events {
             let (instance, node) = (event.instance.map(String::from), event.node.map(String::from));
-            info!(app = event.app.as_ref().map(|app| app.as_str()), instance, node, "{}: {}", event.kind, event.detail);
+            let reason = Some(&*event.detail).filter(|reason| !reason.is_empty());
+            info!(app = event.app.as_ref().map(|app| app.as_str()), instance, node, reason, "{}", event.kind);
             if let Some(app) = &event.app {
                 self.parts.journal.event(app, instance, node, event.kind, &event.detail);
             }

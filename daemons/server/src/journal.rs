@@ -125,8 +125,8 @@ impl Writer {
         }
         for progress in all {
             deployment::advance(&mut change, progress).await?;
-            info!(app = %progress.app, deployment = progress.id, state = progress.state.as_str(),
-                "deployment is {}: {}", progress.state.as_str(), progress.reason);
+            let reason = Some(&*progress.reason).filter(|reason| !reason.is_empty());
+            info!(app = %progress.app, deployment = progress.id, reason, "deployment is {}", progress.state.as_str());
         }
         change.commit().await.map(drop)
     }

@@ -97,8 +97,9 @@ mod tests {
         let streams = Streams::default();
         let nodes = ["node1", "node2"].map(|name| name.parse().unwrap());
         let kind = StreamKind::Logs { instance: "0123456789abcdef".parse().unwrap(), tail: 9, follow: false };
-        let open = nodes.iter().map(|node| streams.open(dinp_common::model::NodeName::clone(node), kind.clone()));
-        let merged = merge(open.collect(), false, CancellationToken::new());
+        let wanted = nodes.iter().map(|node| (dinp_common::model::NodeName::clone(node), kind.clone()));
+        let open = streams.open(&"web".parse().unwrap(), wanted.collect()).unwrap();
+        let merged = merge(open, false, CancellationToken::new());
         for (node, pieces) in nodes.iter().zip([[line(3), line(4)].concat(), [line(1), line(2)].concat()]) {
             let id = streams.orders(node)[0].stream.clone();
             let sender = streams.accept(node, &id).unwrap();
@@ -118,7 +119,7 @@ mod tests {
         let streams = Streams::default();
         let node: dinp_common::model::NodeName = "node1".parse().unwrap();
         let kind = StreamKind::Logs { instance: "0123456789abcdef".parse().unwrap(), tail: 9, follow: false };
-        let open = streams.open(node.clone(), kind);
+        let open = streams.open(&"web".parse().unwrap(), vec![(node.clone(), kind)]).unwrap();
         let id = streams.orders(&node)[0].stream.clone();
         let sender = streams.accept(&node, &id).unwrap();
         let count = 3 * GATHER_BYTES / 65_536;
@@ -130,7 +131,7 @@ mod tests {
             let endless = Bytes::from(vec![b'x'; 65_536]);
             while sender.send(endless.clone()).await.is_ok() {}
         });
-        let merged = merge(vec![open], false, CancellationToken::new());
+        let merged = merge(open, false, CancellationToken::new());
         assert_eq!(merged.count().await, count);
     }
 }

@@ -3,7 +3,8 @@
 
 use bytes::Bytes;
 use dinp_common::api::agent::{StreamKind, StreamOrder};
-use dinp_common::model::NodeName;
+use dinp_common::model::{AppName, NodeName};
+use dinp_common::quota::{Full, Quota, Share};
 use rand::Rng;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +12,10 @@ use tokio::sync::{mpsc, watch};
 
 /// Chunks that wait for a slow reader before the agent has to.
 const BUFFER: usize = 64;
+/// Most readers of one app's logs at a time.
+const READERS_PER_APP: usize = 20;
+/// Most streams of all readers at a time: each is a connection and a task of an agent.
+const STREAMS: usize = 2_000;
 
 struct Waiting {
     node: NodeName,
@@ -19,10 +24,17 @@ struct Waiting {
 }
 
 /// All open streams of this leader.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Streams {
     inner: Arc<Mutex<HashMap<String, Waiting>>>,
     changed: Arc<watch::Sender<u64>>,
+    quota: Quota<AppName>,
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self { inner: Arc::default(), changed: Arc::default(), quota: Quota::new(READERS_PER_APP, STREAMS) }
+    }
 }
 
 /// A stream that somebody reads; closing it takes the order back.
@@ -30,16 +42,23 @@ pub struct Stream {
     id: String,
     streams: Streams,
     receiver: mpsc::Receiver<Bytes>,
+    /// The reader's, which has one for all its streams.
+    _share: Arc<Share<AppName>>,
 }
 
 impl Streams {
-    /// Asks a node for a stream.
-    pub fn open(&self, node: NodeName, kind: StreamKind) -> Stream {
-        let id = format!("{:032x}", rand::rng().random::<u128>());
-        let (sender, receiver) = mpsc::channel(BUFFER);
-        self.lock().insert(id.clone(), Waiting { node, kind, sender });
+    /// Asks nodes for the streams of one reader of an app's logs, unless there are too many.
+    pub fn open(&self, app: &AppName, wanted: Vec<(NodeName, StreamKind)>) -> Result<Vec<Stream>, Full> {
+        let share = Arc::new(self.quota.take(app, wanted.len())?);
+        let opened = wanted.into_iter().map(|(node, kind)| {
+            let id = format!("{:032x}", rand::rng().random::<u128>());
+            let (sender, receiver) = mpsc::channel(BUFFER);
+            self.lock().insert(id.clone(), Waiting { node, kind, sender });
+            Stream { id, streams: self.clone(), receiver, _share: share.clone() }
+        });
+        let opened = opened.collect();
         self.touch();
-        Stream { id, streams: self.clone(), receiver }
+        Ok(opened)
     }
 
     /// What a node is asked for now.
@@ -94,12 +113,36 @@ impl Drop for Stream {
 mod tests {
     use super::*;
 
+    fn app() -> AppName {
+        "web".parse().unwrap()
+    }
+
+    fn kind() -> StreamKind {
+        StreamKind::Logs { instance: "0123456789abcdef".parse().unwrap(), tail: 10, follow: false }
+    }
+
+    #[test]
+    fn readers_are_counted_by_app_and_by_streams_until_they_are_gone() {
+        let streams = Streams { quota: Quota::new(2, 5), ..Streams::default() };
+        let node: NodeName = "node1".parse().unwrap();
+        let open = |app: &AppName, count: usize| streams.open(app, vec![(node.clone(), kind()); count]);
+        let (other, first, second) = ("other".parse().unwrap(), open(&app(), 2).unwrap(), open(&app(), 1).unwrap());
+        assert_eq!(open(&app(), 1).err(), Some(Full::Each(2)));
+        assert_eq!(open(&other, 3).err(), Some(Full::All(5)));
+        assert_eq!(streams.orders(&node).len(), 3, "who is refused asks nothing of a node");
+        let mut rest = first.into_iter();
+        drop(rest.next());
+        assert_eq!(open(&app(), 1).err(), Some(Full::Each(2)), "a reader is there as long as one of its streams");
+        drop(rest);
+        assert_eq!(open(&other, 4).unwrap().len() + second.len(), 5);
+    }
+
     #[tokio::test]
     async fn only_the_node_that_was_asked_may_send_and_closing_takes_the_order_back() {
         let streams = Streams::default();
         let (node, other): (NodeName, NodeName) = ("node1".parse().unwrap(), "node2".parse().unwrap());
-        let kind = StreamKind::Logs { instance: "0123456789abcdef".parse().unwrap(), tail: 10, follow: false };
-        let mut stream = streams.open(node.clone(), kind);
+        let mut opened = streams.open(&app(), vec![(node.clone(), kind())]).unwrap();
+        let mut stream = opened.pop().unwrap();
         let id = streams.orders(&node)[0].stream.clone();
         assert!(streams.orders(&other).is_empty());
         assert!(streams.accept(&other, &id).is_none());

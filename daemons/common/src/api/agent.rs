@@ -75,7 +75,7 @@ pub struct InstanceSpec {
     pub release: u64,
     /// The image, by digest.
     pub image: ImageRef,
-    /// Command instead of the image's own, where the release names one.
+    /// Command instead of the image's own (Docker's `CMD`: an entry point of the image stays), where the release names one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<Vec<String>>,
     /// What it may use.

@@ -18,6 +18,9 @@ use serde::{Deserialize, Serialize};
 pub struct BuildQuery {
     /// The app that it is for.
     pub app: AppName,
+    /// When that app was created: a later one of the same name does not get the build; set by dash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app_created_at: Option<UnixMillis>,
     /// What to call this version: 1 to 64 letters, digits, `.`, `_` and `-`; by default a time stamp.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,

@@ -130,7 +130,7 @@ pub struct Deploy {
     /// Instances wanted from now on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instances: Option<u32>,
-    /// Command instead of the image's own; an empty list goes back to the image's.
+    /// Command instead of the image's own (Docker's `CMD`: an entry point of the image stays); an empty list goes back to the image's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<Vec<String>>,
     /// Health check; a path of "" takes it away.
@@ -150,7 +150,7 @@ pub struct ReleaseView {
     pub number: u32,
     /// The image, by digest.
     pub image: ImageRef,
-    /// Command instead of the image's own.
+    /// Command instead of the image's own (Docker's `CMD`: an entry point of the image stays).
     #[serde(default)]
     pub command: Option<Vec<String>>,
     /// Memory of each instance in MiB.

@@ -7,7 +7,7 @@ mod version;
 
 pub use health::HealthCheck;
 pub use image::ImageRef;
-pub use names::{AppName, DomainName, EnvName, InstanceId, NodeName, RuntimeName};
+pub use names::{AppName, DomainName, EnvName, InstanceId, NodeName, RuntimeName, ZoneName};
 pub use version::Version;
 
 use serde::{Deserialize, Serialize};

@@ -85,6 +85,10 @@ name_type!(
     NodeName, "node name", is_dns_label, LABEL_RULE
 );
 name_type!(
+    /// Name of a zone, such as a rack or a room, that nodes stand in: a DNS label.
+    ZoneName, "zone", is_dns_label, LABEL_RULE
+);
+name_type!(
     /// Name of a runtime of the builder: the file name in `/etc/dinp/builder.d` without its ending.
     RuntimeName, "runtime", is_dns_label, LABEL_RULE
 );

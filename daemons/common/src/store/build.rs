@@ -2,17 +2,21 @@
 
 use super::StoreError;
 use super::app::Visible;
+use super::audit::{self, AuditEvent};
 use super::columns::{Columns, millis};
+use crate::api::UnixMillis;
 use crate::api::builder::{BuildStatus, BuildView};
 use crate::model::AppName;
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Params, Row, Value, params};
+use mysql_async::{Conn, Params, Row, TxOpts, Value, params};
 
 /// A build that is about to begin.
 #[derive(Debug, Clone, Copy)]
 pub struct NewBuild<'a> {
     /// The app that it is for.
     pub app: &'a str,
+    /// When that app was created, where it is known: another app of the name gets no build of it.
+    pub app_created_at: Option<UnixMillis>,
     /// What this version is called.
     pub version: &'a str,
     /// How the image is made.
@@ -31,24 +35,81 @@ pub struct NewBuild<'a> {
     pub base: &'a str,
 }
 
-/// Writes the record of a build that begins, unless this version of the app is being built or was built.
-/// Returns its id, or nothing where the version is taken.
-pub async fn begin(conn: &mut Conn, new: &NewBuild<'_>) -> Result<Option<u64>, StoreError> {
-    conn.exec_drop(
-        "INSERT INTO build (app, version, runtime, created_by, builder, stage, package_name, package_bytes, \
-         package_sha256, base) \
-         SELECT :app, :version, :runtime, :created_by, :builder, 'queued', :package_name, :package_bytes, \
-         :package_sha256, :base FROM DUAL WHERE NOT EXISTS \
-         (SELECT 1 FROM build WHERE app = :app AND version = :version AND status IN ('running', 'succeeded'))",
-        params! {
-            "app" => new.app, "version" => new.version, "runtime" => new.runtime, "created_by" => cut(new.created_by, 63),
-            "builder" => cut(new.builder, 63), "package_name" => cut(new.package_name, 255),
-            "package_bytes" => new.package_bytes, "package_sha256" => new.package_sha256, "base" => cut(new.base, 512),
-        },
-    )
-    .await
-    .map_err(StoreError::doing("begin a build"))?;
-    Ok(if conn.affected_rows() == 1 { conn.last_insert_id() } else { None })
+/// Why a build does not begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// This version of the app is being built or was built.
+    VersionTaken,
+    /// The app was deleted; what has its name now is another one.
+    AppGone,
+}
+
+/// Finds the app of a build if it is still the one that it was.
+macro_rules! same_app {
+    () => {
+        concat!("SELECT 1 FROM app WHERE name = :app AND deleted_at IS NULL AND ", millis!("created_at"), " = :since")
+    };
+}
+
+const BEGIN: &str = concat!(
+    "INSERT INTO build (app, version, runtime, created_by, builder, stage, package_name, package_bytes, \
+     package_sha256, base) \
+     SELECT :app, :version, :runtime, :created_by, :builder, 'queued', :package_name, :package_bytes, \
+     :package_sha256, :base FROM DUAL WHERE \
+     (:since IS NULL OR EXISTS (",
+    same_app!(),
+    ")) AND NOT EXISTS (SELECT 1 FROM build WHERE app = :app AND version = :version \
+     AND status IN ('running', 'succeeded') AND (:since IS NULL OR ",
+    millis!("started_at"),
+    " >= :since))"
+);
+
+/// Writes the record of a build that begins and, in the same transaction, who asked for it. A version is taken for as long
+/// as its app lives.
+pub async fn begin(conn: &mut Conn, new: &NewBuild<'_>) -> Result<Result<BuildView, Refused>, StoreError> {
+    let doing = StoreError::doing("begin a build");
+    let mut tx = conn.start_transaction(TxOpts::default()).await.map_err(&doing)?;
+    let values = params! {
+        "app" => new.app, "since" => new.app_created_at, "version" => new.version, "runtime" => new.runtime,
+        "created_by" => cut(new.created_by, 63), "builder" => cut(new.builder, 63),
+        "package_name" => cut(new.package_name, 255), "package_bytes" => new.package_bytes,
+        "package_sha256" => new.package_sha256, "base" => cut(new.base, 512),
+    };
+    tx.exec_drop(BEGIN, values).await.map_err(&doing)?;
+    let Some(id) = tx.last_insert_id().filter(|_| tx.affected_rows() == 1) else {
+        return why_not(&mut tx, new).await.map(Err);
+    };
+    let object = format!("app/{}", new.app);
+    let detail = format!("build {id}, version {}, runtime {}", new.version, new.runtime);
+    let event =
+        AuditEvent { actor: new.created_by, address: "", action: "build.begin", object: &object, detail: &detail };
+    audit::write(&mut tx, &event).await?;
+    let view = get(&mut tx, id).await?.ok_or_else(|| StoreError::Corrupt {
+        object: "table build".into(),
+        problem: "no row that was just written".into(),
+    })?;
+    tx.commit().await.map_err(&doing)?;
+    Ok(Ok(view))
+}
+
+async fn why_not<Q: Queryable>(conn: &mut Q, new: &NewBuild<'_>) -> Result<Refused, StoreError> {
+    let Some(created_at) = new.app_created_at else { return Ok(Refused::VersionTaken) };
+    let values = params! { "app" => new.app, "since" => created_at };
+    let same: Option<u8> = conn.exec_first(same_app!(), values).await.map_err(StoreError::doing("read an app"))?;
+    Ok(if same.is_some() { Refused::VersionTaken } else { Refused::AppGone })
+}
+
+/// Whether an image was built for an app that was deleted before the present one of its name was created.
+pub async fn is_of_deleted_app(
+    conn: &mut Conn,
+    app: &str,
+    image: &str,
+    created_at: UnixMillis,
+) -> Result<bool, StoreError> {
+    let sql = concat!("SELECT id FROM build WHERE app = ? AND image = ? AND ", millis!("started_at"), " < ? LIMIT 1");
+    let id: Option<u64> =
+        conn.exec_first(sql, (app, image, created_at)).await.map_err(StoreError::doing("read builds"))?;
+    Ok(id.is_some())
 }
 
 /// Says what a running build does now.
@@ -89,7 +150,7 @@ pub async fn fail_running_of(conn: &mut Conn, builder: &str, reason: &str) -> Re
 }
 
 /// A build by its id.
-pub async fn get(conn: &mut Conn, id: u64) -> Result<Option<BuildView>, StoreError> {
+pub async fn get<Q: Queryable>(conn: &mut Q, id: u64) -> Result<Option<BuildView>, StoreError> {
     let row: Option<Row> =
         conn.exec_first(format!("{SELECT} WHERE id = ?"), (id,)).await.map_err(StoreError::doing("read a build"))?;
     row.as_ref().map(view).transpose()
@@ -192,9 +253,11 @@ fn cut(text: &str, limit: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::{Change, app};
 
     const NEW: NewBuild<'static> = NewBuild {
         app: "web",
+        app_created_at: None,
         version: "v1",
         runtime: "python",
         created_by: "ann",
@@ -213,8 +276,8 @@ mod tests {
         let dash = mysql.account(&root, "dinp_dash").await;
         let conn = &mut builder.get_conn().await.unwrap();
 
-        let id = begin(conn, &NEW).await.unwrap().unwrap();
-        assert_eq!(begin(conn, &NEW).await.unwrap(), None, "a version is built once");
+        let id = begin(conn, &NEW).await.unwrap().unwrap().id;
+        assert_eq!(begin(conn, &NEW).await.unwrap().err(), Some(Refused::VersionTaken), "a version is built once");
         set_stage(conn, id, "building").await.unwrap();
         append_log(conn, id, 0, "one\n").await.unwrap();
         append_log(conn, id, 0, "one\n").await.unwrap();
@@ -222,11 +285,11 @@ mod tests {
         assert!(finish(conn, id, BuildStatus::Failed, &"x".repeat(2000), None).await.unwrap());
         assert!(!finish(conn, id, BuildStatus::Succeeded, "", None).await.unwrap(), "an end is final");
 
-        let again = begin(conn, &NEW).await.unwrap().unwrap();
+        let again = begin(conn, &NEW).await.unwrap().unwrap().id;
         assert!(
             finish(conn, again, BuildStatus::Succeeded, "", Some("control:5000/a/web:v1@sha256:00")).await.unwrap()
         );
-        assert_eq!(begin(conn, &NEW).await.unwrap(), None, "what was built stays");
+        assert_eq!(begin(conn, &NEW).await.unwrap().err(), Some(Refused::VersionTaken), "what was built stays");
 
         let reader = &mut dash.get_conn().await.unwrap();
         let failed = get(reader, id).await.unwrap().unwrap();
@@ -244,14 +307,73 @@ mod tests {
         assert!(!any_of_repository(reader, "web", "b/web").await.unwrap());
     }
 
+    /// Creates the app `web`, in place of the one that there is.
+    async fn new_app(root: &mysql_async::Pool) -> UnixMillis {
+        // Times are in milliseconds: what comes after must have another one.
+        let a_moment = std::time::Duration::from_millis(5);
+        tokio::time::sleep(a_moment).await;
+        let name: AppName = NEW.app.parse().unwrap();
+        let mut change = Change::begin(root).await.unwrap();
+        app::delete(&mut change, &name).await.unwrap();
+        let new = app::NewApp { name: &name, owner: "ann", team: None, instances: 1 };
+        app::create(&mut change, &new).await.unwrap();
+        change.commit().await.unwrap();
+        tokio::time::sleep(a_moment).await;
+        app::find(&mut root.get_conn().await.unwrap(), &name).await.unwrap().unwrap().created_at
+    }
+
+    #[tokio::test]
+    async fn a_version_is_taken_while_its_app_lives_and_a_later_app_gets_no_build_of_it() {
+        let mysql = crate::testing::Mysql::start().await;
+        let root = mysql.database().await;
+        let builder = mysql.account(&root, "dinp_builder").await;
+        let conn = &mut builder.get_conn().await.unwrap();
+
+        let first = new_app(&root).await;
+        let of_first = NewBuild { app_created_at: Some(first), ..NEW };
+        let id = begin(conn, &of_first).await.unwrap().unwrap().id;
+        assert_eq!(begin(conn, &of_first).await.unwrap().err(), Some(Refused::VersionTaken));
+        let image = "control:5000/a/web:v1@sha256:00";
+        finish(conn, id, BuildStatus::Succeeded, "", Some(image)).await.unwrap();
+        assert!(!is_of_deleted_app(conn, "web", image, first).await.unwrap());
+
+        let second = new_app(&root).await;
+        let of_second = NewBuild { app_created_at: Some(second), ..NEW };
+        assert_eq!(begin(conn, &of_first).await.unwrap().err(), Some(Refused::AppGone));
+        assert!(begin(conn, &of_second).await.unwrap().is_ok(), "the version was another app's");
+        assert_eq!(begin(conn, &of_second).await.unwrap().err(), Some(Refused::VersionTaken));
+        assert_eq!(begin(conn, &NEW).await.unwrap().err(), Some(Refused::VersionTaken), "of an unknown app");
+        assert!(is_of_deleted_app(conn, "web", image, second).await.unwrap());
+        assert!(!is_of_deleted_app(conn, "web", "control:5000/a/web:v1@sha256:01", second).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_build_that_is_not_on_record_with_who_asked_does_not_begin() {
+        let mysql = crate::testing::Mysql::start().await;
+        let root = mysql.database().await;
+        let builder = mysql.account(&root, "dinp_builder").await;
+        let conn = &mut builder.get_conn().await.unwrap();
+        let by_root = &mut root.get_conn().await.unwrap();
+
+        by_root.query_drop("REVOKE INSERT ON audit_event FROM 'dinp_builder'@'%'").await.unwrap();
+        begin(conn, &NEW).await.unwrap_err();
+        assert!(list(conn, "web", None, 10).await.unwrap().is_empty());
+        by_root.query_drop("GRANT INSERT ON audit_event TO 'dinp_builder'@'%'").await.unwrap();
+        let id = begin(conn, &NEW).await.unwrap().unwrap().id;
+        let sql = "SELECT actor, action, object, detail FROM audit_event";
+        let told: Vec<(String, String, String, String)> = by_root.query(sql).await.unwrap();
+        let detail = format!("build {id}, version v1, runtime python");
+        assert_eq!(told, [("ann".into(), "build.begin".into(), "app/web".into(), detail)]);
+    }
+
     #[tokio::test]
     async fn what_a_builder_left_is_failed_and_nothing_else() {
         let mysql = crate::testing::Mysql::start().await;
         let root = mysql.database().await;
         let builder = mysql.account(&root, "dinp_builder").await;
         let conn = &mut builder.get_conn().await.unwrap();
-        let mine = begin(conn, &NEW).await.unwrap().unwrap();
-        let other = begin(conn, &NewBuild { version: "v2", builder: "other", ..NEW }).await.unwrap().unwrap();
+        let mine = begin(conn, &NEW).await.unwrap().unwrap().id;
+        let other = begin(conn, &NewBuild { version: "v2", builder: "other", ..NEW }).await.unwrap().unwrap().id;
         assert_eq!(fail_running_of(conn, "control", "the builder was restarted").await.unwrap(), [mine]);
         assert_eq!(get(conn, other).await.unwrap().unwrap().status, BuildStatus::Running);
         assert_eq!(get(conn, mine).await.unwrap().unwrap().reason, "the builder was restarted");

@@ -59,6 +59,7 @@ pub const DASH: &[Grant] = &[
 /// What a builder may do.
 pub const BUILDER: &[Grant] = &[
     grant("SELECT", "service_credential"),
+    grant("SELECT (name, created_at, deleted_at)", "app"),
     grant("SELECT, INSERT, UPDATE (status, stage, reason, image, finished_at)", "build"),
     grant("SELECT, INSERT", "build_log"),
     grant("INSERT", "audit_event"),

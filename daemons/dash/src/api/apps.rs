@@ -1,7 +1,7 @@
 //! `/v1/apps` and `/v1/deployments`.
 
 use super::{ApiPath, Shared, before, page};
-use crate::{Caller, Dash};
+use crate::Caller;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
@@ -46,7 +46,7 @@ pub(super) async fn create(
 }
 
 pub(super) async fn show(State(dash): Shared, Extension(row): App) -> Answer<AppView> {
-    Ok(ApiJson(dash.app_view(&row.name).await?))
+    Ok(ApiJson(dash.app_view(&row).await?))
 }
 
 pub(super) async fn remove(
@@ -54,7 +54,7 @@ pub(super) async fn remove(
     Extension(caller): Who,
     Extension(row): App,
 ) -> Result<StatusCode, Problem> {
-    dash.delete_app(&caller, &row.name).await?;
+    dash.delete_app(&caller, &row).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -103,7 +103,7 @@ pub(super) async fn rollback(
     Extension(row): App,
     ApiJson(body): ApiJson<Rollback>,
 ) -> Created<DeploymentView> {
-    Ok(created(dash.rollback(&caller, &row.name, &body).await?))
+    Ok(created(dash.rollback(&caller, &row, &body).await?))
 }
 
 pub(super) async fn scale(
@@ -112,15 +112,15 @@ pub(super) async fn scale(
     Extension(row): App,
     ApiJson(body): ApiJson<Scale>,
 ) -> Answer<AppView> {
-    Ok(ApiJson(dash.scale_app(&caller, &row.name, &body).await?))
+    Ok(ApiJson(dash.scale_app(&caller, &row, &body).await?))
 }
 
 pub(super) async fn stop(State(dash): Shared, Extension(caller): Who, Extension(row): App) -> Answer<AppView> {
-    Ok(ApiJson(dash.set_app_state(&caller, &row.name, AppState::Stopped).await?))
+    Ok(ApiJson(dash.set_app_state(&caller, &row, AppState::Stopped).await?))
 }
 
 pub(super) async fn start(State(dash): Shared, Extension(caller): Who, Extension(row): App) -> Answer<AppView> {
-    Ok(ApiJson(dash.set_app_state(&caller, &row.name, AppState::Started).await?))
+    Ok(ApiJson(dash.set_app_state(&caller, &row, AppState::Started).await?))
 }
 
 pub(super) async fn env(State(dash): Shared, Extension(row): App) -> Answer<EnvView> {
@@ -133,7 +133,7 @@ pub(super) async fn patch_env(
     Extension(row): App,
     ApiJson(body): ApiJson<EnvPatch>,
 ) -> Answer<EnvView> {
-    Ok(ApiJson(dash.patch_env(&caller, &row.name, &body).await?))
+    Ok(ApiJson(dash.patch_env(&caller, &row, &body).await?))
 }
 
 pub(super) async fn domains(State(dash): Shared, Extension(row): App) -> Answer<Page<DomainView>> {
@@ -147,7 +147,7 @@ pub(super) async fn add_domain(
     Extension(row): App,
     ApiJson(body): ApiJson<DomainAdd>,
 ) -> Created<DomainView> {
-    Ok(created(dash.add_domain(&caller, &row.name, &body.name).await?))
+    Ok(created(dash.add_domain(&caller, &row, &body.name).await?))
 }
 
 pub(super) async fn remove_domain(
@@ -156,7 +156,7 @@ pub(super) async fn remove_domain(
     Extension(row): App,
     ApiPath((_, name)): ApiPath<(String, String)>,
 ) -> Result<StatusCode, Problem> {
-    dash.remove_domain(&caller, &row.name, &name).await?;
+    dash.remove_domain(&caller, &row, &name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -176,8 +176,9 @@ pub(super) async fn events(
 
 pub(super) async fn logs(
     State(dash): Shared,
+    Extension(caller): Who,
     Extension(row): App,
     ApiQuery(query): ApiQuery<LogQuery>,
 ) -> Result<Response, Problem> {
-    dash.stream_server(&Dash::log_path(&row.name, &query)).await
+    dash.app_log(&caller, &row.name, &query).await
 }

@@ -88,11 +88,12 @@ pub(super) struct BuildLogQuery {
 
 pub(super) async fn log(
     State(dash): Shared,
+    Extension(caller): Extension<Caller>,
     Extension(view): Extension<BuildView>,
     ApiQuery(query): ApiQuery<BuildLogQuery>,
-) -> Response {
-    let body = dash.build_log(view.id, query.from, query.follow);
-    ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response()
+) -> Result<Response, Problem> {
+    let body = dash.build_log(&caller, view.id, query.from, query.follow)?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response())
 }
 
 pub(super) async fn runtimes(State(dash): Shared) -> Result<ApiJson<Page<RuntimeView>>, Problem> {

@@ -73,7 +73,7 @@ struct OverviewPage {
 }
 
 async fn overview_page(dash: &Dash, caller: &Caller, row: &AppRow, said: &DoneQuery, form: Form) -> Page {
-    let view = dash.app_view(&row.name).await?;
+    let view = dash.app_view(row).await?;
     let (instances, unknown) = match dash.instances(&row.name).await {
         Ok(instances) => (instances, None),
         Err(problem) => (Vec::new(), Some(problem.detail)),
@@ -132,7 +132,7 @@ pub(super) async fn scale(
     let scale = async {
         let missing = || refuse("instances", "invalid-value", "name a number of instances");
         let instances = form.number("instances", "instance count")?.ok_or_else(missing)?;
-        dash.scale_app(&caller, &row.name, &Scale { instances }).await
+        dash.scale_app(&caller, &row, &Scale { instances }).await
     };
     match scale.await {
         Ok(_) => Ok(done(&here(&row), "scaled")),
@@ -152,7 +152,7 @@ pub(super) async fn state(
         "stopped" => (AppState::Stopped, "stopped"),
         _ => return Err(Problem::bad_request("invalid-form", "the state must be started or stopped").into()),
     };
-    dash.set_app_state(&caller, &row.name, state).await?;
+    dash.set_app_state(&caller, &row, state).await?;
     Ok(done(&here(&row), what))
 }
 
@@ -200,7 +200,7 @@ pub(super) async fn events(
     Extension(row): Extension<AppRow>,
     Query(query): Query<EventsQuery>,
 ) -> Page {
-    let view = dash.app_view(&row.name).await?;
+    let view = dash.app_view(&row).await?;
     let events = event::list(&mut dash.conn().await?, &row.name, query.after, EVENTS).await?;
     let next = if events.len() == EVENTS as usize { events.last().map(|(id, _)| *id) } else { None };
     let rows = events
@@ -241,10 +241,10 @@ pub(super) async fn logs(
     Extension(caller): Extension<Caller>,
     Extension(row): Extension<AppRow>,
 ) -> Page {
-    let view = dash.app_view(&row.name).await?;
+    let view = dash.app_view(&row).await?;
     let query = LogQuery { instance: None, tail: Some(LOG_LINES), follow: false };
     let read = async {
-        let response = dash.stream_server(&Dash::log_path(&row.name, &query)).await?;
+        let response = dash.app_log(&caller, &row.name, &query).await?;
         let limit = 4 * 1024 * 1024;
         let bytes =
             tokio::time::timeout(crate::backend::LIMIT, axum::body::to_bytes(response.into_body(), limit)).await;
@@ -263,9 +263,13 @@ pub(super) async fn logs(
 }
 
 /// `GET /apps/{app}/logs/stream`: what the page's script follows.
-pub(super) async fn log_stream(State(dash): Shared, Extension(row): Extension<AppRow>) -> Result<Response, Problem> {
+pub(super) async fn log_stream(
+    State(dash): Shared,
+    Extension(caller): Extension<Caller>,
+    Extension(row): Extension<AppRow>,
+) -> Result<Response, Problem> {
     let query = LogQuery { instance: None, tail: Some(LOG_LINES), follow: true };
-    dash.stream_server(&Dash::log_path(&row.name, &query)).await
+    dash.app_log(&caller, &row.name, &query).await
 }
 
 #[derive(Template)]
@@ -277,7 +281,7 @@ struct DeletePage {
 }
 
 async fn delete_page(dash: &Dash, caller: &Caller, row: &AppRow, form: Form) -> Page {
-    let view = dash.app_view(&row.name).await?;
+    let view = dash.app_view(row).await?;
     let status = form.status();
     let head = Head::new(caller, &view, "delete");
     Ok(html(status, &DeletePage { frame: Frame::new(dash, caller, "apps").await, head, form }))
@@ -303,7 +307,7 @@ pub(super) async fn delete(
         let problem = refuse("name", "name-differs", format!("type {} to delete this app", row.name));
         return delete_page(&dash, &caller, &row, form.with(problem)).await;
     }
-    dash.delete_app(&caller, &row.name).await?;
+    dash.delete_app(&caller, &row).await?;
     Ok(done("/apps", "deleted"))
 }
 

@@ -9,7 +9,7 @@ use crate::builds::Upload;
 use crate::{Caller, Dash, refuse};
 use askama::Template;
 use axum::Extension;
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::multipart::{Field, Multipart};
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -21,7 +21,6 @@ use dinp_common::store::build;
 use http::{StatusCode, header};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// Builds on one page.
@@ -48,7 +47,7 @@ struct UploadPage {
 }
 
 async fn upload_page(dash: &Dash, caller: &Caller, row: &AppRow, form: Form) -> Page {
-    let view = dash.app_view(&row.name).await?;
+    let view = dash.app_view(row).await?;
     let builds = dash.builds(caller, Some(&row.name), None, RECENT).await?;
     let (runtimes, unknown) = match dash.runtimes().await {
         Ok(page) => (page.items, None),
@@ -223,8 +222,14 @@ struct BuildPage {
     cut: bool,
 }
 
-async fn build_page(dash: &Dash, caller: &Caller, view: &BuildView, said: &DoneQuery, form: Option<Form>) -> Page {
-    let app = dash.app_view(&view.app).await?;
+async fn build_page(
+    dash: &Dash,
+    caller: &Caller,
+    (view, row): (&BuildView, &AppRow),
+    said: &DoneQuery,
+    form: Option<Form>,
+) -> Page {
+    let app = dash.app_view(row).await?;
     let pieces = build::log_from(&mut dash.conn().await?, view.id, 0).await?;
     let mut log = String::new();
     let mut cut = false;
@@ -253,15 +258,20 @@ pub(super) async fn show(
     State(dash): Shared,
     Extension(caller): Extension<Caller>,
     Extension(view): Extension<BuildView>,
+    Extension(row): Extension<AppRow>,
     Query(said): Query<DoneQuery>,
 ) -> Page {
-    build_page(&dash, &caller, &view, &said, None).await
+    build_page(&dash, &caller, (&view, &row), &said, None).await
 }
 
 /// `GET /builds/{id}/log`: what the page's script follows.
-pub(super) async fn log(State(dash): Shared, Extension(view): Extension<BuildView>) -> Response {
-    let body: Body = Arc::clone(&dash).build_log(view.id, 0, true);
-    ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response()
+pub(super) async fn log(
+    State(dash): Shared,
+    Extension(caller): Extension<Caller>,
+    Extension(view): Extension<BuildView>,
+) -> Result<Response, Problem> {
+    let body = dash.build_log(&caller, view.id, 0, true)?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response())
 }
 
 /// `POST /builds/{id}/cancel`.
@@ -295,6 +305,8 @@ pub(super) async fn deploy(
     };
     match deploy.await {
         Ok(_) => Ok(done(&format!("/apps/{}", row.name), "deployed")),
-        Err(problem) => build_page(&dash, &caller, &view, &DoneQuery::default(), Some(form.with(problem))).await,
+        Err(problem) => {
+            build_page(&dash, &caller, (&view, &row), &DoneQuery::default(), Some(form.with(problem))).await
+        }
     }
 }

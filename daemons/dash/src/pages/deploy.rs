@@ -102,7 +102,7 @@ pub(super) async fn form(
     Extension(caller): Extension<Caller>,
     Extension(row): Extension<AppRow>,
 ) -> Page {
-    let view = dash.app_view(&row.name).await?;
+    let view = dash.app_view(&row).await?;
     let form = fields(&view, view.release.as_ref());
     page(&dash, &caller, &view, form).await
 }
@@ -114,7 +114,7 @@ pub(super) async fn deploy(
     Extension(row): Extension<AppRow>,
     Sent(form): Sent,
 ) -> Page {
-    let view = dash.app_view(&row.name).await?;
+    let view = dash.app_view(&row).await?;
     let before = view.release.as_ref().and_then(|release| release.health.as_ref());
     let deploy = async { dash.deploy(&caller, &row, &wish(&form, before)?).await };
     match deploy.await {
@@ -134,7 +134,7 @@ struct HistoryPage {
 }
 
 async fn history_page(dash: &Dash, caller: &Caller, row: &AppRow, problem: Option<Problem>) -> Page {
-    let view = dash.app_view(&row.name).await?;
+    let view = dash.app_view(row).await?;
     let mut conn = dash.conn().await?;
     let deployments = deployment::list(&mut conn, &row.name, None, SHOWN).await?;
     let releases = release::list(&mut conn, &row.name, None, SHOWN).await?;
@@ -170,7 +170,7 @@ pub(super) async fn rollback(
 ) -> Page {
     let back = async {
         let release = form.number("release", "release")?;
-        dash.rollback(&caller, &row.name, &Rollback { release }).await
+        dash.rollback(&caller, &row, &Rollback { release }).await
     };
     match back.await {
         Ok(_) => Ok(done(&format!("/apps/{}", row.name), "rolled-back")),

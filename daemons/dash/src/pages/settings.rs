@@ -27,7 +27,7 @@ struct EnvPage {
 }
 
 async fn env_page(dash: &Dash, caller: &Caller, row: &AppRow, said: &DoneQuery, form: Form) -> Page {
-    let view = dash.app_view(&row.name).await?;
+    let view = dash.app_view(row).await?;
     let env = dash.env_view(row).await?;
     let under_way = view.deployment.as_ref().is_some_and(|deployment| !deployment.state.is_final());
     let status = form.status();
@@ -71,7 +71,7 @@ pub(super) async fn change_env(
             let name: EnvName = form.parse("name")?;
             patch.set.insert(name, form.value("value").to_owned());
         }
-        dash.patch_env(&caller, &row.name, &patch).await
+        dash.patch_env(&caller, &row, &patch).await
     };
     match change.await {
         Ok(view) => {
@@ -114,7 +114,7 @@ struct DomainsPage {
 }
 
 async fn domains_page(dash: &Dash, caller: &Caller, row: &AppRow, said: &DoneQuery, form: Form) -> Page {
-    let view = dash.app_view(&row.name).await?;
+    let view = dash.app_view(row).await?;
     let rows = domain::list(&mut dash.conn().await?, &row.name).await?;
     let status = form.status();
     let page = DomainsPage {
@@ -154,7 +154,7 @@ pub(super) async fn add_domain(
 ) -> Page {
     let add = async {
         let name: DomainName = form.parse("name")?;
-        dash.add_domain(&caller, &row.name, &name).await
+        dash.add_domain(&caller, &row, &name).await
     };
     match add.await {
         Ok(_) => Ok(done(&format!("/apps/{}/domains", row.name), "domain-added")),
@@ -169,6 +169,6 @@ pub(super) async fn remove_domain(
     Extension(row): Extension<AppRow>,
     Sent(form): Sent,
 ) -> Page {
-    dash.remove_domain(&caller, &row.name, form.value("domain")).await?;
+    dash.remove_domain(&caller, &row, form.value("domain")).await?;
     Ok(done(&format!("/apps/{}/domains", row.name), "domain-removed"))
 }

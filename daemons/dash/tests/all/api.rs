@@ -1,8 +1,12 @@
 //! The public API, from the first app to the last.
 
+use crate::browser::Browser;
 use crate::played::DIGEST;
 use crate::stage::Stage;
+use dinp_dash::DashConfig;
+use futures_util::{StreamExt, stream};
 use reqwest::Method;
+use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -256,7 +260,6 @@ async fn packages_pass_through_and_logs_come_back() {
         .await
         .unwrap();
     let mut log = response.bytes_stream();
-    use futures_util::StreamExt;
     assert_eq!(log.next().await.unwrap().unwrap(), "unpacking the package\n");
     let mut conn = stage.root.get_conn().await.unwrap();
     let deploy = "/v1/apps/web/deployments";
@@ -286,6 +289,135 @@ async fn packages_pass_through_and_logs_come_back() {
     assert_eq!((list["items"].as_array().unwrap().len(), list["next"].is_string()), (1, true));
     let bert = stage.token("bert").await;
     assert_eq!(stage.call(&bert, Method::GET, "/v1/builds", NONE).await.1["items"], json!([]));
+}
+
+/// A package whose end comes when what is returned beside it is dropped.
+fn slow_package() -> (tokio::sync::oneshot::Sender<()>, reqwest::Body) {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let rest = async move {
+        receiver.await.ok();
+        Ok::<_, std::io::Error>("the end")
+    };
+    (sender, reqwest::Body::wrap_stream(stream::iter([Ok("the beginning")]).chain(stream::once(rest))))
+}
+
+#[tokio::test]
+async fn another_app_of_the_name_gets_nothing_that_was_meant_for_the_deleted_one() {
+    let stage = Stage::set().await;
+    let (anna, bert) = (stage.token("anna").await, stage.token("bert").await);
+    let arriving = |count| {
+        let stage = &stage;
+        async move { eventually("it arrives", || stage.played.arriving.load(Ordering::SeqCst) == count).await }
+    };
+    let made_anew = async || {
+        assert_eq!(stage.call(&anna, Method::DELETE, "/v1/apps/web", NONE).await.0, 204);
+        assert_eq!(stage.call(&bert, Method::POST, "/v1/apps", json!({"name": "web"})).await.0, 201);
+    };
+    let taken_back = async || {
+        assert_eq!(stage.call(&bert, Method::DELETE, "/v1/apps/web", NONE).await.0, 204);
+        assert_eq!(stage.call(&anna, Method::POST, "/v1/apps", json!({"name": "web"})).await.0, 201);
+    };
+    assert_eq!(stage.call(&anna, Method::POST, "/v1/apps", json!({"name": "web"})).await.0, 201);
+
+    // A package that takes long to arrive.
+    let (sender, package) = slow_package();
+    let upload = stage.http.post(format!("{}/v1/builds?app=web&runtime=python&version=v1", stage.url));
+    let upload = tokio::spawn(upload.bearer_auth(&anna).body(package).send());
+    arriving(1).await;
+    made_anew().await;
+    drop(sender);
+    assert_eq!(upload.await.unwrap().unwrap().status(), 404);
+    assert_eq!(stage.call(&bert, Method::GET, "/v1/builds?app=web", NONE).await.1["items"], json!([]));
+    assert_eq!(stage.text("SELECT CAST(COUNT(*) AS CHAR) FROM build").await, "0");
+
+    // A registry that takes long to answer.
+    taken_back().await;
+    let wish = json!({"image": format!("{}/anna/web:slow", stage.registry)});
+    let deploy = stage.call(&anna, Method::POST, "/v1/apps/web/deployments", wish);
+    let meanwhile = async {
+        arriving(2).await;
+        made_anew().await;
+        stage.played.gate.notify_one();
+    };
+    let ((status, problem), ()) = tokio::join!(deploy, meanwhile);
+    assert_eq!((status, &problem["detail"]), (404, &"there is no app web".into()), "{problem}");
+    assert_eq!(stage.text("SELECT CAST(COUNT(*) AS CHAR) FROM `release`").await, "0");
+
+    // Nor does the page of who may no longer see it show the other app.
+    taken_back().await;
+    let browser = Browser::with_token(&stage, &anna);
+    let csrf = browser.csrf(&stage).await;
+    let (sender, package) = slow_package();
+    let form = Form::new().text("csrf", csrf).text("runtime", "python");
+    let form = form.part("package", Part::stream(package).file_name("web.tar.gz"));
+    let upload = browser.send(browser.request(&stage, Method::POST, "/apps/web/upload").multipart(form));
+    let meanwhile = async {
+        arriving(3).await;
+        made_anew().await;
+        drop(sender);
+    };
+    let (page, ()) = tokio::join!(upload, meanwhile);
+    assert!(page.status == 404 && page.body.contains("there is no app web"), "{}", page.body);
+}
+
+#[tokio::test]
+async fn a_registry_that_names_no_digest_is_read_no_further_than_a_manifest_is_long() {
+    let stage = Stage::set().await;
+    let anna = stage.token("anna").await;
+    assert_eq!(stage.call(&anna, Method::POST, "/v1/apps", json!({"name": "web"})).await.0, 201);
+    let deploy = |tag| {
+        let (stage, anna, wish) = (&stage, &anna, json!({"image": format!("{}/anna/web:{tag}", stage.registry)}));
+        async move { stage.call(anna, Method::POST, "/v1/apps/web/deployments", wish).await }
+    };
+    let (status, problem) = deploy("endless").await;
+    assert_eq!((status, &problem["detail"]), (422, &"the manifest of the image is too large".into()), "{problem}");
+    assert_eq!(deploy("plain").await.0, 201);
+    let (_, releases) = stage.call(&anna, Method::GET, "/v1/apps/web/releases", NONE).await;
+    let image = releases["items"][0]["image"].as_str().unwrap();
+    assert!(image.ends_with("@sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"), "{image}");
+}
+
+#[tokio::test]
+async fn readers_of_logs_have_a_limit_and_are_gone_at_once() {
+    let config = DashConfig { log_readers_per_person: 2, log_readers_max: 3, ..DashConfig::default() };
+    let stage = Stage::set_with(config).await;
+    let (dora, otto, vera) = (stage.token("dora").await, stage.token("otto").await, stage.token("vera").await);
+    let (_, build) = crate::walk::fresh_app(&stage, "web").await;
+    let read = |token: &str, path: &str| {
+        let request = stage.http.get(format!("{}{path}", stage.url)).bearer_auth(token);
+        async move { request.send().await.unwrap() }
+    };
+    let build_log = format!("/v1/builds/{build}/log?follow=true");
+    let app_log = "/v1/apps/web/logs?follow=true";
+
+    let (first, second) = (read(&dora, &build_log).await, read(&dora, &build_log).await);
+    assert_eq!((first.status().as_u16(), second.status().as_u16()), (200, 200));
+    for path in [build_log.as_str(), app_log] {
+        let refused = read(&dora, path).await;
+        assert_eq!(refused.status(), 429);
+        let problem: Value = refused.json().await.unwrap();
+        assert_eq!((&problem["type"], &problem["limit"]), (&"urn:dinp:too-many-readers".into(), &2.into()));
+        assert_eq!(problem["detail"], "you read 2 logs, the most at a time: end one and try again");
+    }
+    let third = read(&otto, &build_log).await;
+    assert_eq!(third.status(), 200);
+    let problem: Value = read(&vera, &build_log).await.json().await.unwrap();
+    assert_eq!((&problem["status"], &problem["limit"]), (&429.into(), &3.into()), "{problem}");
+
+    // Who hangs up makes room, though the log had nothing to say; so does a log that has ended.
+    drop(first);
+    let mut tries = 0;
+    while read(&dora, app_log).await.status() == 429 {
+        tries += 1;
+        assert!(tries < 50, "the place of who has gone is not free");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for _ in 0..5 {
+        let log = read(&dora, app_log).await;
+        assert_eq!(log.status(), 200);
+        assert!(log.text().await.unwrap().contains("web line 2"));
+    }
+    drop((second, third));
 }
 
 #[tokio::test]

@@ -5,9 +5,11 @@ use crate::stage::Stage;
 use crate::walk::{PEOPLE, expected, fresh_app};
 use dinp_common::api::builder::BuildStatus;
 use dinp_common::store::build;
+use dinp_dash::DashConfig;
 use dinp_dash::permissions::PAGES;
 use reqwest::Method;
 use reqwest::multipart::{Form, Part};
+use serde_json::{Value, json};
 
 #[tokio::test]
 async fn from_the_first_visit_to_the_deleted_app() {
@@ -221,6 +223,25 @@ async fn every_page_with_every_role_and_no_form_without_its_token() {
             assert!(answer.status < 500, "{method} {pattern} as {person:?}: {} {}", answer.status, answer.body);
         }
     }
+}
+
+#[tokio::test]
+async fn who_was_signed_out_at_uic_meanwhile_has_to_sign_in_again() {
+    // dash believes a token for a while; uic, which changes people, does not.
+    let stage = Stage::set_with(DashConfig::default()).await;
+    let token = stage.token("admin").await;
+    let browser = Browser::with_token(&stage, &stage.token("admin").await);
+    let csrf = browser.csrf(&stage).await;
+    assert_eq!(stage.call(&token, Method::GET, "/v1/me", Value::Null).await.0, 200);
+    stage.sql("DELETE FROM session").await;
+    assert_eq!(stage.call(&token, Method::GET, "/v1/me", Value::Null).await.0, 200, "dash does not know it yet");
+
+    let (status, problem) = stage.call(&token, Method::PATCH, "/v1/users/anna", json!({"suspended": true})).await;
+    assert_eq!((status, &problem["type"]), (401, &"urn:dinp:unauthorized".into()), "{problem}");
+    let form = [("csrf", csrf.as_str()), ("act", "suspend")];
+    let page = browser.send(browser.request(&stage, Method::POST, "/people/users/anna").form(&form)).await;
+    assert!(page.url.as_str().starts_with(&stage.uic_url), "{} {}", page.url, page.body);
+    assert!(page.body.contains("name=\"password\""), "{}", page.body);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Server, builder and registry as dash sees them, played by the test.
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -8,13 +8,14 @@ use axum::routing::{any, delete, get, post};
 use axum::{Json, Router};
 use dinp_common::auth::{Role, ServiceAuth};
 use dinp_common::problem::Problem;
-use dinp_common::store::build::{self, NewBuild};
+use dinp_common::store::build::{self, NewBuild, Refused};
 use futures_util::StreamExt;
 use mysql_async::Pool;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use tokio::sync::Notify;
 
 pub const DIGEST: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
 
@@ -27,6 +28,10 @@ pub struct Played {
     pub instances: Mutex<Vec<(String, &'static str)>>,
     /// Query and size of each package that the builder got.
     pub packages: Mutex<Vec<(BTreeMap<String, String>, usize)>>,
+    /// Packages that have begun to arrive at the builder, and questions that wait at the registry's gate.
+    pub arriving: AtomicU32,
+    /// Lets one question about the image `anna/web:slow` through.
+    pub gate: Notify,
     pub frozen: Mutex<Option<String>>,
 }
 
@@ -154,6 +159,7 @@ async fn begin_build(
         return Err(Problem::unprocessable("no-such-runtime", format!("there is no runtime {}", query["runtime"]))
             .with("field", "runtime"));
     }
+    played.arriving.fetch_add(1, Ordering::SeqCst);
     let mut size = 0;
     let mut first = Vec::new();
     let mut chunks = body.into_data_stream();
@@ -173,6 +179,7 @@ async fn begin_build(
     let sha = "0".repeat(64);
     let new = NewBuild {
         app: &query["app"],
+        app_created_at: Some(query["app_created_at"].parse().unwrap()),
         version: query.get("version").map_or("t1", String::as_str),
         runtime: &query["runtime"],
         created_by: &query["user"],
@@ -182,9 +189,11 @@ async fn begin_build(
         package_sha256: &sha,
         base: "base",
     };
-    let id = build::begin(&mut conn, &new).await.unwrap().expect("a version that is not taken");
-    build::append_log(&mut conn, id, 0, "unpacking the package\n").await.unwrap();
-    let view = build::get(&mut conn, id).await.unwrap().unwrap();
+    let view = build::begin(&mut conn, &new).await.unwrap().map_err(|refused| match refused {
+        Refused::AppGone => Problem::not_found("the app is gone"),
+        Refused::VersionTaken => Problem::conflict("version-exists", "the version exists"),
+    })?;
+    build::append_log(&mut conn, view.id, 0, "unpacking the package\n").await.unwrap();
     Ok((StatusCode::ACCEPTED, Json(serde_json::to_value(view).unwrap())))
 }
 
@@ -194,27 +203,39 @@ async fn cancel_build(State(played): Shared, Path(id): Path<u64>) -> StatusCode 
     StatusCode::NO_CONTENT
 }
 
-/// A registry with `anna/web:v1` and `:v2`, account `reader:geheim`.
-pub fn registry() -> Router {
-    let manifest = |Path((path, reference)): Path<(String, String)>, method: Method, headers: HeaderMap| async move {
-        // "reader:geheim" in base64.
-        if headers.get("authorization").is_none_or(|value| value != "Basic cmVhZGVyOmdlaGVpbQ==") {
-            return StatusCode::UNAUTHORIZED.into_response();
+/// A registry with account `reader:geheim` and the image `anna/web`: `v1` and `v2`, `slow` that waits at the gate, and
+/// without a named digest `plain` and `endless`.
+pub fn registry(played: Arc<Played>) -> Router {
+    Router::new().route("/v2/{owner}/{app}/manifests/{reference}", any(manifest)).with_state(played)
+}
+
+async fn manifest(
+    State(played): Shared,
+    Path((owner, app, reference)): Path<(String, String, String)>,
+    method: Method,
+    headers: HeaderMap,
+) -> Response {
+    // "reader:geheim" in base64.
+    if headers.get("authorization").is_none_or(|value| value != "Basic cmVhZGVyOmdlaGVpbQ==") {
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
+    assert!(headers["accept"].to_str().unwrap().contains("application/vnd.oci.image.index.v1+json"));
+    if (owner.as_str(), app.as_str()) != ("anna", "web") {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    if reference == "slow" {
+        played.arriving.fetch_add(1, Ordering::SeqCst);
+        played.gate.notified().await;
+    }
+    match (reference.as_str(), method) {
+        ("v1" | "v2" | "slow" | DIGEST, Method::HEAD) => [("docker-content-digest", DIGEST)].into_response(),
+        ("plain" | "endless", Method::HEAD) => StatusCode::OK.into_response(),
+        ("endless", _) => {
+            let spaces = Bytes::from(vec![b' '; 1 << 16]);
+            let chunks = futures_util::stream::repeat_with(move || Ok::<_, std::io::Error>(spaces.clone()));
+            Body::from_stream(chunks).into_response()
         }
-        assert!(headers["accept"].to_str().unwrap().contains("application/vnd.oci.image.index.v1+json"));
-        let known = path == "anna/web" && ["v1", "v2", DIGEST].contains(&reference.as_str());
-        match (known, method) {
-            (true, Method::HEAD) => [("docker-content-digest", DIGEST)].into_response(),
-            (true, _) => "{}".into_response(),
-            (false, _) => StatusCode::NOT_FOUND.into_response(),
-        }
-    };
-    Router::new().route(
-        "/v2/{owner}/{app}/manifests/{reference}",
-        any(
-            move |Path((owner, app, reference)): Path<(String, String, String)>, method: Method, headers: HeaderMap| {
-                manifest(Path((format!("{owner}/{app}"), reference)), method, headers)
-            },
-        ),
-    )
+        ("v1" | "v2" | "plain" | DIGEST, _) => "{}".into_response(),
+        _ => StatusCode::NOT_FOUND.into_response(),
+    }
 }

@@ -41,6 +41,11 @@ impl Stage {
     /// People: `admin`, `olga` (operator), `anna` and `bert` (users), and the team `shop` with `otto` (owner), `dora`
     /// (deployer) and `vera` (viewer).
     pub async fn set() -> Self {
+        Self::set_with(DashConfig { token_cache_secs: 0, ..DashConfig::default() }).await
+    }
+
+    /// The same with other settings of dash.
+    pub async fn set_with(config: DashConfig) -> Self {
         let log = LogConfig { sink: LogSink::Stderr, level: "warn".into() };
         dinp_common::logging::init("dash", &log);
         let mysql = Mysql::start().await;
@@ -83,11 +88,13 @@ impl Stage {
             hints: Default::default(),
             instances: Default::default(),
             packages: Default::default(),
+            arriving: Default::default(),
+            gate: Default::default(),
             frozen: Default::default(),
         });
         let server = played::serve(played::server(played.clone())).await;
         let builder = played::serve(played::builder(played.clone())).await;
-        let registry = played::serve(played::registry()).await;
+        let registry = played::serve(played::registry(played.clone())).await;
 
         let uic_listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let dash_listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -97,16 +104,15 @@ impl Stage {
         let account = files.path().join("registry-pull");
         std::fs::write(&account, "reader:geheim\n").unwrap();
 
-        let config = UicConfig { password_memory_kib: 64, password_passes: 1, ..UicConfig::default() };
-        let mut loaded = Loaded::for_tests("uic", config);
+        let uic_config = UicConfig { password_memory_kib: 64, password_passes: 1, ..UicConfig::default() };
+        let mut loaded = Loaded::for_tests("uic", uic_config);
         loaded.cluster.uic.public_url = Url::parse(&uic_url).unwrap();
         loaded.cluster.dash.public_url = Url::parse(&url).unwrap();
         let uic = Arc::new(Uic::new(&loaded, uic_pool.clone(), services).unwrap());
         let drain = Duration::from_secs(1);
         tokio::spawn(listen::serve(vec![uic_listener], dinp_uic::api::router(uic), Default::default(), drain));
 
-        let config = DashConfig { upload_max_mb: 4, token_cache_secs: 0, ..DashConfig::default() };
-        let mut dash = Loaded::for_tests("dash", config);
+        let mut dash = Loaded::for_tests("dash", DashConfig { upload_max_mb: 4, ..config });
         dash.cluster = loaded.cluster.clone();
         dash.cluster.uic.url = Url::parse(&uic_url).unwrap();
         dash.cluster.servers = vec![Url::parse(&format!("http://{server}")).unwrap()];

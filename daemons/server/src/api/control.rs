@@ -18,8 +18,9 @@ use dinp_common::api::agent::{NodeBundle, StreamKind};
 use dinp_common::api::control::{ClusterStatus, InstanceView, LogQuery, NodeAdd, NodeView, RouterView};
 use dinp_common::auth::{Credential, CredentialKind, Role};
 use dinp_common::error::ErrorChain;
-use dinp_common::model::{AppName, InstanceId, InvalidValue, NodeName};
+use dinp_common::model::{AppName, InstanceId, InvalidValue, NodeName, ZoneName};
 use dinp_common::problem::{ApiJson, ApiQuery, Problem};
+use dinp_common::quota::Full;
 use dinp_common::store::{Change, StoreError, node};
 use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
@@ -100,7 +101,11 @@ async fn add_node(
     ApiJson(add): ApiJson<NodeAdd>,
 ) -> Result<Response, Problem> {
     api.dash(&headers).await?;
-    check_address(&add.address).map_err(|error| Problem::unprocessable("invalid-address", error.to_string()))?;
+    let invalid = |kind: &str, field: &str, error: InvalidValue| {
+        Problem::unprocessable(kind, error.to_string()).with("field", field)
+    };
+    check_address(&add.address).map_err(|error| invalid("invalid-address", "address", error))?;
+    check_zone(&add.zone).map_err(|error| invalid("invalid-zone", "zone", error))?;
     let cluster = api.driver.view(|view| view.cluster.to_owned()).await?;
     let credential = Credential::generate(CredentialKind::Node, add.name.as_str());
     let work = async {
@@ -138,6 +143,11 @@ fn check_address(address: &str) -> Result<(), InvalidValue> {
         return Ok(());
     }
     Err(InvalidValue::new("node address", address, "it must be an IP address or a host name, without a port"))
+}
+
+/// No zone is the empty one.
+fn check_zone(zone: &str) -> Result<(), InvalidValue> {
+    if zone.is_empty() { Ok(()) } else { zone.parse::<ZoneName>().map(drop) }
 }
 
 async fn remove_node(
@@ -206,16 +216,35 @@ async fn app_logs(
     ApiQuery(query): ApiQuery<LogQuery>,
 ) -> Result<Response, Problem> {
     api.dash(&headers).await?;
-    let instances = api.driver.view(move |view| view.core.instances(Some(&app))).await?;
+    let of = app.clone();
+    let instances = api.driver.view(move |view| view.core.instances(Some(&of))).await?;
     let wanted = instances.into_iter().filter(|view| query.instance.as_ref().is_none_or(|id| *id == view.instance));
     let tail = query.tail.unwrap_or(100).min(10_000);
-    let streams = wanted.map(|view| {
+    let wanted = wanted.map(|view| {
         let kind = StreamKind::Logs { instance: view.instance, tail, follow: query.follow };
-        api.streams.open(view.node, kind)
+        (view.node, kind)
     });
-    let lines = logs::merge(streams.collect(), query.follow, api.shutdown.clone());
+    let streams = api.streams.open(&app, wanted.collect()).map_err(|full| too_many_readers(&app, full))?;
+    let lines = logs::merge(streams, query.follow, api.shutdown.clone());
     let content_type = [(header::CONTENT_TYPE, "application/x-ndjson")];
     Ok((content_type, Body::from_stream(lines)).into_response())
+}
+
+/// What is said where no more readers of logs are possible now.
+fn too_many_readers(app: &AppName, full: Full) -> Problem {
+    let (limit, detail) = match full {
+        Full::Each(most) => {
+            (most, format!("the logs of app {app} have {most} readers, the most at a time: end one and try again"))
+        }
+        Full::All(most) => {
+            let detail = format!(
+                "the readers of logs would have more than {most} streams open, the most at a time: read a single \
+                 instance, or try again when others have ended"
+            );
+            (most, detail)
+        }
+    };
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-readers", detail).with("limit", limit)
 }
 
 async fn hint(State(api): State<Api>, headers: HeaderMap) -> Result<StatusCode, Problem> {

@@ -159,10 +159,59 @@ async fn a_node_is_added_by_name_and_its_bundle_lets_its_agent_in() {
     eventually("the server leads", 20, async || dash.get::<ClusterStatus>("/v1/status", ANSWER).await.ok()).await;
     let refused = dash.post::<_, NodeBundle>("/v1/nodes", &add("10.0.0.7:80"), ANSWER).await.err().unwrap();
     assert!(refused.to_string().contains("without a port"), "{refused}");
+    let mut in_zone = add("10.0.0.7");
+    in_zone["zone"] = "z".repeat(64).into();
+    let refused = dash.post::<_, NodeBundle>("/v1/nodes", &in_zone, ANSWER).await.err().unwrap();
+    let problem = refused.problem().unwrap();
+    assert_eq!((problem.status, problem.text("field")), (422, Some("zone")), "{problem}");
+    assert!(problem.detail.contains("1 to 63 lower-case letters"), "{problem}");
     let bundle: NodeBundle = dash.post("/v1/nodes", &add("10.0.0.7"), ANSWER).await.ok().unwrap();
     assert_eq!((bundle.node.as_str(), bundle.address.as_str()), ("node7", "10.0.0.7"));
     let mut agent = Agent::new(&[&server], bundle.secret.parse().unwrap());
     eventually("the agent's report is accepted", 10, async || agent.report().await.ok()).await;
     let again = dash.post::<_, NodeBundle>("/v1/nodes", &add("10.0.0.7"), ANSWER).await.err().unwrap();
     assert!(again.is_kind("node-exists"), "{again}");
+}
+
+#[tokio::test]
+async fn an_apps_logs_have_so_many_readers_and_who_goes_costs_the_node_nothing_more() {
+    let cluster = Cluster::start().await;
+    let server = cluster.server().await;
+    let mut agent = Agent::new(&[&server], cluster.add_node("node1").await);
+    let dash = server.client(Some(cluster.service("dash", Role::Dash).await));
+    cluster.deploy("hello", 2, &[]).await;
+    eventually("both instances run", 20, async || {
+        agent.live().await;
+        (agent.instances.len() == 2).then_some(())
+    })
+    .await;
+    let read = async || {
+        let request = dash.request(http::Method::GET, "/v1/apps/hello/logs?follow=true").unwrap();
+        request.send().await.unwrap()
+    };
+    let mut streams = async |wanted: usize| {
+        eventually("the node is asked for so many streams", 10, async || {
+            agent.live().await;
+            (agent.orders.as_ref()?.streams.len() == wanted).then_some(())
+        })
+        .await;
+    };
+    let mut readers = Vec::new();
+    let refused = loop {
+        let response = read().await;
+        if !response.status().is_success() {
+            break response;
+        }
+        readers.push(response);
+    };
+    assert_eq!((refused.status().as_u16(), readers.len()), (429, 20));
+    let problem: serde_json::Value = refused.json().await.unwrap();
+    assert_eq!((&problem["type"], &problem["limit"]), (&"urn:dinp:too-many-readers".into(), &20.into()));
+    streams(40).await;
+
+    readers.pop();
+    streams(38).await;
+    assert_eq!(read().await.status().as_u16(), 200);
+    drop(readers);
+    streams(0).await;
 }

@@ -1,0 +1,91 @@
+//! Shares of what is scarce: so many for each holder and so many for all. A share that is dropped is free at once.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The limits, and what is taken; a clone shares both.
+#[derive(Debug, Clone)]
+pub struct Quota<K> {
+    each: usize,
+    all: usize,
+    taken: Arc<Mutex<Taken<K>>>,
+}
+
+#[derive(Debug)]
+struct Taken<K> {
+    by: HashMap<K, usize>,
+    all: usize,
+}
+
+/// The limit that leaves no share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// That of each holder.
+    Each(usize),
+    /// That of all holders together.
+    All(usize),
+}
+
+/// What one holder has taken, until it is dropped.
+#[derive(Debug)]
+pub struct Share<K: Eq + Hash> {
+    holder: K,
+    size: usize,
+    taken: Arc<Mutex<Taken<K>>>,
+}
+
+impl<K: Clone + Eq + Hash> Quota<K> {
+    /// Shares that nobody has taken yet: most of each holder, and most of all.
+    pub fn new(each: usize, all: usize) -> Self {
+        Self { each, all, taken: Arc::new(Mutex::new(Taken { by: HashMap::new(), all: 0 })) }
+    }
+
+    /// Takes a share. It is one of the holder's, and counts as `size` among all.
+    pub fn take(&self, holder: &K, size: usize) -> Result<Share<K>, Full> {
+        let mut taken = lock(&self.taken);
+        if taken.by.get(holder).is_some_and(|count| *count >= self.each) {
+            return Err(Full::Each(self.each));
+        }
+        if taken.all + size > self.all {
+            return Err(Full::All(self.all));
+        }
+        taken.all += size;
+        *taken.by.entry(holder.clone()).or_insert(0) += 1;
+        Ok(Share { holder: holder.clone(), size, taken: self.taken.clone() })
+    }
+}
+
+impl<K: Eq + Hash> Drop for Share<K> {
+    fn drop(&mut self) {
+        let mut taken = lock(&self.taken);
+        taken.all -= self.size;
+        match taken.by.get_mut(&self.holder) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(taken.by.remove(&self.holder)),
+        }
+    }
+}
+
+fn lock<K>(taken: &Mutex<Taken<K>>) -> MutexGuard<'_, Taken<K>> {
+    taken.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_and_all_have_a_limit_and_what_is_dropped_is_free() {
+        let quota = Quota::new(2, 5);
+        let first = quota.take(&"ann", 1).unwrap();
+        let second = quota.take(&"ann", 1).unwrap();
+        assert_eq!(quota.take(&"ann", 1).unwrap_err(), Full::Each(2));
+        let third = quota.take(&"bob", 3).unwrap();
+        assert_eq!(quota.clone().take(&"eve", 1).unwrap_err(), Full::All(5));
+        drop((first, third));
+        assert!(quota.take(&"ann", 4).is_ok());
+        drop(second);
+        assert!(lock(&quota.taken).by.is_empty(), "who has nothing is not remembered");
+    }
+}
