@@ -161,7 +161,8 @@ async fn shell(name: &str, host: &str, command: &[String]) -> Result<ExitCode> {
     if command.is_empty() {
         docker.args(["bash", "-l"]);
     } else {
-        docker.args(command);
+        // As ssh does it: words of a command, or a line for the shell.
+        docker.args(["bash", "-c", &command.join(" ")]);
     }
     let source = docker.exec();
     Err(Error::Spawn { program: "docker".to_owned(), source })

@@ -8,11 +8,11 @@ use super::{ADMIN, Cluster, Progress, Result, Up};
 pub fn print(up: &Up, progress: &Progress) -> Result<()> {
     let cluster = &up.cluster;
     let router = cluster.published(80)?;
-    let dash = cluster.published(1985)?;
+    let dashboard = cluster.dashboard()?;
     let name = &cluster.name;
     progress.say(&format!("cluster {name} is up"));
     println!();
-    println!("  Dashboard    http://127.0.0.1:{dash}    login {ADMIN}, password {}", up.password);
+    println!("  Dashboard    {dashboard}    login {ADMIN}, password {}", up.password);
     println!();
     println!("  Samples");
     for sample in samples::ALL {

@@ -22,6 +22,9 @@ pub struct Remembered {
     pub started_at: String,
     /// Times it had been started again by then.
     pub restarts: u32,
+    /// Since when it is ready, in milliseconds since 1970; 0 where an agent before this one did not say.
+    #[serde(default)]
+    pub since: i64,
 }
 
 /// What is remembered of all.

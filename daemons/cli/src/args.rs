@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{app, build, completions, context, deploy, logs, node, operator, ps, sign, team, user};
+use crate::commands::{app, build, completions, context, deploy, logs, man, node, operator, ps, sign, team, user};
 use crate::output::Format;
 use crate::setup::SetupCommand;
 
@@ -22,6 +22,9 @@ Environment:
   DINP_TOKEN      access token, instead of the one that `dinp login` keeps
   DINP_CONTEXT    name of the context, as --context
   NO_COLOR        no colours
+
+Files:
+  ~/.config/dinp/contexts.toml    clusters that were signed in to, each with its token
 
 Exit codes:
   0    done                              65   a value was refused, here or by the server
@@ -114,6 +117,9 @@ pub enum Command {
     Setup(SetupCommand),
     /// Completion for a shell
     Completions(completions::Completions),
+    /// Write the manual pages of all commands
+    #[command(hide = true)]
+    Man(man::Man),
 }
 
 #[cfg(test)]

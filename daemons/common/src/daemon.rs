@@ -13,6 +13,7 @@ use crate::config::{self, ConfigError, DaemonConfig, Loaded, LogConfig, LogSink}
 use crate::credentials::CredentialError;
 use crate::error::ErrorChain;
 use crate::lifecycle::Lifecycle;
+use crate::man::{self, Manual};
 use crate::{credentials, logging, metrics};
 
 /// Anything that went wrong but has no exit code of its own.
@@ -29,27 +30,28 @@ type Outcome = Result<(), Box<dyn Error>>;
 type Handler<C> = Box<dyn FnOnce(ArgMatches, Loaded<C>) -> Pin<Box<dyn Future<Output = Outcome>>>>;
 
 /// A daemon without subcommands of its own; `name` is the short one (`server`).
-pub fn main<C, F, Fut, E>(name: &'static str, about: &'static str, run: F) -> ExitCode
+pub fn main<C, F, Fut, E>(name: &'static str, manual: Manual, run: F) -> ExitCode
 where
     C: DaemonConfig,
     F: FnOnce(Loaded<C>, Lifecycle) -> Fut,
     Fut: Future<Output = Result<(), E>>,
     E: Error + 'static,
 {
-    Daemon::new(name, about).main(run)
+    Daemon::new(name, manual).main(run)
 }
 
 /// A daemon's command line: no subcommand runs it, `check-config` and `config show` look at its
-/// configuration, further ones are its own.
+/// configuration, `man` (hidden) prints its manual page, further ones are its own.
 pub struct Daemon<C> {
     name: &'static str,
+    manual: Manual,
     command: Command,
     handlers: BTreeMap<String, Handler<C>>,
 }
 
 impl<C: DaemonConfig> Daemon<C> {
     /// A daemon named `server` is the program `dinp-server` and reads `server.toml`.
-    pub fn new(name: &'static str, about: &'static str) -> Self {
+    pub fn new(name: &'static str, manual: Manual) -> Self {
         assert!(!name.starts_with("dinp-"), "a daemon's name is the short one");
         let directory = Arg::new("config-dir")
             .long("config-dir")
@@ -61,7 +63,8 @@ impl<C: DaemonConfig> Daemon<C> {
             .default_value(config::DEFAULT_DIR)
             .help("Directory with dinp.toml and this daemon's file");
         let command = Command::new(&*format!("dinp-{name}").leak())
-            .about(about)
+            .about(manual.about)
+            .long_about(manual.description)
             .version(env!("CARGO_PKG_VERSION"))
             .arg(directory)
             .subcommand(Command::new("check-config").about("Check the configuration and exit"))
@@ -70,8 +73,9 @@ impl<C: DaemonConfig> Daemon<C> {
                     .about("Look at the configuration")
                     .subcommand_required(true)
                     .subcommand(Command::new("show").about("Print what is in force, and which file says so")),
-            );
-        Self { name, command, handlers: BTreeMap::new() }
+            )
+            .subcommand(Command::new("man").about("Print the manual page").hide(true));
+        Self { name, manual, command, handlers: BTreeMap::new() }
     }
 
     /// Adds a subcommand. It runs within the runtime, with warnings logged to standard error.
@@ -92,9 +96,14 @@ impl<C: DaemonConfig> Daemon<C> {
         self
     }
 
-    /// The command line as clap knows it, for man pages and completions.
+    /// The command line as clap knows it.
     pub fn command(&self) -> &Command {
         &self.command
+    }
+
+    /// The manual page, as roff.
+    pub fn page(&self) -> std::io::Result<String> {
+        man::daemon(self.name, &self.command, &self.manual)
     }
 
     /// Does what the command line says.
@@ -123,6 +132,10 @@ impl<C: DaemonConfig> Daemon<C> {
         Fut: Future<Output = Result<(), E>>,
         E: Error + 'static,
     {
+        // Before anything is read: pages are made where packages are built, and no configuration is.
+        if matches.subcommand_name() == Some("man") {
+            return print(&self.page()?);
+        }
         let dir: PathBuf =
             matches.get_one("config-dir").cloned().unwrap_or_else(|| Path::new(config::DEFAULT_DIR).into());
         credentials::set_fallback_directory(dir.join("credentials"));
@@ -232,13 +245,14 @@ mod tests {
 
     #[test]
     fn command_lines() {
-        let daemon = Daemon::<NoConfig>::new("uic", "Users, teams and sign-on")
+        let daemon = Daemon::<NoConfig>::new("uic", man::tests::MANUAL)
             .subcommand(Command::new("create-admin"), |_, _| async { Ok::<(), std::io::Error>(()) });
         daemon.command.clone().debug_assert();
         let parse = |line: &str| daemon.command().clone().try_get_matches_from(line.split(' '));
         assert!(parse("dinp-uic").is_ok());
         assert!(parse("dinp-uic config show --config-dir /tmp").is_ok());
         assert!(parse("dinp-uic create-admin").is_ok());
+        assert!(parse("dinp-uic man").is_ok());
         assert!(parse("dinp-uic config").is_err());
         assert!(parse("dinp-uic nonsense").is_err());
     }

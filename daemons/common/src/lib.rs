@@ -5,7 +5,9 @@
 //! * [`store`]: desired state in MySQL, its schema and its queries,
 //! * [`routes`]: the route table in Redis,
 //! * [`config`], [`lifecycle`], [`logging`], [`listen`], [`daemon`]: how a daemon starts, lives and ends,
+//! * [`man`]: manual pages of the daemons and of the command line,
 //! * [`auth`], [`credentials`], [`problem`], [`client`]: how daemons talk to each other,
+//! * [`quota`]: limits for each and for all,
 //! * [`web`]: what the daemons with pages share.
 
 pub mod api;
@@ -15,12 +17,15 @@ pub mod config;
 pub mod credentials;
 pub mod daemon;
 pub mod error;
+mod journal;
 pub mod lifecycle;
 pub mod listen;
 pub mod logging;
+pub mod man;
 pub mod metrics;
 pub mod model;
 pub mod problem;
+pub mod quota;
 pub mod routes;
 pub mod seal;
 pub mod store;

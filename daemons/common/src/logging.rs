@@ -1,19 +1,17 @@
-//! Where log lines go: journald with fields, syslog, or standard error.
-//!
-//! In the journal a field `app` is `DINP_APP`, so that `journalctl DINP_APP=web` works. The short
-//! view hides fields, therefore a message must be understood without them.
+//! Where log lines go: the journal with fields, syslog, or standard error.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::{Level, Metadata};
-use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::config::{LogConfig, LogSink};
+use crate::journal::{self, Journal};
 
 /// The variable that overrides the configured level.
 pub const LEVEL_VARIABLE: &str = "DINP_LOG";
@@ -50,18 +48,7 @@ fn layer(daemon: &str, sink: LogSink) -> io::Result<BoxedLayer> {
 }
 
 fn journald(identifier: String) -> io::Result<BoxedLayer> {
-    let priorities = PriorityMappings {
-        error: Priority::Error,
-        warn: Priority::Warning,
-        info: Priority::Informational,
-        debug: Priority::Debug,
-        trace: Priority::Debug,
-    };
-    let layer = tracing_journald::layer()?
-        .with_field_prefix(Some("DINP".to_owned()))
-        .with_syslog_identifier(identifier)
-        .with_priority_mappings(priorities);
-    Ok(Box::new(layer))
+    Ok(Box::new(Journal::connect(Path::new(journal::SOCKET), identifier)?))
 }
 
 fn stderr() -> BoxedLayer {

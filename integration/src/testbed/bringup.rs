@@ -21,7 +21,7 @@ pub use super::setup::Ports;
 
 /// Ports inside of hosts that this machine shows: applications, dashboard, sign-on.
 const ROUTER: u16 = 80;
-const DASH: u16 = 1985;
+pub(super) const DASH: u16 = 1985;
 const UIC: u16 = 1984;
 
 /// What a cluster is made from.

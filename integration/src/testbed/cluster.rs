@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::apps::{App, Router};
+use super::bringup::DASH;
 use super::cli::Cli;
 use super::docker::{LABEL, docker, labelled};
 use super::error::{Error, Failure, Result};
@@ -14,7 +16,7 @@ use super::host::{Blueprint, Host};
 use super::layout::{HOSTS, Planned, Role, Subnet};
 use super::load::Steady;
 use super::package::Package;
-use super::setup::REPOSITORY;
+use super::setup::{BASE_IMAGES, REPOSITORY};
 use super::state::State;
 
 /// What a host runs when nothing was done to it: whatever boots, and is not stopped by a signal.
@@ -33,6 +35,8 @@ pub struct Cluster {
     ports: BTreeMap<u16, u16>,
     client: reqwest::Client,
     began: Option<String>,
+    /// The host beside them that a scenario made.
+    spare: OnceLock<Host>,
 }
 
 impl Cluster {
@@ -61,7 +65,14 @@ impl Cluster {
         // A spare host that a scenario left behind is none of the cluster's own.
         hosts.retain(|host| HOSTS.iter().any(|planned| planned.name == host.name));
         hosts.sort_by_key(|host| HOSTS.iter().position(|planned| planned.name == host.name));
-        Ok(Some(Self { name: name.to_owned(), hosts, ports, client: http_client()?, began: None }))
+        Ok(Some(Self {
+            name: name.to_owned(),
+            hosts,
+            ports,
+            client: http_client()?,
+            began: None,
+            spare: OnceLock::new(),
+        }))
     }
 
     /// The cluster that all scenarios share, whole again after whatever the last one did to it.
@@ -135,6 +146,16 @@ impl Cluster {
         })
     }
 
+    /// Where a browser of this machine finds the dashboard, as people are told when the cluster is up.
+    pub fn dashboard(&self) -> Result<String> {
+        Ok(format!("http://127.0.0.1:{}", self.published(DASH)?))
+    }
+
+    /// Password of the first administrator.
+    pub fn admin_password(&self) -> Result<String> {
+        State::of(&self.name).admin_password()
+    }
+
     /// The command line, logged in as the first administrator.
     #[must_use]
     pub fn cli(&self) -> Cli {
@@ -178,6 +199,11 @@ impl Cluster {
         let image = docker(&["inspect", "--format", "{{.Config.Image}}", &model.container]).await?;
         let [a, b, c, _] = model.address.octets();
         let repository = State::of(&self.name).path("apt").to_string_lossy().into_owned();
+        let control = self.host("control");
+        let shown = format!(
+            "{{{{range .Mounts}}}}{{{{if eq .Destination \"{BASE_IMAGES}\"}}}}{{{{.Source}}}}{{{{end}}}}{{{{end}}}}"
+        );
+        let base_images = docker(&["inspect", "--format", &shown, &control.container]).await?;
         let suite = model.exec(". /etc/os-release; echo $VERSION_CODENAME").await?;
         let blueprint = Blueprint {
             cluster: &self.name,
@@ -186,11 +212,12 @@ impl Cluster {
             subnet: Subnet([a, b, c]),
             peers: &[],
             published: Vec::new(),
-            mounts: &[(&repository, REPOSITORY)],
+            mounts: &[(&repository, REPOSITORY), (base_images.trim(), BASE_IMAGES)],
             codename: suite.trim(),
         };
         Host::discard(&self.name, "spare").await?;
         let host = Host::create(&blueprint).await?;
+        self.spare.get_or_init(|| host.clone());
         host.booted().await?;
         Ok(host)
     }
@@ -220,7 +247,7 @@ impl Drop for Cluster {
             let printer = scope.spawn(|| {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
                 let Ok(runtime) = runtime else { return };
-                for host in &self.hosts {
+                for host in self.hosts.iter().chain(self.spare.get()) {
                     eprintln!("----- journal of {} -----", host.name);
                     let deadline = Duration::from_secs(10);
                     let journal = runtime.block_on(async { tokio::time::timeout(deadline, self.journal(host)).await });

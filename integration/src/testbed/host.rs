@@ -237,6 +237,11 @@ impl Host {
         Ok(text.lines().map(str::to_owned).collect())
     }
 
+    /// Copies a file of this machine to the host.
+    pub async fn copy(&self, file: &str, path: &str) -> Result<()> {
+        docker(&["cp", file, &format!("{}:{path}", self.container)]).await.map(drop)
+    }
+
     /// Writes a file on the host.
     pub async fn write(&self, path: &str, content: &str) -> Result<()> {
         self.exec_with(&format!("cat >{path}"), Some(content)).await.map(drop)

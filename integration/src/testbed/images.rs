@@ -49,6 +49,8 @@ export DEBIAN_FRONTEND=noninteractive
 printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
 chmod +x /usr/sbin/policy-rc.d
 apt-get update
+# Since Debian 13 the docker command is a package of its own.
+! apt-cache show docker-cli >/dev/null 2>&1 || set -- "$@" docker-cli
 apt-get install -y --no-install-recommends "$@"
 apt-get clean
 rm -rf /usr/sbin/policy-rc.d /var/lib/apt/lists/*

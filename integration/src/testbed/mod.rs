@@ -11,10 +11,13 @@
 //! | [`apps`] | applications of a scenario |
 //! | [`package`] | packages that scenarios hand in |
 //! | [`load`] | the steady client |
+//! | [`browser`] | a person's browser |
 //! | [`eventually`] | assertions with a deadline |
 
 pub mod apps;
 pub mod bringup;
+#[cfg(feature = "browser")]
+pub mod browser;
 pub mod cli;
 pub mod cluster;
 mod docker;
@@ -31,6 +34,8 @@ pub mod setup;
 mod state;
 
 pub use apps::{App, Instance};
+#[cfg(feature = "browser")]
+pub use browser::{Browser, Look, Scripts};
 pub use cluster::Cluster;
 pub use error::{Error, Failure, Result, Scenario};
 pub use eventually::eventually;

@@ -4,6 +4,7 @@
 //! cluster that `scripts/test` brings up, one after the other, and each finds it whole.
 
 mod bad_input;
+mod browser;
 mod builds;
 mod deploy_time;
 mod engine;
@@ -19,3 +20,4 @@ mod rolling;
 mod router_answers;
 mod samples;
 mod scaling;
+mod single_machine;

@@ -6,7 +6,8 @@ use dinp_integration::testbed::layout::Role;
 use dinp_integration::testbed::setup::SOURCE;
 use dinp_integration::testbed::{Cluster, Host, Result, Scenario, secs};
 
-const ALL: [&str; 9] = [
+/// Each package by itself.
+pub const ALL: [&str; 9] = [
     "dinp-common",
     "dinp-server",
     "dinp-agent",
@@ -18,9 +19,12 @@ const ALL: [&str; 9] = [
     "dinp-cli",
 ];
 
+/// apt as a script runs it.
+pub const APT: &str = "DEBIAN_FRONTEND=noninteractive apt-get -y --no-install-recommends";
+
 /// Every path of the host that packages may write to, without what apt and logs write themselves, and
 /// without data, which a purge leaves by policy.
-async fn files(host: &Host) -> Result<BTreeSet<String>> {
+pub async fn files(host: &Host) -> Result<BTreeSet<String>> {
     let text = host
         .exec(
             "find /etc /usr /opt /srv /var /root /home -xdev \
@@ -45,14 +49,13 @@ async fn each_package_installs_removes_and_purges_without_a_trace() -> Scenario 
     let host = cluster.spare(Role::Control).await?;
     host.exec(SOURCE).await?;
     let before = files(&host).await?;
-    let apt = "DEBIAN_FRONTEND=noninteractive apt-get -y --no-install-recommends";
 
     for package in ALL {
-        host.exec(&format!("{apt} install {package}")).await?;
+        host.exec(&format!("{APT} install {package}")).await?;
         let failed = host.exec("systemctl list-units --state=failed --no-legend --plain 'dinp*'").await?;
         assert_eq!(failed.trim(), "", "{package} leaves a failed unit on a machine that is not set up");
-        host.exec(&format!("{apt} remove {package}")).await?;
-        host.exec(&format!("{apt} purge {package} dinp-common")).await?;
+        host.exec(&format!("{APT} remove {package}")).await?;
+        host.exec(&format!("{APT} purge {package} dinp-common")).await?;
         let after = files(&host).await?;
         let left: Vec<&String> = after.difference(&before).collect();
         assert!(left.is_empty(), "{package} leaves {left:?}");
@@ -63,36 +66,32 @@ async fn each_package_installs_removes_and_purges_without_a_trace() -> Scenario 
     Ok(())
 }
 
+/// The way that the package tells an operator, and docs/packages.md.
 #[tokio::test]
-async fn the_metapackage_brings_everything_for_a_single_machine() -> Scenario {
-    let cluster = Cluster::shared().await?;
-    let host = cluster.spare(Role::Control).await?;
-    host.exec(SOURCE).await?;
-    let apt = "DEBIAN_FRONTEND=noninteractive apt-get -y --no-install-recommends";
-    host.exec(&format!("{apt} install dinp")).await?;
-    let installed = host.exec("dpkg-query -W -f '${Package}\\n' 'dinp*'").await?;
-    for package in ALL {
-        assert!(installed.lines().any(|line| line == package), "{package} is missing: {installed}");
-    }
-    Host::discard(&cluster.name, "spare").await?;
-    Ok(())
-}
-
-#[tokio::test]
-async fn removing_the_agent_stops_no_container_and_says_how_to_drain() -> Scenario {
+async fn removing_the_agent_stops_no_container_and_the_node_is_drained_as_it_says() -> Scenario {
     let cluster = Cluster::shared().await?;
     let app = cluster.app("removed").instances(2).deploy().await?;
     app.settles(&[("node1", 1), ("node2", 1)], secs(30)).await?;
     let node = cluster.host("node2");
     let before = node.containers(&app.name).await?;
+    let load = app.steady().rate(50).start();
 
     let said = node.exec("DEBIAN_FRONTEND=noninteractive apt-get remove -y dinp-agent 2>&1").await?;
-    let after = node.containers(&app.name).await;
+    let drained = async {
+        assert_eq!(node.containers(&app.name).await?, before);
+        assert!(said.contains("drain"), "{said}");
+        app.serves_on("node1", 2, secs(90)).await?;
+        app.serves_on("node2", 0, secs(10)).await?;
+        let stop = "docker stop $(docker ps -q --filter label=dinp.cluster)";
+        assert!(said.contains(stop), "{said}");
+        node.exec(stop).await
+    };
+    let drained = drained.await;
     node.exec("DEBIAN_FRONTEND=noninteractive apt-get install -y dinp-agent").await?;
+    drained?;
 
-    assert_eq!(after?, before);
-    assert!(said.contains("drain"), "{said}");
     cluster.cli().nodes_ready(&["node2"], secs(60)).await?;
     app.settles_at(2, secs(60)).await?;
+    load.stop().await?.none_failed()?;
     Ok(())
 }

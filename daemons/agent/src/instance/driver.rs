@@ -9,7 +9,7 @@ use crate::disk::DiskError;
 use crate::docker::EngineError;
 use crate::ledger;
 use crate::probe::probe;
-use crate::shared::{Remembered, Shared};
+use crate::shared::Shared;
 use bollard::query_parameters::{
     CreateContainerOptions, RemoveContainerOptions, StartContainerOptions, StopContainerOptions,
 };
@@ -324,8 +324,7 @@ impl Driver {
     /// Keeps across a restart of the agent that the instance is ready.
     async fn remember(&self) {
         let instance = self.identity.instance.clone();
-        let restarts = self.life.shown().restarts;
-        let now = self.life.ready_start().map(|start| Remembered { started_at: start.to_owned(), restarts });
+        let now = self.life.to_remember();
         if self.shared.memory.read(|memory| memory.get(&instance) == now.as_ref()) {
             return;
         }

@@ -3,6 +3,7 @@
 use super::terms::{Died, Exit, Goal, Now, Observed, Shown, Step};
 use crate::backoff::Backoff;
 use crate::probe::pace;
+use crate::shared::Remembered;
 use dinp_common::api::agent::InstanceState;
 use dinp_common::model::HealthCheck;
 use std::time::{Duration, Instant};
@@ -83,25 +84,28 @@ impl Life {
         }
     }
 
-    /// Of an instance whose container was found. `was_ready` is the start since which it was known to be ready.
+    /// Of an instance whose container was found, with what is remembered of it from when it was ready.
     pub fn found(
         start_timeout: Duration,
         health: Option<HealthCheck>,
         observed: Observed,
-        was_ready: Option<&str>,
-        restarts: u32,
+        remembered: Option<&Remembered>,
         now: Now,
     ) -> Self {
         let mut life = Self::ordered(start_timeout, health, now);
-        life.shown.restarts = restarts;
+        life.shown.restarts = remembered.map_or(0, |remembered| remembered.restarts);
         life.has_run = true;
         life.image_is_here = true;
         life.container = None;
         life.found_down = matches!(observed, Observed::Down(_));
-        let ready = matches!((&observed, was_ready), (Observed::Up(started), Some(ready)) if started == ready);
+        let same_start = |known: &&Remembered| matches!(&observed, Observed::Up(start) if *start == known.started_at);
+        let ready = remembered.filter(same_start);
         life.observe(observed, now);
-        if ready {
+        if let Some(known) = ready {
             life.become_ready(now);
+            if known.since > 0 {
+                life.shown.since = known.since;
+            }
         }
         life
     }
@@ -111,12 +115,15 @@ impl Life {
         &self.shown
     }
 
-    /// When the container started, if it is ready.
-    pub fn ready_start(&self) -> Option<&str> {
-        match &self.container {
-            Some(Observed::Up(started)) if self.service != Service::NotYet => Some(started),
-            _ => None,
-        }
+    /// What a new agent has to know of an instance that is ready.
+    pub fn to_remember(&self) -> Option<Remembered> {
+        let Some(Observed::Up(started)) = &self.container else { return None };
+        let since = if self.shown.state == InstanceState::Ready { self.shown.since } else { 0 };
+        (self.service != Service::NotYet).then(|| Remembered {
+            started_at: started.clone(),
+            restarts: self.shown.restarts,
+            since,
+        })
     }
 
     /// The orders in force say this now.

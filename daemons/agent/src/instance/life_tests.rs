@@ -73,7 +73,8 @@ fn from_order_to_ready() {
     assert_eq!(life.step(clock.instant()), Step::Probe);
     life.probed(Ok(()), clock.now());
     assert_eq!((life.shown().state, life.shown().since, life.shown().restarts), (Ready, clock.now().millis, 0));
-    assert_eq!(life.ready_start(), Some("a"));
+    let remembered = life.to_remember().unwrap();
+    assert_eq!((&*remembered.started_at, remembered.since), ("a", life.shown().since));
     assert_eq!(life.step(clock.instant()), Step::Wait(None), "without a health path it is not asked again");
 }
 
@@ -222,18 +223,21 @@ fn absence_is_no_order() {
 #[test]
 fn what_was_found_running_and_ready_stays_ready() {
     let clock = Clock::new();
-    let found = |observed, ready| Life::found(START, None, observed, ready, 2, clock.now());
-    let life = found(up("a"), Some("a"));
-    assert_eq!((life.shown().state, life.shown().restarts), (Ready, 2));
+    let known = Remembered { started_at: "a".into(), restarts: 2, since: 7 };
+    let found = |observed, known| Life::found(START, None, observed, known, clock.now());
+    let life = found(up("a"), Some(&known));
+    assert_eq!((life.shown().state, life.shown().restarts, life.shown().since), (Ready, 2, 7));
+    assert_eq!(life.to_remember().as_ref(), Some(&known));
     assert_eq!(life.step(clock.instant()), Step::Wait(None));
-    assert_eq!(found(up("b"), Some("a")).shown().state, Starting, "it was started again meanwhile");
+    let started_again = found(up("b"), Some(&known));
+    assert_eq!((started_again.shown().state, started_again.shown().since), (Starting, clock.now().millis));
     assert_eq!(found(up("a"), None).step(clock.instant()), Step::Probe);
 }
 
 #[test]
 fn what_was_found_down_is_started_only_if_it_is_named() {
     let clock = Clock::new();
-    let mut life = Life::found(START, None, down(137), None, 0, clock.now());
+    let mut life = Life::found(START, None, down(137), None, clock.now());
     assert_eq!((life.shown().state, life.step(clock.instant())), (BackOff, Step::Wait(None)));
     life.set_goal(Goal::Unnamed, "", clock.now());
     assert_eq!(life.step(clock.instant()), Step::Wait(None), "its replacement may run elsewhere");

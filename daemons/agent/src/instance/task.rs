@@ -152,8 +152,7 @@ impl Task {
                 Duration::from_secs(settings.start_timeout_secs.into()),
                 settings.health.clone(),
                 observed,
-                remembered.as_ref().map(|remembered| remembered.started_at.as_str()),
-                remembered.as_ref().map_or(0, |remembered| remembered.restarts),
+                remembered.as_ref(),
                 Now::read(),
             );
             Driver {

@@ -95,7 +95,7 @@ pub struct Settings {
     /// Why, for the history
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     note: String,
-    /// Command instead of the image's own
+    /// Command instead of the image's own (Docker's CMD; an entry point of the image gets it as arguments)
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
 }

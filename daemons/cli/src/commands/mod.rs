@@ -8,6 +8,7 @@ pub mod deploy;
 pub mod domain;
 pub mod env;
 pub mod logs;
+pub mod man;
 pub mod node;
 pub mod operator;
 pub mod ps;
@@ -73,6 +74,7 @@ pub async fn run(cli: Cli, out: &Output) -> Result<(), CliError> {
         Command::Team(command) => team::run(command, &api()?, out).await,
         Command::Setup(command) => Ok(crate::setup::run(command).await?),
         Command::Completions(completions) => completions::run(completions, out),
+        Command::Man(man) => man::run(man),
     }
 }
 

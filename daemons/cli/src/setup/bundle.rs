@@ -15,7 +15,7 @@ use mysql_async::prelude::Queryable;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io::{Read, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -57,13 +57,16 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, SetupError> {
     })
 }
 
+/// Where the router of a machine that is all in one reaches the node beside it; nobody else is to.
+const ALL_IN_ONE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
 /// The bundle of this machine's own node: the one that it has while that is valid, else a new one.
 pub async fn own_node(plan: &Plan) -> Result<NodeBundle, SetupError> {
     let config = config()?;
     if let Some(text) = files::credential("node-bundle")?
         && let Ok(bundle) = serde_json::from_str::<NodeBundle>(text.expose())
         && bundle.node.as_str() == plan.name
-        && bundle.address == plan.address.to_string()
+        && bundle.address == ALL_IN_ONE.to_string()
         && node_is_known(&config, &bundle).await?
     {
         return Ok(bundle);
@@ -71,7 +74,7 @@ pub async fn own_node(plan: &Plan) -> Result<NodeBundle, SetupError> {
     if plan.check {
         return Err(SetupError::Refused("a bundle is made when it is applied".into()));
     }
-    Ok(issue_node(&config, &plan.name, plan.address).await?.0)
+    Ok(issue_node(&config, &plan.name, ALL_IN_ONE).await?.0)
 }
 
 /// The same for this machine's own router.

@@ -3,7 +3,7 @@
 use super::args::ControlArgs;
 use super::bundle;
 use super::error::SetupError;
-use super::files::{CredentialFile, File, Kind, Programs, credential_path, random_hex};
+use super::files::{CredentialFile, File, Kind, Program, Programs, credential_path, random_hex};
 use super::member::node_steps;
 use super::member::router_steps;
 use super::step::{Runner, State, Step, Steps, Task};
@@ -144,20 +144,19 @@ impl Plan {
     }
 
     fn programs(&self) -> Box<dyn Step> {
-        Box::new(Programs {
-            wanted: vec![
-                ("MariaDB or MySQL", &["mariadbd", "mysqld"], "mariadb-server"),
-                ("Redis", &["redis-server"], "redis-server"),
-                ("the Docker registry", &["docker-registry"], "docker-registry"),
-                ("htpasswd", &["htpasswd"], "apache2-utils"),
-                ("the Docker Engine", &["dockerd"], "docker.io"),
-                ("dinp-server", &["dinp-server"], "dinp-server"),
-                ("dinp-dash", &["dinp-dash"], "dinp-dash"),
-                ("dinp-uic", &["dinp-uic"], "dinp-uic"),
-                ("dinp-builder", &["dinp-builder"], "dinp-builder"),
-                ("dinp-hm", &["dinp-hm"], "dinp-hm"),
-            ],
-        })
+        let mut wanted: Vec<Program> = vec![
+            ("MariaDB or MySQL", &["mariadbd", "mysqld"], "mariadb-server"),
+            ("Redis", &["redis-server"], "redis-server"),
+            ("the Docker registry", &["docker-registry"], "docker-registry"),
+            ("htpasswd", &["htpasswd"], "apache2-utils"),
+            ("dinp-server", &["dinp-server"], "dinp-server"),
+            ("dinp-dash", &["dinp-dash"], "dinp-dash"),
+            ("dinp-uic", &["dinp-uic"], "dinp-uic"),
+            ("dinp-builder", &["dinp-builder"], "dinp-builder"),
+            ("dinp-hm", &["dinp-hm"], "dinp-hm"),
+        ];
+        wanted.extend(docker::programs());
+        Box::new(Programs { wanted })
     }
 
     /// Databases, registry, Docker.

@@ -4,6 +4,7 @@
 //! so that no container notices. `userland-proxy` is left as it is: traffic from other machines does not pass it.
 
 use super::error::SetupError;
+use super::files::Program;
 use super::step::{State, Step, Steps, Task};
 use super::system::{self, Access, run};
 use serde_json::{Map, Value, json};
@@ -12,6 +13,13 @@ use std::time::Duration;
 
 const SETTINGS: &str = "/etc/docker/daemon.json";
 const UNIT: &str = "docker.service";
+
+/// What has to be installed: the engine, and the command that setup itself uses, which since Debian 13 is in a package
+/// of its own.
+pub fn programs() -> [Program; 2] {
+    let client = if system::find_program("dockerd").is_some() { "docker-cli" } else { "docker.io" };
+    [("the Docker Engine", &["dockerd"], "docker.io"), ("the docker command", &["docker"], client)]
+}
 
 /// Settings, and an engine that has them; `insecure` is a registry that speaks plain HTTP.
 pub fn steps(insecure: Option<String>) -> Steps {

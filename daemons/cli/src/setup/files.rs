@@ -42,10 +42,13 @@ pub fn random_hex(bytes: usize) -> String {
     auth::hex(&random)
 }
 
+/// What something is called, the programs that it may be, the package that brings it.
+pub type Program = (&'static str, &'static [&'static str], &'static str);
+
 /// Programs of other packages, of which one per entry must be there.
 pub struct Programs {
-    /// What it is called, the programs that it may be, the package that brings it.
-    pub wanted: Vec<(&'static str, &'static [&'static str], &'static str)>,
+    /// All of them.
+    pub wanted: Vec<Program>,
 }
 
 impl Step for Programs {
@@ -55,8 +58,7 @@ impl Step for Programs {
 
     fn check(&self) -> Task<'_, State> {
         Box::pin(async {
-            let missing =
-                |entry: &&(&str, &[&str], &str)| entry.1.iter().all(|name| system::find_program(name).is_none());
+            let missing = |entry: &&Program| entry.1.iter().all(|name| system::find_program(name).is_none());
             let missing: Vec<_> = self.wanted.iter().filter(missing).collect();
             if missing.is_empty() {
                 return Ok(State::Ok);

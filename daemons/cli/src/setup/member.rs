@@ -3,7 +3,7 @@
 use super::control::HEAD;
 use super::docker;
 use super::error::SetupError;
-use super::files::{CredentialFile, File, Kind, Programs, credential_path};
+use super::files::{CredentialFile, File, Kind, Program, Programs, credential_path};
 use super::step::Steps;
 use super::system::{self, Access};
 use super::units::{Ready, Unit};
@@ -21,14 +21,11 @@ pub fn node_steps(bundle: &NodeBundle) -> Result<Steps, SetupError> {
     warn_if_foreign(&bundle.address);
     let text = serde_json::to_string(bundle)
         .map_err(|error| SetupError::Refused(format!("write the bundle as JSON: {error}")))?;
+    let mut wanted: Vec<Program> =
+        vec![("iptables", &["iptables"], "iptables"), ("dinp-agent", &["dinp-agent"], "dinp-agent")];
+    wanted.extend(docker::programs());
     let mut steps: Steps = vec![
-        Box::new(Programs {
-            wanted: vec![
-                ("the Docker Engine", &["dockerd"], "docker.io"),
-                ("iptables", &["iptables"], "iptables"),
-                ("dinp-agent", &["dinp-agent"], "dinp-agent"),
-            ],
-        }),
+        Box::new(Programs { wanted }),
         CredentialFile::step("node-bundle", Kind::Given(Secret::new(text))),
         File::step(CLUSTER, node_cluster_settings(bundle), Access::CONFIG),
         File::step(AGENT, agent_settings(bundle), Access::CONFIG),
@@ -96,6 +93,9 @@ fn router_cluster_settings(bundle: &RouterBundle) -> String {
 }
 
 /// Apps have no business with the machines that control them.
+///
+/// A node with a loopback address is a machine that is all in one, and publishes apps to its own router alone: people
+/// reach the dashboard by this machine's name, and browsers would send its cookies to the ports of apps too.
 fn agent_settings(bundle: &NodeBundle) -> String {
     let mut denied: Vec<String> =
         bundle.servers.iter().filter_map(|url| Url::parse(url).ok()?.host_str().map(str::to_owned)).collect();
@@ -104,7 +104,15 @@ fn agent_settings(bundle: &NodeBundle) -> String {
     }
     denied.sort();
     denied.dedup();
-    format!("{HEAD}denied_addresses = {}\n", list(&denied))
+    let mut text = format!("{HEAD}denied_addresses = {}\n", list(&denied));
+    if bundle.address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()) {
+        text += &format!("publish_address = {}\n", quoted(&bundle.address));
+        // By default the node's own, which inside of a container is the container's.
+        if let Some(host) = denied.first() {
+            text += &format!("scribe_ip = {}\n", quoted(host));
+        }
+    }
+    text
 }
 
 /// Behind address translation it is right; otherwise it is the bundle of another machine.
@@ -125,7 +133,7 @@ mod tests {
         NodeBundle {
             cluster: "c1".into(),
             node: "node1".parse().unwrap(),
-            address: "127.0.0.1".into(),
+            address: "10.0.0.7".into(),
             servers: vec!["http://10.0.0.1:1980".into(), "http://10.0.0.2:1980".into()],
             ca: String::new(),
             secret: "node:node1:00".into(),
@@ -138,7 +146,15 @@ mod tests {
         let config: ClusterConfig = toml::from_str(&node_cluster_settings(&bundle())).unwrap();
         assert_eq!(config.servers.len(), 2);
         assert_eq!(config.registry.address, "10.0.0.1:5000");
-        assert!(agent_settings(&bundle()).contains(r#"denied_addresses = ["10.0.0.1", "10.0.0.2"]"#));
+        let settings = agent_settings(&bundle());
+        assert!(settings.contains(r#"denied_addresses = ["10.0.0.1", "10.0.0.2"]"#));
+        assert!(!settings.contains("publish_address"));
+    }
+
+    #[test]
+    fn a_machine_that_is_all_in_one_publishes_apps_to_its_own_router_alone() {
+        let settings = agent_settings(&NodeBundle { address: "127.0.0.1".into(), ..bundle() });
+        assert!(settings.ends_with("publish_address = \"127.0.0.1\"\nscribe_ip = \"10.0.0.1\"\n"), "{settings}");
     }
 
     #[test]

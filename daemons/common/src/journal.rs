@@ -1,0 +1,191 @@
+//! Events as entries of the systemd journal.
+//!
+//! Fields become fields of the entry (`app` is `DINP_APP`, so that `journalctl DINP_APP=web` works), and those that the
+//! message does not speak of are appended to it, because the short view of `journalctl` shows nothing else:
+//! `stopping an instance: the app was deleted app=web node=node1`.
+//!
+//! The format is the journal's native protocol (systemd, `JOURNAL_NATIVE_PROTOCOL.md`).
+
+use std::fmt::{self, Write as _};
+use std::io;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::Context;
+
+/// Where journald listens.
+pub const SOCKET: &str = "/run/systemd/journal/socket";
+
+/// Longest value that is sent, in bytes: an entry must fit into one datagram.
+const VALUE_MAX: usize = 16 * 1024;
+
+/// A subscriber layer that writes to the journal.
+#[derive(Debug)]
+pub struct Journal {
+    socket: UnixDatagram,
+    identifier: String,
+}
+
+impl Journal {
+    /// Connects to the journal's socket; `identifier` is the entries' `SYSLOG_IDENTIFIER`.
+    pub fn connect(socket: &Path, identifier: String) -> io::Result<Self> {
+        let own = UnixDatagram::unbound()?;
+        own.connect(socket)?;
+        Ok(Self { socket: own, identifier })
+    }
+
+    fn entry(&self, event: &Event<'_>) -> Vec<u8> {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let meta = event.metadata();
+        let mut entry = Vec::with_capacity(512);
+        put(&mut entry, "PRIORITY", priority(*meta.level()));
+        put(&mut entry, "SYSLOG_IDENTIFIER", &self.identifier);
+        put(&mut entry, "TARGET", meta.target());
+        if let (Some(file), Some(line)) = (meta.file(), meta.line()) {
+            put(&mut entry, "CODE_FILE", file);
+            put(&mut entry, "CODE_LINE", &line.to_string());
+        }
+        for (name, value) in &fields.named {
+            put(&mut entry, &journal_name(name), value);
+        }
+        put(&mut entry, "MESSAGE", &fields.spoken());
+        entry
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Journal {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        // There is nobody left to tell when the journal cannot be told.
+        self.socket.send(&self.entry(event)).ok();
+    }
+}
+
+fn priority(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "3",
+        Level::WARN => "4",
+        Level::INFO => "6",
+        _ => "7",
+    }
+}
+
+/// Capitals, digits and underscores are all that the journal takes in a name.
+fn journal_name(name: &str) -> String {
+    let plain = name.bytes().map(|byte| if byte.is_ascii_alphanumeric() { byte.to_ascii_uppercase() } else { b'_' });
+    format!("DINP_{}", plain.map(char::from).collect::<String>())
+}
+
+/// A value with its length, so that it may hold any bytes.
+fn put(entry: &mut Vec<u8>, name: &str, value: &str) {
+    let value = &value[..value.floor_char_boundary(VALUE_MAX)];
+    entry.extend_from_slice(name.as_bytes());
+    entry.push(b'\n');
+    entry.extend_from_slice(&(value.len() as u64).to_le_bytes());
+    entry.extend_from_slice(value.as_bytes());
+    entry.push(b'\n');
+}
+
+#[derive(Default)]
+struct Fields {
+    message: String,
+    named: Vec<(&'static str, String)>,
+}
+
+impl Fields {
+    /// The message, and what it does not say itself.
+    fn spoken(&self) -> String {
+        let mut text = self.message.clone();
+        for (name, value) in &self.named {
+            if value.is_empty() || self.message.contains(value.as_str()) {
+                continue;
+            }
+            let plain = value.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"');
+            let appended = if plain { write!(text, " {name}={value}") } else { write!(text, " {name}={value:?}") };
+            appended.ok();
+        }
+        text
+    }
+
+    fn put(&mut self, field: &Field, value: String) {
+        match field.name() {
+            "message" => self.message = value,
+            // Where an event of the crate `log` comes from, which is no matter of ours.
+            name if name.starts_with("log.") => {}
+            name => self.named.push((name, value)),
+        }
+    }
+}
+
+impl Visit for Fields {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field, value.to_owned());
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.put(field, format!("{value:?}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TestDir;
+    use std::collections::BTreeMap;
+    use tracing_subscriber::layer::SubscriberExt;
+
+    /// What journald would read.
+    fn parse(mut entry: &[u8]) -> BTreeMap<String, String> {
+        let mut fields = BTreeMap::new();
+        while let Some(end) = entry.iter().position(|byte| *byte == b'\n') {
+            let name = String::from_utf8(entry[..end].to_vec()).unwrap();
+            let (length, rest) = entry[end + 1..].split_at(8);
+            let length = u64::from_le_bytes(length.try_into().unwrap()) as usize;
+            fields.insert(name, String::from_utf8(rest[..length].to_vec()).unwrap());
+            assert_eq!(rest[length], b'\n');
+            entry = &rest[length + 1..];
+        }
+        fields
+    }
+
+    fn logged(log: impl FnOnce()) -> BTreeMap<String, String> {
+        let dir = TestDir::new("journal");
+        let path = dir.path().join("socket");
+        let journald = UnixDatagram::bind(&path).unwrap();
+        let layer = Journal::connect(&path, "dinp-test".into()).unwrap();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), log);
+        let mut buffer = vec![0; 200_000];
+        let length = journald.recv(&mut buffer).unwrap();
+        parse(&buffer[..length])
+    }
+
+    #[test]
+    fn the_short_view_shows_the_fields_and_they_can_be_searched_for() {
+        let entry = logged(|| tracing::warn!(app = "web", count = 3, why = %"no room", "instances are missing"));
+        assert_eq!(entry["MESSAGE"], r#"instances are missing app=web count=3 why="no room""#);
+        assert_eq!(entry["DINP_APP"], "web");
+        assert_eq!(entry["DINP_WHY"], "no room");
+        assert_eq!(entry["PRIORITY"], "4");
+        assert_eq!(entry["SYSLOG_IDENTIFIER"], "dinp-test");
+    }
+
+    #[test]
+    fn what_the_message_says_is_not_said_twice() {
+        let error = "connection refused";
+        let entry = logged(|| tracing::error!(%error, "Redis is not there: {error}"));
+        assert_eq!(entry["MESSAGE"], "Redis is not there: connection refused");
+        assert_eq!(entry["DINP_ERROR"], "connection refused");
+    }
+
+    #[test]
+    fn a_line_break_makes_no_second_field_and_an_endless_value_is_cut() {
+        let forged = "a\nMESSAGE=forged";
+        let entry = logged(|| tracing::info!(path = forged, long = %"ä".repeat(100_000), "asked"));
+        assert_eq!(entry["DINP_PATH"], forged);
+        assert!(entry["MESSAGE"].starts_with(r#"asked path="a\nMESSAGE=forged" long="#));
+        assert_eq!(entry["DINP_LONG"].len(), VALUE_MAX);
+    }
+}
