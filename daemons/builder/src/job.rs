@@ -54,6 +54,8 @@ enum JobError {
     Registry(#[from] RegistryError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("the base image {0} is not in the registry: an operator puts it there with `dinp setup base-images`")]
+    NoBase(ImageRef),
     #[error("version {0} is in the registry already, and versions are never changed")]
     Taken(String),
     #[error("the registry has another image under this version than was pushed: {found} instead of {pushed}")]
@@ -133,6 +135,10 @@ impl Job {
             self.runtime.name,
             self.runtime.base
         ));
+        let base = &self.runtime.base;
+        if base.registry() == registry.address() && registry.digest(base).await?.is_none() {
+            return Err(JobError::NoBase(base.clone()));
+        }
         let dockerfile = self.dockerfile(&service.scope)?;
         let engine = service.engine().await?;
         let request = BuildRequest {

@@ -177,6 +177,14 @@ async fn what_failed_is_failed_and_what_is_refused_leaves_nothing() {
     assert_eq!(world.upload(&query, package()).await.0, 401);
     world.dash = dash;
 
+    // A base image that nobody has put into the registry: the record says who does, and how.
+    world.runtime_on("{registry}/dinp/nothing:here", "baseless", "COPY app/ {{app_dir}}/");
+    let id = world.begin("web", "v3", "baseless", package()).await;
+    let build = world.ended(id).await;
+    assert_eq!(build.status, BuildStatus::Failed);
+    assert!(build.reason.contains("dinp/nothing:here is not in the registry"), "{}", build.reason);
+    assert!(build.reason.contains("dinp setup base-images"), "{}", build.reason);
+
     // The registry away: the record says so. The database away: told before the upload.
     world.registry.stop();
     let id = world.begin("web", "v3", "plain", package()).await;

@@ -146,7 +146,8 @@ async fn create(browser: &Browser, app: &App<'_>, instances: u32) -> Result<()> 
 
 /// From there to the page of a build that has succeeded.
 async fn upload(cluster: &Cluster, browser: &Browser, app: &App<'_>) -> Result<()> {
-    let package = cluster.package("hello-python").await?.packed().await?;
+    // What no build has seen before takes its time, in which the log is seen to grow.
+    let package = cluster.package("hello-python").await?.with_ballast("ballast", 3_000_000)?.packed().await?;
     browser.clicks("Upload a package").await?;
     browser.chooses("Runtime", "python").await?;
     browser.attaches("Package", &package).await?;

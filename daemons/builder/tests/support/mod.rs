@@ -213,9 +213,13 @@ impl World {
 
     /// Adds a runtime on `base-binary` with these instructions after FROM.
     pub fn runtime(&self, name: &str, instructions: &str) {
+        self.runtime_on("{registry}/dinp/base-binary:{base_tag}", name, instructions);
+    }
+
+    /// Adds a runtime on another base.
+    pub fn runtime_on(&self, base: &str, name: &str, instructions: &str) {
         let path = |end: &str| self.dir.path().join("builder.d").join(format!("{name}.{end}"));
-        let toml =
-            "description = \"test\"\nbase = \"{registry}/dinp/base-binary:{base_tag}\"\npackages = [\"tar.gz\"]\n";
+        let toml = format!("description = \"test\"\nbase = \"{base}\"\npackages = [\"tar.gz\"]\n");
         std::fs::write(path("toml"), toml).unwrap();
         std::fs::write(path("Dockerfile"), format!("FROM {{{{base}}}}\n{instructions}\n")).unwrap();
     }
