@@ -13,7 +13,7 @@ use dinp_common::store::{self, Change, StoreError, lease};
 use mysql_async::Pool;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
-use tracing::{info, warn};
+use tracing::warn;
 
 const QUEUE: usize = 10_000;
 const BATCH: usize = 500;
@@ -125,8 +125,6 @@ impl Writer {
         }
         for progress in all {
             deployment::advance(&mut change, progress).await?;
-            let reason = Some(&*progress.reason).filter(|reason| !reason.is_empty());
-            info!(app = %progress.app, deployment = progress.id, reason, "deployment is {}", progress.state.as_str());
         }
         change.commit().await.map(drop)
     }

@@ -13,7 +13,7 @@ use crate::shared::Shared;
 use bollard::query_parameters::{
     CreateContainerOptions, RemoveContainerOptions, StartContainerOptions, StopContainerOptions,
 };
-use dinp_common::api::agent::InstanceReport;
+use dinp_common::api::agent::{InstanceReport, InstanceState};
 use dinp_common::error::ErrorChain;
 use dinp_common::model::HealthCheck;
 use std::sync::Arc;
@@ -37,6 +37,8 @@ pub struct Driver {
     pub(super) wanted: watch::Receiver<Wanted>,
     pub(super) sign: Arc<Sign>,
     pub(super) life: Life,
+    /// The state that the journal knows.
+    pub(super) logged: Option<InstanceState>,
 }
 
 impl Driver {
@@ -127,18 +129,8 @@ impl Driver {
 
     async fn look(&mut self) -> Result<(), StepError> {
         let observed = inspect(&self.shared, &self.container()).await?;
-        self.observe(observed);
-        Ok(())
-    }
-
-    fn observe(&mut self, observed: Observed) {
-        let before = self.life.shown().state;
         self.life.observe(observed, Now::read());
-        let shown = self.life.shown();
-        if shown.state != before {
-            let Identity { app, instance, .. } = &self.identity;
-            tracing::info!(%app, %instance, state = shown.state.as_str(), reason = shown.reason, "instance changed");
-        }
+        Ok(())
     }
 
     /// Pulls, unless the image is here; new orders interrupt it.
@@ -281,7 +273,7 @@ impl Driver {
 
     async fn remove(&mut self) -> Result<(), StepError> {
         self.remove_container().await?;
-        self.observe(Observed::Absent);
+        self.life.observe(Observed::Absent, Now::read());
         Ok(())
     }
 
@@ -337,9 +329,15 @@ impl Driver {
         }
     }
 
-    /// Tells what a report says of it.
-    pub(super) fn publish(&self) {
+    /// Tells what a report says of it, and the journal what has changed.
+    pub(super) fn publish(&mut self) {
         let shown = self.life.shown().clone();
+        if self.logged != Some(shown.state) {
+            let Identity { app, instance, .. } = &self.identity;
+            let reason = Some(&*shown.reason).filter(|reason| !reason.is_empty());
+            tracing::info!(%app, %instance, state = shown.state.as_str(), reason, "instance changed");
+            self.logged = Some(shown.state);
+        }
         self.shared.board.put(InstanceReport {
             instance: self.identity.instance.clone(),
             app: self.identity.app.clone(),

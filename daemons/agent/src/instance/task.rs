@@ -7,7 +7,7 @@ use super::terms::{Died, Goal, Now};
 use crate::container::{Identity, Settings};
 use crate::docker::EngineError;
 use crate::shared::Shared;
-use dinp_common::api::agent::{InstanceSpec, RegistryAccess, StopOrder};
+use dinp_common::api::agent::{InstanceSpec, InstanceState, RegistryAccess, StopOrder};
 use dinp_common::model::InstanceId;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -131,6 +131,8 @@ impl Task {
                 wanted,
                 sign,
                 life: Life::ordered(start_timeout, spec.health.clone(), Now::read()),
+                // That it was ordered has been logged.
+                logged: Some(InstanceState::Accepted),
             }
         };
         Self::begin(Wanted::Run(ordered), make, ended)
@@ -166,6 +168,7 @@ impl Task {
                 wanted,
                 sign,
                 life,
+                logged: None,
             }
         };
         Ok(Self::begin(wanted, make, ended))
@@ -178,7 +181,7 @@ impl Task {
     ) -> Self {
         let (wanted, orders) = watch::channel(wanted);
         let sign = Arc::new(Sign::default());
-        let driver = make(orders, sign.clone());
+        let mut driver = make(orders, sign.clone());
         // The first report of an instance is there before the task has its turn.
         driver.publish();
         let task = tokio::spawn(async move {
