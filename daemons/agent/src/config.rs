@@ -35,7 +35,9 @@ pub struct AgentConfig {
     pub pull_limit: usize,
     /// Seconds after which a pull has failed.
     pub pull_timeout_secs: u64,
-    /// Address of the log collector, as apps find it in `SCRIBE_IP`; by default the node's own.
+    /// Address of this machine, as apps find it in `HOST_IP`; by default the node's, at which routers reach it.
+    pub host_ip: Option<String>,
+    /// Address of the log collector, as apps find it in `SCRIBE_IP`; by default that of this machine.
     pub scribe_ip: Option<String>,
     /// Port of the log collector, as apps find it in `SCRIBE_PORT`.
     pub scribe_port: u16,
@@ -91,6 +93,7 @@ impl Default for AgentConfig {
             publish_address: None,
             pull_limit: 3,
             pull_timeout_secs: 900,
+            host_ip: None,
             scribe_ip: None,
             scribe_port: 1463,
             denied_addresses: Vec::new(),
@@ -261,6 +264,7 @@ mod tests {
             (config.bundle_credential.take().is_some(), "bundle_credential"),
             (config.bundle_file.take().is_some(), "bundle_file"),
             (config.publish_address.take().is_some(), "publish_address"),
+            (config.host_ip.take().is_some(), "host_ip"),
             (config.scribe_ip.take().is_some(), "scribe_ip"),
             (config.docker.subnet.take().is_some(), "docker.subnet"),
         ] {

@@ -67,8 +67,8 @@ pub struct Identity {
 pub struct Surroundings {
     /// Cluster id.
     pub cluster: String,
-    /// The node's address.
-    pub address: String,
+    /// The machine's address, for apps.
+    pub host_ip: String,
     /// Address of the log collector.
     pub scribe_ip: String,
     /// Port of the log collector.
@@ -128,7 +128,7 @@ fn environment(spec: &InstanceSpec, around: &Surroundings) -> Vec<String> {
     let platform = [
         ("PORT", spec.port.to_string()),
         ("APP_NAME", spec.app.to_string()),
-        ("HOST_IP", around.address.clone()),
+        ("HOST_IP", around.host_ip.clone()),
         ("SCRIBE_IP", around.scribe_ip.clone()),
         ("SCRIBE_PORT", around.scribe_port.to_string()),
     ];
@@ -238,7 +238,7 @@ pub(crate) mod tests {
     pub(crate) fn around() -> Surroundings {
         Surroundings {
             cluster: "c1".into(),
-            address: "10.0.0.1".into(),
+            host_ip: "10.0.0.1".into(),
             scribe_ip: "10.0.0.2".into(),
             scribe_port: 1463,
             network: "dinp".into(),

@@ -69,10 +69,11 @@ impl Shared {
             "journald" if !journal => &config.container.log_driver_fallback,
             driver => driver,
         };
+        let host_ip = config.host_ip.as_ref().unwrap_or(&self.bundle.address);
         Surroundings {
             cluster: self.bundle.cluster.clone(),
-            address: self.bundle.address.clone(),
-            scribe_ip: config.scribe_ip.clone().unwrap_or_else(|| self.bundle.address.clone()),
+            host_ip: host_ip.clone(),
+            scribe_ip: config.scribe_ip.as_ref().unwrap_or(host_ip).clone(),
             scribe_port: config.scribe_port,
             network: config.docker.network.clone(),
             publish_address: config.publish_address,

@@ -9,7 +9,7 @@
 use std::fmt::{self, Write as _};
 use std::io;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -25,16 +25,18 @@ const VALUE_MAX: usize = 16 * 1024;
 /// A subscriber layer that writes to the journal.
 #[derive(Debug)]
 pub struct Journal {
+    /// Not connected: it has to reach a socket of journald's that was made anew.
     socket: UnixDatagram,
+    path: PathBuf,
     identifier: String,
 }
 
 impl Journal {
-    /// Connects to the journal's socket; `identifier` is the entries' `SYSLOG_IDENTIFIER`.
-    pub fn connect(socket: &Path, identifier: String) -> io::Result<Self> {
-        let own = UnixDatagram::unbound()?;
-        own.connect(socket)?;
-        Ok(Self { socket: own, identifier })
+    /// For the journal at this socket; an error if nobody listens there. `identifier` is the entries'
+    /// `SYSLOG_IDENTIFIER`.
+    pub fn at(path: &Path, identifier: String) -> io::Result<Self> {
+        UnixDatagram::unbound()?.connect(path)?;
+        Ok(Self { socket: UnixDatagram::unbound()?, path: path.to_owned(), identifier })
     }
 
     fn entry(&self, event: &Event<'_>) -> Vec<u8> {
@@ -60,7 +62,7 @@ impl Journal {
 impl<S: Subscriber> Layer<S> for Journal {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         // There is nobody left to tell when the journal cannot be told.
-        self.socket.send(&self.entry(event)).ok();
+        self.socket.send_to(&self.entry(event), &self.path).ok();
     }
 }
 
@@ -100,7 +102,7 @@ impl Fields {
     fn spoken(&self) -> String {
         let mut text = self.message.clone();
         for (name, value) in &self.named {
-            if value.is_empty() || self.message.contains(value.as_str()) {
+            if value.is_empty() || says(&self.message, value) {
                 continue;
             }
             let plain = value.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"');
@@ -118,6 +120,15 @@ impl Fields {
             name => self.named.push((name, value)),
         }
     }
+}
+
+/// Whether a message holds a value as words of its own.
+fn says(message: &str, value: &str) -> bool {
+    let in_word = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
+    message.match_indices(value).any(|(at, _)| {
+        let (before, after) = (message[..at].chars().next_back(), message[at + value.len()..].chars().next());
+        !before.is_some_and(in_word) && !after.is_some_and(in_word)
+    })
 }
 
 impl Visit for Fields {
@@ -155,7 +166,7 @@ mod tests {
         let dir = TestDir::new("journal");
         let path = dir.path().join("socket");
         let journald = UnixDatagram::bind(&path).unwrap();
-        let layer = Journal::connect(&path, "dinp-test".into()).unwrap();
+        let layer = Journal::at(&path, "dinp-test".into()).unwrap();
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), log);
         let mut buffer = vec![0; 200_000];
         let length = journald.recv(&mut buffer).unwrap();
@@ -178,6 +189,22 @@ mod tests {
         let entry = logged(|| tracing::error!(%error, "Redis is not there: {error}"));
         assert_eq!(entry["MESSAGE"], "Redis is not there: connection refused");
         assert_eq!(entry["DINP_ERROR"], "connection refused");
+        let entry = logged(|| tracing::info!(app = "art", "start"));
+        assert_eq!(entry["MESSAGE"], "start app=art");
+    }
+
+    #[test]
+    fn a_journald_with_a_new_socket_is_found() {
+        let dir = TestDir::new("journal");
+        let path = dir.path().join("socket");
+        let first = UnixDatagram::bind(&path).unwrap();
+        let journal = Journal::at(&path, "dinp-test".into()).unwrap();
+        drop(first);
+        std::fs::remove_file(&path).unwrap();
+        let second = UnixDatagram::bind(&path).unwrap();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(journal), || tracing::info!("here"));
+        second.set_nonblocking(true).unwrap();
+        assert!(second.recv(&mut [0; 4096]).unwrap() > 0);
     }
 
     #[test]

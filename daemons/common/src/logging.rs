@@ -48,7 +48,7 @@ fn layer(daemon: &str, sink: LogSink) -> io::Result<BoxedLayer> {
 }
 
 fn journald(identifier: String) -> io::Result<BoxedLayer> {
-    Ok(Box::new(Journal::connect(Path::new(journal::SOCKET), identifier)?))
+    Ok(Box::new(Journal::at(Path::new(journal::SOCKET), identifier)?))
 }
 
 fn stderr() -> BoxedLayer {

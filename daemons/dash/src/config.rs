@@ -45,7 +45,7 @@ impl Default for DashConfig {
             allowed_registries: Vec::new(),
             upload_max_mb: 1024,
             domains_max: 100,
-            log_readers_per_person: 20,
+            log_readers_per_person: 10,
             log_readers_max: 200,
             token_cache_secs: 30,
             drain_timeout_secs: 10,

@@ -344,10 +344,6 @@ impl Driver {
             reign.pending = Some(table);
             reign.routes_due = None;
         }
-        for update in &actions.deployments {
-            let reason = Some(&*update.reason).filter(|reason| !reason.is_empty());
-            info!(app = %update.app, deployment = update.id, reason, "deployment is {}", update.state.as_str());
-        }
         if !actions.deployments.is_empty() {
             let progress = actions.deployments.into_iter().map(|update| Progress {
                 id: update.id,
@@ -361,7 +357,7 @@ impl Driver {
         }
         for event in actions.events {
             let (instance, node) = (event.instance.map(String::from), event.node.map(String::from));
-            // Deployments have been logged above, with their numbers.
+            // Those of deployments are logged when they are on record, with their numbers.
             if event.kind != "deployment" {
                 let reason = Some(&*event.detail).filter(|reason| !reason.is_empty());
                 info!(app = event.app.as_ref().map(|app| app.as_str()), instance, node, reason, "{}", event.kind);

@@ -13,7 +13,7 @@ use dinp_common::store::{self, Change, StoreError, lease};
 use mysql_async::Pool;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
-use tracing::warn;
+use tracing::{info, warn};
 
 const QUEUE: usize = 10_000;
 const BATCH: usize = 500;
@@ -126,7 +126,12 @@ impl Writer {
         for progress in all {
             deployment::advance(&mut change, progress).await?;
         }
-        change.commit().await.map(drop)
+        change.commit().await?;
+        for progress in all {
+            let reason = Some(&*progress.reason).filter(|reason| !reason.is_empty());
+            info!(app = %progress.app, deployment = progress.id, reason, "deployment is {}", progress.state.as_str());
+        }
+        Ok(())
     }
 
     async fn retire(&self, epoch: u64, app: &AppName) -> Result<(), StoreError> {

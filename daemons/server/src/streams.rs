@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 /// Chunks that wait for a slow reader before the agent has to.
 const BUFFER: usize = 64;
 /// Most readers of one app's logs at a time.
-const READERS_PER_APP: usize = 20;
+const READERS_PER_APP: usize = 100;
 /// Most streams of all readers at a time: each is a connection and a task of an agent.
 const STREAMS: usize = 2_000;
 

@@ -2,7 +2,8 @@
 //! more of them from one address whatever the user.
 //!
 //! The address is the peer's. The second limit keeps one machine that tries many names from taking all turns of hashing;
-//! many people may share an address, so it allows more, forgives steadily and never asks for a long wait.
+//! many people may share an address, all of them where a proxy stands before uic, so it allows many, forgives steadily
+//! and never asks for a long wait.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -16,7 +17,7 @@ const MAX_WAIT: Duration = Duration::from_secs(300);
 /// After this long without a try all is forgotten.
 const FORGET: Duration = Duration::from_secs(900);
 /// Failures from one address that cost nothing.
-const FREE_OF_ADDRESS: u32 = 20;
+const FREE_OF_ADDRESS: u32 = 50;
 /// Time in which an address is forgiven one failure.
 const FORGIVE: Duration = Duration::from_secs(FORGET.as_secs() / FREE_OF_ADDRESS as u64);
 /// Most pairs, and most addresses, that are remembered.
@@ -66,6 +67,19 @@ impl Backoff {
     pub fn succeeded(&mut self, user: &str, address: IpAddr) {
         let network = network(address);
         self.pairs.remove(&(user.to_owned(), network));
+        self.forgive_one(network);
+    }
+
+    /// The password was not compared: the try never was.
+    pub fn withdraw(&mut self, user: &str, address: IpAddr) {
+        let network = network(address);
+        if let Some(entry) = self.pairs.get_mut(&(user.to_owned(), network)) {
+            entry.tries = entry.tries.saturating_sub(1);
+        }
+        self.forgive_one(network);
+    }
+
+    fn forgive_one(&mut self, network: IpAddr) {
         if let Some(forgiven) = self.addresses.get_mut(&network) {
             *forgiven -= FORGIVE;
         }
@@ -171,6 +185,16 @@ mod tests {
         let later = start + FORGIVE + FORGET;
         for n in 0..FREE_OF_ADDRESS {
             backoff.begin(&format!("other{n}"), address, later).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_was_never_compared_is_no_failed_try() {
+        let mut backoff = Backoff::default();
+        let (address, now) = (IpAddr::from([10, 0, 0, 1]), Instant::now());
+        for _ in 0..10 * FREE_OF_ADDRESS {
+            backoff.begin("anna", address, now).unwrap();
+            backoff.withdraw("anna", address);
         }
     }
 

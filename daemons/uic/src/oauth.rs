@@ -75,10 +75,10 @@ pub fn dash_callback(dash_url: &Url) -> String {
     format!("{}/auth/callback", dash_url.as_str().trim_end_matches('/'))
 }
 
-/// `http://127.0.0.1:<port>/callback` or the same with `localhost` or `[::1]`, and not a character more or less: without
+/// `http://127.0.0.1:<port>/callback` or the same with `localhost`, and not a character more or less: without
 /// a port it would be whoever serves port 80.
 fn is_loopback_callback(uri: &str) -> bool {
-    ["http://127.0.0.1:", "http://localhost:", "http://[::1]:"].into_iter().any(|start| {
+    ["http://127.0.0.1:", "http://localhost:"].into_iter().any(|start| {
         let port = uri.strip_prefix(start).and_then(|rest| rest.strip_suffix("/callback")).unwrap_or_default();
         port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0)
     })
@@ -334,13 +334,14 @@ mod tests {
         ] {
             assert!(!Client::Dash.may_redirect_to(bad, &dash), "{bad}");
         }
-        for good in ["http://127.0.0.1:33333/callback", "http://localhost:1/callback", "http://[::1]:80/callback"] {
+        for good in ["http://127.0.0.1:33333/callback", "http://localhost:1/callback"] {
             assert!(Client::Cli.may_redirect_to(good, &dash), "{good}");
         }
         for bad in [
             "http://127.0.0.1/callback",
             "http://localhost/callback",
             "http://[::1]/callback",
+            "http://[::1]:80/callback",
             "http://127.0.0.1:99999/callback",
             "http://127.0.0.1:0/callback",
             "http://127.0.0.1:1/callback2",

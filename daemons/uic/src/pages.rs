@@ -18,7 +18,7 @@ use dinp_common::store::user::{self, UserRow};
 use dinp_common::web;
 use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
@@ -225,6 +225,22 @@ pub(crate) async fn sign_in(
     }
 }
 
+/// A try that the back-off counts, unless it is dropped before the password was compared.
+struct Attempt<'a> {
+    uic: &'a Uic,
+    name: &'a str,
+    address: IpAddr,
+    compared: bool,
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if !self.compared {
+            self.uic.backoff.lock().unwrap_or_else(PoisonError::into_inner).withdraw(self.name, self.address);
+        }
+    }
+}
+
 /// The person whose name and password these are, or what to say instead.
 async fn check_password(
     uic: &Uic,
@@ -247,7 +263,9 @@ async fn check_password(
         tracing::warn!(user = name, address = %peer.ip(), "sign-on refused, too many failed tries");
         return Ok(Err(format!("Too many tries have failed. Please wait {} s and try again.", wait.as_secs() + 1)));
     }
+    let mut attempt = Attempt { uic, name, address: peer.ip(), compared: false };
     let right = uic.passwords.verify(Secret::new(password), stored).await?;
+    attempt.compared = true;
     let Some(row) = row.filter(|_| right) else {
         tracing::info!(user = name, address = %peer.ip(), "sign-on failed");
         return Ok(Err(WRONG.to_owned()));

@@ -11,6 +11,8 @@ use dinp_integration::testbed::{Cluster, Error, Host, Result, Scenario};
 
 use crate::packages::{ALL, APT, files};
 
+/// Prints the container of the app's instance.
+const INSTANCE: &str = "docker ps --quiet --filter label=dinp.app=web";
 const PASSWORD: &str = "a password of the scenario";
 
 /// A browser sends the dashboard's cookies to every port of its host: an app that answers there by its own port could
@@ -43,6 +45,8 @@ async fn all_in_one_serves_apps_through_its_router_alone_and_goes_without_a_trac
     assert!(!served.is_empty());
     let port = published_port(&host).await?;
     host.exec(&format!("curl -fsS http://127.0.0.1:{port}/health")).await?;
+    let environment = host.exec(&format!("docker inspect --format '{{{{.Config.Env}}}}' $({INSTANCE})")).await?;
+    assert!(environment.contains(&format!("HOST_IP={}", host.address)), "{environment}");
     let from_outside = SocketAddr::from((host.address, port));
     let connection = tokio::time::timeout(Duration::from_secs(2), TcpStream::connect(from_outside)).await;
     assert!(!matches!(connection, Ok(Ok(_))), "{from_outside} is open to everybody");
@@ -53,7 +57,7 @@ async fn all_in_one_serves_apps_through_its_router_alone_and_goes_without_a_trac
     assert!(left.is_empty(), "a machine that was set up keeps {left:?}");
     let units = host.exec("systemctl daemon-reload; systemctl list-unit-files --no-legend 'dinp*' || true").await?;
     assert_eq!(units.trim(), "", "units are left");
-    let running = host.exec("docker ps --quiet --filter label=dinp.app=web").await?;
+    let running = host.exec(INSTANCE).await?;
     assert!(!running.trim().is_empty(), "the purge stopped an app");
     Host::discard(&cluster.name, "spare").await?;
     Ok(())

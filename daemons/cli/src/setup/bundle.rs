@@ -66,7 +66,6 @@ pub async fn own_node(plan: &Plan) -> Result<NodeBundle, SetupError> {
     if let Some(text) = files::credential("node-bundle")?
         && let Ok(bundle) = serde_json::from_str::<NodeBundle>(text.expose())
         && bundle.node.as_str() == plan.name
-        && bundle.address == ALL_IN_ONE.to_string()
         && node_is_known(&config, &bundle).await?
     {
         return Ok(bundle);

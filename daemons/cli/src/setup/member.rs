@@ -107,9 +107,9 @@ fn agent_settings(bundle: &NodeBundle) -> String {
     let mut text = format!("{HEAD}denied_addresses = {}\n", list(&denied));
     if bundle.address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()) {
         text += &format!("publish_address = {}\n", quoted(&bundle.address));
-        // By default the node's own, which inside of a container is the container's.
+        // By default the node's, which inside of a container is the container itself.
         if let Some(host) = denied.first() {
-            text += &format!("scribe_ip = {}\n", quoted(host));
+            text += &format!("host_ip = {}\n", quoted(host));
         }
     }
     text
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn a_machine_that_is_all_in_one_publishes_apps_to_its_own_router_alone() {
         let settings = agent_settings(&NodeBundle { address: "127.0.0.1".into(), ..bundle() });
-        assert!(settings.ends_with("publish_address = \"127.0.0.1\"\nscribe_ip = \"10.0.0.1\"\n"), "{settings}");
+        assert!(settings.ends_with("publish_address = \"127.0.0.1\"\nhost_ip = \"10.0.0.1\"\n"), "{settings}");
     }
 
     #[test]

@@ -204,13 +204,13 @@ async fn an_apps_logs_have_so_many_readers_and_who_goes_costs_the_node_nothing_m
         }
         readers.push(response);
     };
-    assert_eq!((refused.status().as_u16(), readers.len()), (429, 20));
+    assert_eq!((refused.status().as_u16(), readers.len()), (429, 100));
     let problem: serde_json::Value = refused.json().await.unwrap();
-    assert_eq!((&problem["type"], &problem["limit"]), (&"urn:dinp:too-many-readers".into(), &20.into()));
-    streams(40).await;
+    assert_eq!((&problem["type"], &problem["limit"]), (&"urn:dinp:too-many-readers".into(), &100.into()));
+    streams(200).await;
 
     readers.pop();
-    streams(38).await;
+    streams(198).await;
     assert_eq!(read().await.status().as_u16(), 200);
     drop(readers);
     streams(0).await;
