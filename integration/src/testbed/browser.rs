@@ -423,15 +423,19 @@ fn living_in(home: &Path) -> Vec<Pid> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn who_has_another_home_is_left_alone() {
+    #[tokio::test]
+    async fn who_has_another_home_is_left_alone() {
         let home = std::env::temp_dir().join(format!("dinp-browser-test-{}", std::process::id()));
-        let mut command = std::process::Command::new("sleep");
-        let mut child = command.arg("60").env("HOME", &home).spawn().expect("sleep starts");
-        let found = living_in(&home);
-        child.kill().expect("it is our child");
-        child.wait().expect("it ends");
-        assert_eq!(found.iter().map(|id| id.as_raw().cast_unsigned()).collect::<Vec<_>>(), [child.id()]);
+        let mut child =
+            Command::new("sleep").arg("60").env("HOME", &home).kill_on_drop(true).spawn().expect("sleep starts");
+        let id = Pid::from_raw(child.id().expect("it runs").cast_signed());
+        // A program that has just been started shows its environment a moment later.
+        let found = eventually("it lives there, alone", END, async || {
+            let found = living_in(&home);
+            if found == [id] { Ok(()) } else { Err(format!("{found:?}")) }
+        });
+        found.await.expect("it is found");
+        child.kill().await.expect("it is our child");
         assert_eq!(living_in(&home), []);
     }
 
