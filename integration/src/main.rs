@@ -122,9 +122,9 @@ impl Parts {
 }
 
 fn three_ports(text: &str) -> Result<Ports, String> {
-    let ports: Vec<u16> = text.split(',').filter_map(|port| port.parse().ok()).collect();
-    match ports[..] {
-        [router, dash, uic] => Ok(Ports { router, dash, uic }),
+    let ports: Result<Vec<u16>, _> = text.split(',').map(str::parse).collect();
+    match ports.as_deref() {
+        Ok(&[router, dash, uic]) => Ok(Ports { router, dash, uic }),
         _ => Err("three ports are needed, such as 8080,1985,1984".to_owned()),
     }
 }

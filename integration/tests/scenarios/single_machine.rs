@@ -31,8 +31,8 @@ async fn all_in_one_serves_apps_through_its_router_alone_and_goes_without_a_trac
 
     host.exec_with("umask 077; cat >/run/password", Some(PASSWORD)).await?;
     host.exec("dinp setup single --admin-password-file /run/password").await?;
-    let again = host.exec("dinp setup single --check").await?;
-    assert!(!again.contains("would"), "a second run would change something: {again}");
+    // It ends with 2 if a second run would change something.
+    host.exec("dinp setup single --check").await?;
     host.exec(&format!("dinp setup base-images {BASE_IMAGES}")).await?;
 
     let package = cluster.package("web-binary").await?.packed().await?;
