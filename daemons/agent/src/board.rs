@@ -164,6 +164,11 @@ mod tests {
             exit_code: None,
             reason: String::new(),
             claimed: true,
+            ticket: String::new(),
+            proved: false,
+            failures: 0,
+            node_fault: false,
+            output: Vec::new(),
         }
     }
 

@@ -43,6 +43,7 @@ impl Sequence {
             full: batch.full,
             seen: batch.seen,
             capacity,
+            faults: Vec::new(),
             docker_error: batch.docker_error,
             instances: batch.instances,
             removed: batch.removed,

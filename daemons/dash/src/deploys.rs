@@ -4,7 +4,7 @@ use crate::apps::{object, within};
 use crate::{Caller, Dash, invalid, permissions, record, refuse, registry};
 use dinp_common::api::builder::BuildStatus;
 use dinp_common::api::people::{Deploy, DeploymentView, ReleaseView, Rollback};
-use dinp_common::model::{HealthCheck, ImageRef, InvalidValue};
+use dinp_common::model::{HealthCheck, ImageRef, InvalidValue, Timing};
 use dinp_common::problem::Problem;
 use dinp_common::store::app::{self, AppRow};
 use dinp_common::store::release::NewRelease;
@@ -29,6 +29,7 @@ struct Spec {
     cpu_millis: u32,
     cpu_limit_millis: Option<u32>,
     health: Option<HealthCheck>,
+    timing: Timing,
 }
 
 /// What was asked for, laid over the release that it starts from. The image is resolved elsewhere.
@@ -39,7 +40,7 @@ fn lay_over(image: ImageRef, wish: &Deploy, base: Option<&ReleaseView>) -> Spec 
         None => base.and_then(|base| base.command.clone()),
     };
     let health = match &wish.health {
-        Some(health) if health.path.is_empty() => None,
+        Some(health) if health.is_none() => None,
         Some(health) => Some(health.clone()),
         None => base.and_then(|base| base.health.clone()),
     };
@@ -50,6 +51,7 @@ fn lay_over(image: ImageRef, wish: &Deploy, base: Option<&ReleaseView>) -> Spec 
         cpu_millis: wish.cpu_millis.or(base.map(|base| base.cpu_millis)).unwrap_or(DEFAULT_CPU_MILLIS),
         cpu_limit_millis: wish.cpu_limit_millis.or(base.and_then(|base| base.cpu_limit_millis)),
         health,
+        timing: base.map(|base| base.timing).unwrap_or_default().overlaid(wish.timing),
     }
 }
 
@@ -88,9 +90,10 @@ impl Dash {
         if let Some(command) = &wish.command {
             check_command(command).map_err(|error| invalid("command", &error))?;
         }
-        if let Some(health) = wish.health.as_ref().filter(|health| !health.path.is_empty()) {
+        if let Some(health) = wish.health.as_ref().filter(|health| !health.is_none()) {
             health.check().map_err(|error| invalid("health", &error))?;
         }
+        wish.timing.check().map_err(|error| invalid("timing", &error))?;
         if wish.note.chars().count() > MAX_NOTE {
             let error = InvalidValue::new("note", &wish.note, format!("it must have at most {MAX_NOTE} characters"));
             return Err(invalid("note", &error));
@@ -272,6 +275,7 @@ async fn release_and_deploy(
         cpu_millis: spec.cpu_millis,
         cpu_limit_millis: spec.cpu_limit_millis,
         health: spec.health.as_ref(),
+        timing: spec.timing,
         env_version: row.env_version,
         instances: row.instances,
         domains: &domains,
@@ -302,6 +306,7 @@ mod tests {
             cpu_millis: 200,
             cpu_limit_millis: Some(400),
             health: Some(HealthCheck::new("/health")),
+            timing: Timing::default(),
             env_version: 1,
             instances: 2,
             created_by: "anna".into(),

@@ -140,7 +140,7 @@ fn target(bits: u64, address: SocketAddr) -> Target {
         address: address.ip().to_string(),
         port: address.port(),
         host: "web.apps.localhost".into(),
-        check: HealthCheck { interval_secs: 1, timeout_secs: 1, threshold: 3, path: "/health?deep=1".into() },
+        check: HealthCheck { interval_secs: 1, timeout_secs: 1, ..HealthCheck::new("/health?deep=1") },
     }
 }
 

@@ -350,6 +350,7 @@ impl Driver {
                 app: update.app,
                 state: update.state,
                 reason: update.reason,
+                output: Vec::new(),
                 previous: update.previous,
                 release_in_force: update.release_in_force,
             });

@@ -4,7 +4,7 @@
 use crate::core::{Desired, NodeOrders, ReleaseSpec};
 use crate::sync::Environments;
 use dinp_common::api::agent::{InstanceSpec, Orders, RegistryAccess, StreamOrder};
-use dinp_common::model::NodeName;
+use dinp_common::model::{NodeName, Timing};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
@@ -81,6 +81,9 @@ fn instance_spec(
         health: release.health.clone(),
         start_timeout_secs: head.start_timeout_secs,
         port: APP_PORT,
+        ticket: String::new(),
+        host: String::new(),
+        min_healthy_secs: Timing::MIN_HEALTHY_SECS,
     })
 }
 

@@ -352,6 +352,11 @@ impl Driver {
             exit_code: shown.exit_code,
             reason: shown.reason,
             claimed: self.wanted.borrow().claimed(),
+            ticket: String::new(),
+            proved: false,
+            failures: 0,
+            node_fault: false,
+            output: Vec::new(),
         });
     }
 }

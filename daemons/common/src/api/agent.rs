@@ -9,7 +9,7 @@
 //! Authorization: the node's credential. The server takes the node's name from it and never from a document.
 
 use super::UnixMillis;
-use crate::model::{AppName, HealthCheck, ImageRef, InstanceId, NodeName, Resources, Version};
+use crate::model::{AppName, HealthCheck, ImageRef, InstanceId, NodeName, Resources, Timing, Version};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -84,13 +84,28 @@ pub struct InstanceSpec {
     /// The app's environment. Empty in the copy on the agent's disk.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
-    /// How to ask whether it is well; without one, a TCP connection decides when it starts.
+    /// How to ask whether it is well; without one, any HTTP answer to `GET /` will do until it has proved itself, and
+    /// nobody asks after that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthCheck>,
     /// Time from start to ready, in seconds, after which a start has failed.
     pub start_timeout_secs: u32,
     /// Port that the app listens on inside the container (`PORT`).
     pub port: u16,
+    /// Proof that a server has ordered this instance of this release to this node. Kept with the container, echoed in
+    /// reports.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub ticket: String,
+    /// Host header of probes, as routers send it, unless the health check names another one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub host: String,
+    /// Seconds of being ready without an exit, a restart or a failed probe after which it has proved itself.
+    #[serde(default = "default_min_healthy")]
+    pub min_healthy_secs: u32,
+}
+
+fn default_min_healthy() -> u32 {
+    Timing::MIN_HEALTHY_SECS
 }
 
 impl std::fmt::Debug for InstanceSpec {
@@ -183,6 +198,9 @@ pub struct Report {
     /// Why the Docker Engine cannot be used, if so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub docker_error: Option<String>,
+    /// What is wrong with the node itself, besides the engine.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<NodeFault>,
     /// Instances: containers, and accepted orders that are not containers yet.
     pub instances: Vec<InstanceReport>,
     /// Instances that are gone since the report before; their ports stay held.
@@ -191,6 +209,39 @@ pub struct Report {
     /// All ports held for instances that are gone, in every report.
     #[serde(default)]
     pub held_ports: Vec<HeldPort>,
+}
+
+/// Something that is wrong with a node itself: it gets no new work as long as it says so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeFault {
+    /// What.
+    pub kind: NodeFaultKind,
+    /// More, for people.
+    pub detail: String,
+}
+
+/// What can be wrong with a node itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeFaultKind {
+    /// Its state cannot be written down: the disk is full or broken.
+    Disk,
+    /// Its packet filter is not in force: no container is started.
+    Firewall,
+    /// A fault that this version does not know.
+    #[serde(other)]
+    Other,
+}
+
+impl NodeFaultKind {
+    /// The word on the wire, in tables and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Disk => "disk",
+            Self::Firewall => "firewall",
+            Self::Other => "other",
+        }
+    }
 }
 
 /// Highest leadership that somebody has seen.
@@ -256,7 +307,29 @@ pub struct InstanceReport {
     pub reason: String,
     /// Whether the orders in force name it; one that they do not name runs on.
     pub claimed: bool,
+    /// The ticket of the order that made it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub ticket: String,
+    /// Whether it has proved itself since its last start: ready for `min_healthy_secs` without an exit, a restart or a
+    /// failed probe.
+    #[serde(default)]
+    pub proved: bool,
+    /// Times that it ended, could not be started or was not ready in time by its own fault, since it was ordered. What
+    /// the node did to it (pull, engine, disk) is not counted.
+    #[serde(default)]
+    pub failures: u32,
+    /// Whether `reason` is the node's fault (pull, engine, disk, port) and none of the release's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub node_fault: bool,
+    /// The last lines that it wrote before its last end; at most [`OUTPUT_LINES`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub output: Vec<String>,
 }
+
+/// Most lines of output that a report quotes of an ended instance.
+pub const OUTPUT_LINES: usize = 20;
+/// Most characters of each of them.
+pub const OUTPUT_LINE_CHARS: usize = 300;
 
 /// Where an instance is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

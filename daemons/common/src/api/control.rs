@@ -14,7 +14,7 @@
 //! leader's URL in `leader`.
 
 use super::UnixMillis;
-use super::agent::{Capacity, InstanceState};
+use super::agent::{Capacity, InstanceState, NodeFault};
 use crate::model::{AppName, InstanceId, NodeName, Version};
 use serde::{Deserialize, Serialize};
 
@@ -132,6 +132,9 @@ pub struct NodeView {
     /// Why its Docker Engine cannot be used.
     #[serde(default)]
     pub docker_error: Option<String>,
+    /// What else is wrong with the node itself.
+    #[serde(default)]
+    pub faults: Vec<NodeFault>,
 }
 
 /// A node to add.

@@ -26,7 +26,7 @@
 //!   `PUT|DELETE /v1/teams/{name}/members/{user}` (documents of [`crate::api::uic`])
 
 use super::UnixMillis;
-use crate::model::{AppName, DomainName, EnvName, HealthCheck, ImageRef};
+use crate::model::{AppName, DomainName, EnvName, HealthCheck, ImageRef, Timing};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -136,6 +136,9 @@ pub struct Deploy {
     /// Health check; a path of "" takes it away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthCheck>,
+    /// Times of the app, laid over those that it has.
+    #[serde(default)]
+    pub timing: Timing,
     /// Why, for people; at most 1000 characters.
     #[serde(default)]
     pub note: String,
@@ -163,6 +166,9 @@ pub struct ReleaseView {
     /// Health check.
     #[serde(default)]
     pub health: Option<HealthCheck>,
+    /// Times that people have set.
+    #[serde(default)]
+    pub timing: Timing,
     /// Version of the environment.
     pub env_version: u32,
     /// Instances wanted when it was made.
@@ -235,6 +241,9 @@ pub struct DeploymentView {
     /// Why it is there, for people.
     #[serde(default)]
     pub reason: String,
+    /// The last lines that the instance wrote for which it failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub output: Vec<String>,
     /// Who asked.
     pub created_by: String,
     /// When.

@@ -3,11 +3,13 @@
 mod health;
 mod image;
 mod names;
+mod timing;
 mod version;
 
-pub use health::HealthCheck;
+pub use health::{HealthCheck, HealthKind};
 pub use image::ImageRef;
 pub use names::{AppName, DomainName, EnvName, InstanceId, NodeName, RuntimeName, ZoneName};
+pub use timing::Timing;
 pub use version::Version;
 
 use serde::{Deserialize, Serialize};

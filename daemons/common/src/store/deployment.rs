@@ -19,6 +19,8 @@ pub struct Progress {
     pub state: DeploymentState,
     /// Why, for people.
     pub reason: String,
+    /// The last lines of the instance that failed.
+    pub output: Vec<String>,
     /// The release that was in force when it began, where it is to be set.
     pub previous: Option<u64>,
     /// The release that is in force from now on, where it changes.
@@ -29,15 +31,16 @@ pub struct Progress {
 pub async fn advance(change: &mut Change, progress: &Progress) -> Result<(), StoreError> {
     let rev = change.rev;
     let reason: String = progress.reason.chars().take(1000).collect();
+    let output = (!progress.output.is_empty()).then(|| serde_json::json!(progress.output).to_string());
     let is_final = progress.state.is_final();
     change
         .tx
         .exec_drop(
-            "UPDATE deployment SET state = ?, reason = ?, previous_release_id = COALESCE(?, previous_release_id), \
+            "UPDATE deployment SET state = ?, reason = ?, output = ?, previous_release_id = COALESCE(?, previous_release_id), \
              started_at = COALESCE(started_at, UTC_TIMESTAMP(3)), \
              finished_at = IF(?, UTC_TIMESTAMP(3), finished_at), rev = ? \
              WHERE id = ? AND state NOT IN ('succeeded', 'rolled_back', 'cancelled', 'superseded')",
-            (progress.state.as_str(), reason, progress.previous, is_final, rev, progress.id),
+            (progress.state.as_str(), reason, output, progress.previous, is_final, rev, progress.id),
         )
         .await
         .map_err(StoreError::doing("write a deployment"))?;
@@ -96,7 +99,7 @@ pub async fn request_cancel(change: &mut Change, id: u64) -> Result<bool, StoreE
 
 const SELECT: &str = concat!(
     "SELECT d.id, CAST(d.id AS CHAR) AS id_text, d.app, d.release_id, r.number AS release_number, d.state, d.reason, \
-     d.created_by, ",
+     CAST(d.output AS CHAR) AS output, d.created_by, ",
     millis!("d.created_at"),
     " AS created_at, ",
     millis!("d.finished_at"),
@@ -113,6 +116,7 @@ fn read(row: &Row) -> Result<DeploymentView, StoreError> {
         release_number: columns.get("release_number")?,
         state: columns.word("state")?,
         reason: columns.get("reason")?,
+        output: columns.json("output")?.unwrap_or_default(),
         created_by: columns.get("created_by")?,
         created_at: columns.get("created_at")?,
         finished_at: columns.get("finished_at")?,

@@ -25,7 +25,7 @@ pub const SERVER: &[Grant] = &[
     grant("SELECT", "service_credential"),
     grant("SELECT, UPDATE (release_id, rev)", "app"),
     grant("SELECT", "release"),
-    grant("SELECT, UPDATE (state, reason, previous_release_id, started_at, finished_at, rev)", "deployment"),
+    grant("SELECT, UPDATE (state, reason, output, previous_release_id, started_at, finished_at, rev)", "deployment"),
     grant("SELECT", "env"),
     grant("SELECT", "domain"),
     grant("SELECT, INSERT, UPDATE", "node"),

@@ -5,7 +5,10 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Pool};
 
 /// Number, name and text of each migration, in order. Text that was released is never changed.
-const MIGRATIONS: &[(u32, &str, &str)] = &[(1, "initial", include_str!("migrations/0001_initial.sql"))];
+const MIGRATIONS: &[(u32, &str, &str)] = &[
+    (1, "initial", include_str!("migrations/0001_initial.sql")),
+    (2, "releases", include_str!("migrations/0002_releases.sql")),
+];
 
 /// Applies the migrations that the database lacks and returns their names.
 ///

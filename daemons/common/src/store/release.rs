@@ -5,7 +5,7 @@ use super::app::marks;
 use super::columns::{Columns, millis};
 use super::{Change, StoreError};
 use crate::api::people::ReleaseView;
-use crate::model::{AppName, HealthCheck, ImageRef};
+use crate::model::{AppName, HealthCheck, ImageRef, Timing};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Params, Row, Value};
 
@@ -26,6 +26,8 @@ pub struct NewRelease<'a> {
     pub cpu_limit_millis: Option<u32>,
     /// Health check.
     pub health: Option<&'a HealthCheck>,
+    /// Times that people have set.
+    pub timing: Timing,
     /// Version of the environment.
     pub env_version: u32,
     /// Instances wanted now.
@@ -40,7 +42,7 @@ pub struct NewRelease<'a> {
 
 const SELECT: &str = concat!(
     "SELECT r.id, CAST(r.id AS CHAR) AS id_text, r.number, r.image, CAST(r.command AS CHAR) AS command, r.memory_mb, \
-     r.cpu_millis, r.cpu_limit_millis, CAST(r.health AS CHAR) AS health, r.env_version, r.instances, r.created_by, ",
+     r.cpu_millis, r.cpu_limit_millis, CAST(r.health AS CHAR) AS health, CAST(r.timing AS CHAR) AS timing, r.env_version, r.instances, r.created_by, ",
     millis!("r.created_at"),
     " AS created_at, r.note FROM `release` r"
 );
@@ -56,6 +58,7 @@ fn read(row: &Row) -> Result<ReleaseView, StoreError> {
         cpu_millis: columns.get("cpu_millis")?,
         cpu_limit_millis: columns.get("cpu_limit_millis")?,
         health: columns.json("health")?,
+        timing: columns.json("timing")?.unwrap_or_default(),
         env_version: columns.get("env_version")?,
         instances: columns.get("instances")?,
         created_by: columns.get("created_by")?,
@@ -77,6 +80,7 @@ pub async fn insert(change: &mut Change, new: &NewRelease<'_>) -> Result<u64, St
         Value::from(new.cpu_millis),
         Value::from(new.cpu_limit_millis),
         new.health.map_or(Value::NULL, |health| json(serde_json::json!(health))),
+        json(serde_json::json!(new.timing)),
         Value::from(new.env_version),
         Value::from(new.instances),
         json(serde_json::json!(new.domains)),
@@ -89,8 +93,8 @@ pub async fn insert(change: &mut Change, new: &NewRelease<'_>) -> Result<u64, St
         .tx
         .exec_drop(
             "INSERT INTO `release` (app, number, image, command, memory_mb, cpu_millis, cpu_limit_millis, health, \
-             env_version, instances, domains, created_by, note, rev) \
-             SELECT ?, COALESCE(MAX(number), 0) + 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM `release` WHERE app = ?",
+             timing, env_version, instances, domains, created_by, note, rev) \
+             SELECT ?, COALESCE(MAX(number), 0) + 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM `release` WHERE app = ?",
             Params::Positional(values),
         )
         .await

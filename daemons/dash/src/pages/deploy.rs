@@ -10,7 +10,7 @@ use askama::Template;
 use axum::Extension;
 use axum::extract::{Query, State};
 use dinp_common::api::people::{AppView, Deploy, ReleaseView, Rollback};
-use dinp_common::model::{HealthCheck, InvalidValue, Limits};
+use dinp_common::model::{HealthCheck, InvalidValue, Limits, Timing};
 use dinp_common::problem::Problem;
 use dinp_common::store::app::AppRow;
 use dinp_common::store::{deployment, release};
@@ -79,6 +79,7 @@ pub(super) fn wish(form: &Form, before: Option<&HealthCheck>) -> Result<Deploy, 
         instances: form.number("instances", "instance count")?,
         command: Some(words.map(str::to_owned).collect()),
         health: Some(health),
+        timing: Timing::default(),
         note: form.value("note").trim().to_owned(),
     })
 }

@@ -114,6 +114,7 @@ impl Core {
                 instances: count(self.fleet.of_node(name).count()),
                 agent_version: node.agent_version.clone(),
                 docker_error: node.docker_error.clone(),
+                faults: Vec::new(),
             }
         };
         self.fleet.nodes.iter().map(view).collect()

@@ -255,6 +255,7 @@ impl Agent {
             seen: self.seen.clone(),
             capacity: Capacity { memory_mb: 4096, cpu_millis: 4000 },
             docker_error: None,
+            faults: Vec::new(),
             instances: self.instances.values().cloned().collect(),
             removed: vec![],
             held_ports: vec![],
@@ -289,6 +290,11 @@ impl Agent {
                     exit_code: None,
                     reason: String::new(),
                     claimed: true,
+                    ticket: String::new(),
+                    proved: true,
+                    failures: 0,
+                    node_fault: false,
+                    output: Vec::new(),
                 }
             });
         }

@@ -240,6 +240,7 @@ impl Agent {
             seen: self.seen.clone(),
             capacity: Capacity { memory_mb: self.memory_mb, cpu_millis: 64_000 },
             docker_error: self.docker_error.clone(),
+            faults: Vec::new(),
             instances,
             removed: std::mem::take(&mut self.removed),
             held_ports: self.held.iter().map(|(id, port)| HeldPort { instance: id.clone(), port: *port }).collect(),
@@ -283,6 +284,11 @@ impl Container {
             exit_code: None,
             reason: String::new(),
             claimed,
+            ticket: String::new(),
+            proved: self.state == InstanceState::Ready,
+            failures: 0,
+            node_fault: false,
+            output: Vec::new(),
         }
     }
 }
