@@ -1,34 +1,29 @@
-//! The one task that owns the core: everything that happens comes in as an [`Input`], and what the core decides goes out
+//! The one task that owns the [`Reign`]: everything that happens comes in as an [`Input`], and what is decided goes out
 //! as orders, routes and journal entries.
 //!
-//! Only a leader has a core. It begins a leadership by reading the known routers from MySQL and the table in force from
-//! Redis, so that what the leader before promised is kept.
+//! Only a leader has a reign. No I/O waits in this task, for it answers reports: reading the known routers and the table in
+//! force, publishing, and writing to MySQL are tasks of their own, which send what came of it as inputs.
 
-use crate::config::ServerConfig;
-use crate::core::{Actions, Core, Settings, Tick};
+use crate::core::{Actions, Event, NodeOrders, OrphanError, Reign, Settings, Tick};
 use crate::journal::Journal;
 use crate::leader::Leadership;
 use crate::orders::{self, Letterhead, OrdersHub};
-use crate::publish::Routes;
+use crate::publish::{Outcome, Wanted};
 use crate::streams::Streams;
 use crate::sync::Snapshot;
 use dinp_common::api::agent::{Goodbye, RegistryAccess, Report, ReportReply};
 use dinp_common::api::hm::HmReport;
 use dinp_common::api::router::{RouterReply, RouterReport};
 use dinp_common::api::{UnixMillis, unix_millis};
-use dinp_common::error::ErrorChain;
-use dinp_common::lifecycle::{Condition, Heartbeat, Lifecycle};
+use dinp_common::lifecycle::{Heartbeat, Lifecycle};
 use dinp_common::model::{InstanceId, NodeName, Version};
 use dinp_common::problem::Problem;
-use dinp_common::routes::RouteError;
 use dinp_common::store::deployment::Progress;
-use dinp_common::store::{self, StoreError};
-use mysql_async::Pool;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::info;
 
 /// Something that happened.
 pub enum Input {
@@ -48,28 +43,32 @@ pub enum Input {
     RemoveOrphan(InstanceId, oneshot::Sender<Result<(), Problem>>),
     /// Desired state has been read.
     Snapshot(Box<Snapshot>),
+    /// The routers that a leader before has heard were read for the reign of this epoch: names and status URLs.
+    KnownRouters(u64, Vec<(String, String)>),
+    /// A router that was heard is written down, for leaders to come.
+    RouterWritten(String),
+    /// What came of a table, in the reign of this epoch.
+    Routes(u64, Outcome),
     /// Somebody wants to look.
     View(Box<dyn FnOnce(&View<'_>) + Send>),
 }
 
 /// What can be looked at.
 pub struct View<'a> {
-    /// The core.
-    pub core: &'a Core,
+    /// The decisions.
+    pub reign: &'a Reign,
     /// Id of the cluster.
     pub cluster: &'a str,
     /// When desired state was last read whole.
     pub synced_at: UnixMillis,
-    /// Now, on the core's clock.
+    /// Now, on the reign's clock.
     pub now: Tick,
 }
 
 /// Longest queue of inputs; beyond it callers wait.
 const QUEUE: usize = 4096;
-/// Time between two comparisons of Redis with the table.
-const MEND: Duration = Duration::from_secs(10);
-/// Time until a table that could not be published is tried again.
-const RETRY: Duration = Duration::from_millis(500);
+/// Longest time between two decisions, and between two looks at the leadership.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The way to the driver.
 #[derive(Clone)]
@@ -103,28 +102,21 @@ impl Handle {
     }
 }
 
-/// A leadership: what is there only while this server leads.
-struct Reign {
-    core: Core,
+/// What there is while this server leads.
+struct Leading {
+    reign: Reign,
     epoch: u64,
     snapshot: Arc<Snapshot>,
-    adopted: bool,
-    routes_due: Option<Instant>,
-    pending: Option<dinp_common::routes::Table>,
 }
 
 /// What the driver needs from outside.
 pub struct Parts {
-    /// Settings of the server.
-    pub config: ServerConfig,
-    /// Domain of the apps.
-    pub domain: String,
+    /// The numbers that decisions go by.
+    pub settings: Settings,
     /// Name of this server process in the lease.
     pub owner: String,
-    /// The database.
-    pub pool: Pool,
-    /// The table in Redis.
-    pub routes: Routes,
+    /// Where to say which table is to be in Redis.
+    pub routes: watch::Sender<Wanted>,
     /// Orders in force.
     pub hub: OrdersHub,
     /// Open streams.
@@ -142,63 +134,60 @@ pub struct Parts {
 /// See the module.
 pub struct Driver {
     parts: Parts,
+    inputs: mpsc::Receiver<Input>,
     begin: Instant,
-    reign: Option<Reign>,
+    leading: Option<Leading>,
     snapshot: Option<Arc<Snapshot>>,
     synced_at: UnixMillis,
     wake: Instant,
-    mend: Instant,
-    redis: Condition,
     heartbeat: Heartbeat,
 }
 
+/// The way to a driver that is yet to be made, and the inputs that it will take.
+pub fn channel() -> (Handle, mpsc::Receiver<Input>) {
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    (Handle(sender), receiver)
+}
+
 impl Driver {
-    /// Starts the driver and returns the way to it.
-    pub fn start(parts: Parts, lifecycle: &Lifecycle) -> Handle {
-        let (sender, receiver) = mpsc::channel(QUEUE);
+    /// A driver that takes these inputs.
+    pub fn new(parts: Parts, inputs: mpsc::Receiver<Input>, lifecycle: &Lifecycle) -> Self {
         let now = Instant::now();
-        let driver = Self {
+        Self {
             parts,
+            inputs,
             begin: now,
-            reign: None,
+            leading: None,
             snapshot: None,
             synced_at: 0,
             wake: now,
-            mend: now + MEND,
-            redis: lifecycle.condition("redis"),
             heartbeat: lifecycle.heartbeat("decisions", Duration::from_secs(20)),
-        };
-        tokio::spawn(driver.run(receiver, lifecycle.shutdown()));
-        Handle(sender)
+        }
     }
 
-    async fn run(mut self, mut inputs: mpsc::Receiver<Input>, shutdown: tokio_util::sync::CancellationToken) {
+    /// Decides until `shutdown`.
+    pub async fn run(mut self, shutdown: tokio_util::sync::CancellationToken) {
         let mut streams = self.parts.streams.changes();
         let mut leadership = self.parts.leadership.clone();
-        leadership.mark_changed();
         loop {
-            let wake = self.wake.min(Instant::now() + Duration::from_secs(1));
+            let wake = self.wake.min(Instant::now() + LOOK);
             tokio::select! {
-                input = inputs.recv() => match input {
-                    Some(input) => {
+                input = self.inputs.recv() => {
+                    let Some(input) = input else { return };
+                    self.take(input);
+                    // What has come in meanwhile is decided on together.
+                    while let Ok(input) = self.inputs.try_recv() {
                         self.take(input);
-                        // What has come in meanwhile is decided on together.
-                        while let Ok(input) = inputs.try_recv() {
-                            self.take(input);
-                        }
                     }
-                    None => return,
-                },
-                _ = leadership.changed() => {
-                    let now = leadership.borrow_and_update().clone();
-                    self.follow(now).await;
                 }
+                changed = leadership.changed() => if changed.is_err() { return },
                 _ = streams.changed() => self.rewrite_orders(),
                 () = tokio::time::sleep_until(wake) => {}
                 () = shutdown.cancelled() => return,
             }
             self.heartbeat.beat();
-            self.act().await;
+            self.follow();
+            self.act();
         }
     }
 
@@ -209,140 +198,114 @@ impl Driver {
     fn take(&mut self, input: Input) {
         let now = self.now();
         if let Input::Snapshot(snapshot) = input {
-            self.synced_at = unix_millis();
-            let snapshot = Arc::new(*snapshot);
-            self.snapshot = Some(snapshot.clone());
-            if let Some(reign) = &mut self.reign {
-                reign.core.desired(snapshot.desired.clone(), now);
-                reign.snapshot = snapshot;
-            }
+            self.take_snapshot(Arc::new(*snapshot), now);
             return;
         }
         // Dropped without a leadership: who waits for an answer is told that this server does not lead.
-        let Some(reign) = &mut self.reign else { return };
-        let core = &mut reign.core;
+        let Some(Leading { reign, epoch, snapshot }) = &mut self.leading else { return };
         match input {
             Input::Report(node, mut report, reply) => {
                 report.seen.generation = orders::core_generation(report.seen.generation);
-                let answer = core.report(&node, &report, now, unix_millis());
-                reply.send(answer).ok();
+                reply.send(reign.report(&node, &report, now, unix_millis())).ok();
             }
-            Input::Goodbye(node, goodbye) => core.goodbye(&node, goodbye, now),
+            Input::Goodbye(node, goodbye) => reign.goodbye(&node, goodbye, now),
             Input::Router(report, reply) => {
-                core.router_report(&report, now);
+                reign.router_report(&report, now);
                 if let Some(reply) = reply {
-                    let published = core.published().map_or(Version::ZERO, |(version, _)| version);
-                    reply.send(RouterReply { epoch: reign.epoch, published }).ok();
+                    let published = reign.published().map_or(Version::ZERO, |(version, _)| version);
+                    reply.send(RouterReply { epoch: *epoch, published }).ok();
                 }
             }
-            Input::RouterGoodbye(router) => core.router_goodbye(&router),
-            Input::RouterForget(router) => core.router_forget(&router),
-            Input::Hm(report) => core.hm_report(&report, now),
+            Input::RouterWritten(router) => reign.router_written(&router),
+            Input::RouterGoodbye(router) => reign.router_goodbye(&router),
+            Input::RouterForget(router) => reign.router_forget(&router),
+            Input::Hm(report) => reign.hm_report(&report, now),
             Input::RemoveOrphan(instance, reply) => {
-                let removed = core.remove_orphan(&instance).map_err(|error| match error {
-                    crate::core::OrphanError::Unknown(_) => Problem::not_found(error.to_string()),
-                    crate::core::OrphanError::Claimed(..) => Problem::conflict("not-an-orphan", error.to_string()),
-                });
-                reply.send(removed).ok();
+                reply.send(reign.remove_orphan(&instance).map_err(orphan_problem)).ok();
             }
-            Input::View(look) => {
-                look(&View { core, cluster: &reign.snapshot.cluster, synced_at: self.synced_at, now });
-            }
-            Input::Snapshot(_) => {}
-        }
-    }
-
-    async fn follow(&mut self, leadership: Leadership) {
-        let now = self.now();
-        match leadership {
-            Leadership::Standby { .. } => {
-                if self.reign.take().is_some() {
-                    self.parts.hub.clear();
+            Input::KnownRouters(of, routers) if of == *epoch => reign.routers_known(routers, now),
+            Input::Routes(of, outcome) if of == *epoch => match outcome {
+                Outcome::Adopted(table) => reign.adopt_routes(table, now),
+                Outcome::Published(version) => reign.routes_published(version, now),
+                Outcome::Failed => reign.routes_failed(now),
+                Outcome::Fenced(highest) => {
+                    reign.routes_failed(now);
+                    raise(&self.parts.seen, highest);
                 }
+            },
+            Input::KnownRouters(..) | Input::Routes(..) => {}
+            Input::View(look) => {
+                look(&View { reign, cluster: &snapshot.cluster, synced_at: self.synced_at, now });
             }
-            Leadership::Holdover { epoch } => match &mut self.reign {
-                Some(reign) if reign.epoch == epoch => reign.core.holdover(true, now),
-                _ => {}
-            },
-            Leadership::Leading { epoch } => match &mut self.reign {
-                Some(reign) if reign.epoch == epoch => reign.core.holdover(false, now),
-                _ => self.begin_reign(epoch).await,
-            },
+            Input::Snapshot(_) => unreachable!("it was taken above"),
         }
     }
 
-    /// Begins a leadership; if what it needs is not there yet, [`Driver::act`] comes back to it.
-    async fn begin_reign(&mut self, epoch: u64) {
-        self.reign = None;
-        let Some(snapshot) = self.snapshot.clone() else { return };
-        let routers = match self.known_routers().await {
-            Ok(routers) => routers,
-            Err(error) => {
-                warn!(error = %ErrorChain(&error), "the known routers cannot be read: not leading yet");
-                return;
-            }
-        };
+    fn take_snapshot(&mut self, snapshot: Arc<Snapshot>, now: Tick) {
+        self.synced_at = unix_millis();
+        self.snapshot = Some(snapshot.clone());
+        if let Some(leading) = &mut self.leading {
+            leading.reign.desired(snapshot.desired.clone(), now);
+            leading.snapshot = snapshot;
+        }
+    }
+
+    /// Begins a reign, holds over, or ends one, as the lease says.
+    fn follow(&mut self) {
         let now = self.now();
-        let settings = settings(&self.parts.config, &self.parts.domain);
-        let mut core = Core::new(settings, snapshot.cluster.clone(), rand::random());
-        core.lead(epoch, self.parts.owner.clone(), routers, now);
-        core.desired(snapshot.desired.clone(), now);
-        self.parts.routes.begin(epoch);
-        self.reign = Some(Reign { core, epoch, snapshot, adopted: false, routes_due: None, pending: None });
+        let leadership = self.parts.leadership.borrow().clone();
+        match (leadership, &mut self.leading) {
+            (Leadership::Standby { .. }, None) => {}
+            (Leadership::Standby { .. }, leading) => {
+                *leading = None;
+                self.parts.hub.clear();
+                self.parts.routes.send_replace(Wanted::default());
+            }
+            (Leadership::Holdover { epoch }, Some(leading)) if leading.epoch == epoch => {
+                leading.reign.holdover(true, now);
+            }
+            (Leadership::Holdover { .. }, _) => {}
+            (Leadership::Leading { epoch }, Some(leading)) if leading.epoch == epoch => {
+                leading.reign.holdover(false, now);
+            }
+            (Leadership::Leading { epoch }, _) => self.begin_reign(epoch),
+        }
+    }
+
+    /// Begins a leadership, as soon as desired state has been read.
+    fn begin_reign(&mut self, epoch: u64) {
+        let Some(snapshot) = self.snapshot.clone() else { return };
+        let now = self.now();
+        let settings = self.parts.settings.clone();
+        let leader = (epoch, self.parts.owner.clone());
+        let mut reign = Reign::begin(settings, snapshot.cluster.clone(), rand::random(), leader, now);
+        reign.desired(snapshot.desired.clone(), now);
+        self.parts.routes.send_replace(Wanted::of_epoch(epoch));
+        self.leading = Some(Leading { reign, epoch, snapshot });
         info!(epoch, "began to lead");
     }
 
-    async fn known_routers(&self) -> Result<Vec<(String, String)>, StoreError> {
-        let mut conn = store::connect(&self.parts.pool, Duration::from_secs(1)).await?;
-        store::router::all(&mut conn).await
-    }
-
-    async fn act(&mut self) {
-        let leadership = self.parts.leadership.borrow().clone();
-        if let (None, Leadership::Leading { epoch }) = (&self.reign, leadership) {
-            self.begin_reign(epoch).await;
-        }
+    fn act(&mut self) {
         let now = self.now();
-        let Some(reign) = &mut self.reign else {
-            self.wake = Instant::now() + RETRY;
+        let Some(leading) = &mut self.leading else {
+            self.wake = Instant::now() + LOOK;
             return;
         };
-        if !reign.adopted && reign.routes_due.is_none_or(|due| due <= Instant::now()) {
-            match self.parts.routes.adopt().await {
-                Ok(table) => {
-                    reign.adopted = true;
-                    reign.core.adopt_routes(table, now);
-                    self.redis.ok();
-                }
-                Err(error) => {
-                    reign.routes_due = Some(Instant::now() + RETRY);
-                    self.redis.missing(&ErrorChain(&error).to_string());
-                }
-            }
+        let actions = leading.reign.decide(now);
+        if let Some(seen) = leading.reign.refused_by() {
+            raise(&self.parts.seen, seen);
         }
-        let actions = reign.core.decide(now);
-        let next = self.begin + Duration::from_millis(actions.next_wake);
-        self.carry_out(actions).await;
-        let published = self.publish().await;
-        self.mend().await;
-        // What was published may allow the next step at once.
-        self.wake =
-            if published { Instant::now() } else { next.min(self.publish_due().unwrap_or(next)).min(self.mend) };
-        self.report_refusals();
+        self.wake = self.begin + Duration::from_millis(actions.next_wake);
+        self.carry_out(actions);
     }
 
-    fn publish_due(&self) -> Option<Instant> {
-        self.reign.as_ref().filter(|reign| reign.pending.is_some() || !reign.adopted)?.routes_due
-    }
-
-    async fn carry_out(&mut self, actions: Actions) {
-        let Some(reign) = &mut self.reign else { return };
+    fn carry_out(&mut self, actions: Actions) {
+        let Some(leading) = &self.leading else { return };
         for (node, decided) in &actions.orders {
-            put_orders(&self.parts, reign, node, decided);
+            put_orders(&self.parts, leading, node, decided);
         }
         if let Some(table) = actions.routes {
-            reign.pending = Some(table);
-            reign.routes_due = None;
+            self.parts.routes.send_modify(|wanted| wanted.next(table));
         }
         if !actions.deployments.is_empty() {
             let progress = actions.deployments.into_iter().map(|update| Progress {
@@ -354,126 +317,62 @@ impl Driver {
                 previous: update.previous,
                 release_in_force: update.release_in_force,
             });
-            self.parts.journal.deployments(reign.epoch, progress.collect());
+            self.parts.journal.deployments(leading.epoch, progress.collect());
         }
         for event in actions.events {
-            let (instance, node) = (event.instance.map(String::from), event.node.map(String::from));
-            // Those of deployments are logged when they are on record, with their numbers.
-            if event.kind != "deployment" {
-                let reason = Some(&*event.detail).filter(|reason| !reason.is_empty());
-                info!(app = event.app.as_ref().map(|app| app.as_str()), instance, node, reason, "{}", event.kind);
-            }
-            if let Some(app) = &event.app {
-                self.parts.journal.event(app, instance, node, event.kind, &event.detail);
+            self.tell(event);
+        }
+        for app in &leading.snapshot.deleted_in_force {
+            if leading.reign.status().settled && leading.reign.instances(Some(app)).is_empty() {
+                self.parts.journal.retire(leading.epoch, app.clone());
             }
         }
-        for app in &reign.snapshot.deleted_in_force {
-            if reign.core.status().settled && reign.core.instances(Some(app)).is_empty() {
-                self.parts.journal.retire(reign.epoch, app.clone());
-            }
+    }
+
+    fn tell(&self, event: Event) {
+        let (instance, node) = (event.instance.map(String::from), event.node.map(String::from));
+        // Those of deployments are logged when they are on record, with their numbers.
+        if event.kind != "deployment" {
+            let reason = Some(&*event.detail).filter(|reason| !reason.is_empty());
+            info!(app = event.app.as_ref().map(|app| app.as_str()), instance, node, reason, "{}", event.kind);
+        }
+        if let Some(app) = &event.app {
+            self.parts.journal.event(app, instance, node, event.kind, &event.detail);
         }
     }
 
     /// Composes all orders again: streams have come or gone.
-    fn rewrite_orders(&mut self) {
-        let Some(reign) = &self.reign else { return };
-        for node in reign.snapshot.desired.nodes.keys() {
-            if let Some(decided) = reign.core.orders(node) {
-                put_orders(&self.parts, reign, node, decided);
+    fn rewrite_orders(&self) {
+        let Some(leading) = &self.leading else { return };
+        for node in leading.snapshot.desired.nodes.keys() {
+            if let Some(decided) = leading.reign.orders(node) {
+                put_orders(&self.parts, leading, node, decided);
             }
         }
-    }
-
-    async fn publish(&mut self) -> bool {
-        let now = self.now();
-        let Some(reign) = &mut self.reign else { return false };
-        let Some(table) = &reign.pending else { return false };
-        if reign.routes_due.is_some_and(|due| due > Instant::now()) {
-            return false;
-        }
-        match self.parts.routes.publish(table).await {
-            Ok(version) => {
-                reign.pending = None;
-                reign.routes_due = None;
-                self.redis.ok();
-                reign.core.routes_published(version, now);
-                true
-            }
-            Err(error) => {
-                reign.routes_due = Some(Instant::now() + RETRY);
-                self.refused(&error);
-                false
-            }
-        }
-    }
-
-    async fn mend(&mut self) {
-        let now = self.now();
-        let Some(reign) = &mut self.reign else { return };
-        if self.mend > Instant::now() {
-            return;
-        }
-        self.mend = Instant::now() + MEND;
-        if reign.pending.is_some() {
-            return;
-        }
-        match self.parts.routes.mend().await {
-            Ok(None) => self.redis.ok(),
-            Ok(Some(version)) => {
-                warn!(version = %version, "Redis did not hold the table that was published; wrote it anew");
-                self.redis.ok();
-                reign.core.routes_published(version, now);
-            }
-            Err(error) => self.refused(&error),
-        }
-    }
-
-    fn refused(&self, error: &RouteError) {
-        self.redis.missing(&ErrorChain(error).to_string());
-        warn!(error = %ErrorChain(error), "routes could not be published; trying again");
-        if let RouteError::Fenced { highest } = error {
-            self.raise(highest.epoch);
-        }
-    }
-
-    fn report_refusals(&self) {
-        if let Some(seen) = self.reign.as_ref().and_then(|reign| reign.core.refused_by()) {
-            self.raise(seen);
-        }
-    }
-
-    fn raise(&self, seen: u64) {
-        // A full queue holds a number already.
-        self.parts.seen.try_send(seen).ok();
     }
 }
 
-fn put_orders(parts: &Parts, reign: &Reign, node: &NodeName, decided: &crate::core::NodeOrders) {
+fn orphan_problem(error: OrphanError) -> Problem {
+    match error {
+        OrphanError::Unknown(_) => Problem::not_found(error.to_string()),
+        OrphanError::Claimed(..) => Problem::conflict("not-an-orphan", error.to_string()),
+    }
+}
+
+fn raise(seen: &mpsc::Sender<u64>, epoch: u64) {
+    // A full queue holds a number already.
+    seen.try_send(epoch).ok();
+}
+
+fn put_orders(parts: &Parts, leading: &Leading, node: &NodeName, decided: &NodeOrders) {
     let head = Letterhead {
-        cluster: reign.snapshot.cluster.clone(),
-        epoch: reign.epoch,
+        cluster: leading.snapshot.cluster.clone(),
+        epoch: leading.epoch,
         holder: parts.owner.clone(),
         registry: parts.registry.clone(),
-        start_timeout_secs: parts.config.start_timeout_secs,
+        start_timeout_secs: parts.settings.start_timeout_secs,
     };
-    let desired = reign.core.current_desired().unwrap_or(&reign.snapshot.desired);
+    let desired = leading.reign.current_desired().unwrap_or(&leading.snapshot.desired);
     let streams = parts.streams.orders(node);
-    parts.hub.put(node, orders::compose(&head, decided, streams, desired, &reign.snapshot.environments));
-}
-
-/// The core's numbers from the configuration.
-pub fn settings(config: &ServerConfig, domain: &str) -> Settings {
-    let ms = |secs: u32| u64::from(secs) * 1000;
-    Settings {
-        suspect_ms: ms(config.suspect_secs),
-        lost_ms: ms(config.lost_secs),
-        unheard_ms: ms(config.unheard_secs),
-        drain_timeout_ms: ms(config.drain_timeout_secs),
-        stop_grace_secs: config.stop_grace_secs,
-        start_timeout_secs: config.start_timeout_secs,
-        progress_deadline_ms: ms(config.progress_deadline_secs),
-        verify_ms: ms(config.verify_secs),
-        domain: domain.to_owned(),
-        ..Settings::default()
-    }
+    parts.hub.put(node, orders::compose(&head, decided, streams, desired, &leading.snapshot.environments));
 }

@@ -21,6 +21,7 @@ pub mod streams;
 pub mod sync;
 
 use config::ServerConfig;
+use core::Settings;
 use dinp_common::api::agent::RegistryAccess;
 use dinp_common::auth::{Credential, CredentialKind, ServiceAuth};
 use dinp_common::config::Loaded;
@@ -79,12 +80,12 @@ pub async fn run(loaded: Loaded<ServerConfig>, lifecycle: Lifecycle) -> Result<(
     let (seen_sender, seen) = mpsc::channel(1);
     let hint = Arc::new(Notify::new());
     let (hub, streams) = (orders::OrdersHub::default(), streams::Streams::default());
+    let (wanted_routes, wanted) = watch::channel(publish::Wanted::default());
+    let (handle, inputs) = driver::channel();
     let parts = Parts {
-        config: config.clone(),
-        domain: cluster.domain.clone(),
+        settings: Settings::of(config, &cluster.domain),
         owner: owner.clone(),
-        pool: pool.clone(),
-        routes,
+        routes: wanted_routes,
         hub: hub.clone(),
         streams: streams.clone(),
         journal: journal::Journal::start(pool.clone(), owner.clone(), config.event_retention_days, hint.clone()),
@@ -92,19 +93,27 @@ pub async fn run(loaded: Loaded<ServerConfig>, lifecycle: Lifecycle) -> Result<(
         leadership: leading.clone(),
         seen: seen_sender,
     };
-    let driver = Driver::start(parts, &lifecycle);
+    tokio::spawn(Driver::new(parts, inputs, &lifecycle).run(lifecycle.shutdown()));
+    let publication = publish::Publication {
+        routes,
+        wanted,
+        handle: handle.clone(),
+        redis: lifecycle.condition("redis"),
+        heartbeat: lifecycle.heartbeat("routes", publish::Publication::SILENCE),
+    };
+    tokio::spawn(publication.run(lifecycle.shutdown()));
     let secrets = sync::NodeSecrets::default();
     let follow =
-        sync::Sync { pool: pool.clone(), key, hint: hint.clone(), handle: driver.clone(), secrets: secrets.clone() };
+        sync::Sync { pool: pool.clone(), key, hint: hint.clone(), handle: handle.clone(), secrets: secrets.clone() };
     tokio::spawn(follow.run(lifecycle.clone()));
-    tokio::spawn(routers::read(driver.clone(), lifecycle.shutdown()));
+    tokio::spawn(routers::follow(handle.clone(), pool.clone(), lifecycle.shutdown()));
     let url = config.public_url(cluster).to_string();
     let candidate = Candidate::new(pool.clone(), owner, url, leadership, seen, &lifecycle);
     let candidate = tokio::spawn(candidate.run(lifecycle.shutdown()));
 
     let insecure_registry = if cluster.registry.insecure { cluster.registry.address.clone() } else { String::new() };
     let api = api::Api {
-        driver,
+        driver: handle,
         leadership: leading,
         hub,
         streams,

@@ -1,13 +1,178 @@
-//! The leader's table in Redis.
+//! The leader's table in Redis: a task takes in what is there when a leadership begins, publishes what was decided, and
+//! mends what somebody else has changed.
 
+use crate::driver::{Handle, Input};
 use dinp_common::credentials::Secret;
+use dinp_common::error::ErrorChain;
+use dinp_common::lifecycle::{Condition, Heartbeat};
 use dinp_common::model::Version;
 use dinp_common::routes::{Publisher, RouteError, Table, difference};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
-/// Longest wait for Redis: decisions wait for it, and what does not come in time is tried again.
-const ANSWER: Duration = Duration::from_millis(800);
+/// Longest wait for Redis, and what is granted on top for each app of the table.
+const ANSWER: Duration = Duration::from_secs(2);
+/// See [`ANSWER`].
+const PER_APP: Duration = Duration::from_millis(1);
+/// Longest wait for the table of the leader before.
+const ADOPTION: Duration = Duration::from_secs(15);
+/// Time between two comparisons of Redis with the table.
+const MEND: Duration = Duration::from_secs(10);
+/// Time until a table that could not be read is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// What is to be in Redis.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// Epoch of the reign; 0 for none.
+    pub epoch: u64,
+    /// Rises with each table of the reign.
+    number: u64,
+    table: Option<Arc<Table>>,
+}
+
+impl Wanted {
+    /// A reign begins: there is no table yet.
+    pub fn of_epoch(epoch: u64) -> Self {
+        Self { epoch, ..Self::default() }
+    }
+
+    /// From now on it is this table.
+    pub fn next(&mut self, table: Table) {
+        self.number += 1;
+        self.table = Some(Arc::new(table));
+    }
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The table that the leader before has left; empty where there is none.
+    Adopted(Table),
+    /// The table is in Redis under this version.
+    Published(Version),
+    /// It is not, or nobody knows.
+    Failed,
+    /// Somebody has published in this higher epoch.
+    Fenced(u64),
+}
+
+/// The task. It tells the driver what came of each table.
+pub struct Publication {
+    /// The table in Redis.
+    pub routes: Routes,
+    /// What is to be there.
+    pub wanted: watch::Receiver<Wanted>,
+    /// Who is told.
+    pub handle: Handle,
+    /// Whether Redis can be used.
+    pub redis: Condition,
+    /// Sign of life.
+    pub heartbeat: Heartbeat,
+}
+
+impl Publication {
+    /// Longest silence of the task.
+    pub const SILENCE: Duration = Duration::from_secs(120);
+
+    /// Publishes until `shutdown`.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut adopted = false;
+        let mut done = 0;
+        let mut mend = Instant::now() + MEND;
+        loop {
+            self.heartbeat.beat();
+            let wanted = self.wanted.borrow_and_update().clone();
+            if wanted.epoch != self.routes.epoch {
+                self.routes.begin(wanted.epoch);
+                (adopted, done) = (false, 0);
+            }
+            let is_due = Instant::now() >= mend;
+            let wait = match &wanted.table {
+                _ if wanted.epoch == 0 => MEND,
+                _ if !adopted => {
+                    adopted = self.adopt().await;
+                    if adopted { Duration::ZERO } else { RETRY }
+                }
+                Some(table) if wanted.number != done => {
+                    done = wanted.number;
+                    self.publish(table).await;
+                    Duration::ZERO
+                }
+                Some(_) if is_due => {
+                    self.mend().await;
+                    mend = Instant::now() + MEND;
+                    MEND
+                }
+                _ => MEND,
+            };
+            tokio::select! {
+                changed = self.wanted.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(wait) => {}
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+
+    async fn adopt(&mut self) -> bool {
+        match self.routes.adopt().await {
+            Ok(table) => {
+                self.redis.ok();
+                self.tell(Outcome::Adopted(table)).await;
+                true
+            }
+            Err(error) => {
+                self.redis.missing(&ErrorChain(&error).to_string());
+                false
+            }
+        }
+    }
+
+    async fn publish(&mut self, table: &Table) {
+        let outcome = match self.routes.publish(table).await {
+            Ok(version) => {
+                self.redis.ok();
+                Outcome::Published(version)
+            }
+            Err(error) => self.refused(&error),
+        };
+        self.tell(outcome).await;
+    }
+
+    async fn mend(&mut self) {
+        match self.routes.mend().await {
+            Ok(None) => self.redis.ok(),
+            // The same table under a later version: what waits for the earlier one is satisfied by it.
+            Ok(Some(version)) => {
+                warn!(version = %version, "Redis did not hold the table that was published; wrote it anew");
+                self.redis.ok();
+            }
+            Err(error) => {
+                let outcome = self.refused(&error);
+                self.tell(outcome).await;
+            }
+        }
+    }
+
+    fn refused(&self, error: &RouteError) -> Outcome {
+        self.redis.missing(&ErrorChain(error).to_string());
+        warn!(error = %ErrorChain(error), "routes could not be published; trying again");
+        match error {
+            RouteError::Fenced { highest } => Outcome::Fenced(highest.epoch),
+            _ => Outcome::Failed,
+        }
+    }
+
+    async fn tell(&self, outcome: Outcome) {
+        // A driver that has ended needs no answer.
+        self.handle.send(Input::Routes(self.routes.epoch, outcome)).await.ok();
+    }
+}
 
 /// Publishes the table of one leadership under its epoch. Not connected until the first use, and again after a failure.
 pub struct Routes {
@@ -37,7 +202,8 @@ impl Routes {
 
     /// The table that the leader before left in Redis; empty where there is none.
     pub async fn adopt(&mut self) -> Result<Table, RouteError> {
-        self.in_time(async |routes| {
+        // Nobody knows how large the table is that the leader before has left.
+        self.in_time(ADOPTION, async |routes| {
             let connection = routes.connection().await?;
             let head = connection.head().await?;
             let records = connection.read_all().await?;
@@ -52,7 +218,7 @@ impl Routes {
 
     /// Publishes a table and returns its version. [`RouteError::Fenced`]: somebody has published in a higher epoch.
     pub async fn publish(&mut self, table: &Table) -> Result<Version, RouteError> {
-        self.in_time(async |routes| routes.write(table).await).await
+        self.in_time(patience(table), async |routes| routes.write(table).await).await
     }
 
     /// Compares Redis with what was published, and writes it anew where they differ. The new version, if so.
@@ -60,7 +226,7 @@ impl Routes {
         let Some((version, table)) = self.known.clone().filter(|(version, _)| version.epoch == self.epoch) else {
             return Ok(None);
         };
-        self.in_time(async |routes| {
+        self.in_time(patience(&table), async |routes| {
             let connection = routes.connection().await?;
             let head = connection.head().await?;
             let records = connection.read_all().await?;
@@ -102,17 +268,23 @@ impl Routes {
 
     async fn in_time<T>(
         &mut self,
+        limit: Duration,
         work: impl AsyncFnOnce(&mut Self) -> Result<T, RouteError>,
     ) -> Result<T, RouteError> {
-        let result = match tokio::time::timeout(ANSWER, work(self)).await {
+        let result = match tokio::time::timeout(limit, work(self)).await {
             Ok(result) => result,
-            Err(_) => Err(RouteError::Timeout { millis: ANSWER.as_millis() as u64 }),
+            Err(_) => Err(RouteError::Timeout { millis: limit.as_millis() as u64 }),
         };
         if result.is_err() {
             self.connection = None;
         }
         result
     }
+}
+
+/// Longest wait for a table to be written.
+fn patience(table: &Table) -> Duration {
+    ANSWER + PER_APP * u32::try_from(table.len()).unwrap_or(u32::MAX)
 }
 
 fn understood(records: &HashMap<String, Option<dinp_common::routes::AppRoutes>>) -> Table {

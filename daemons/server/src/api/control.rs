@@ -55,7 +55,7 @@ async fn status(State(api): State<Api>, headers: HeaderMap) -> Result<ApiJson<Cl
     let leader = api.servers.first().map(ToString::to_string).unwrap_or_default();
     let holdover = matches!(*api.leadership.borrow(), Leadership::Holdover { .. });
     let status = api.driver.view(move |view| {
-        let status = view.core.status();
+        let status = view.reign.status();
         ClusterStatus {
             cluster: view.cluster.to_owned(),
             leader,
@@ -87,12 +87,12 @@ async fn instances(
     ApiQuery(query): ApiQuery<InstanceQuery>,
 ) -> Result<ApiJson<Page<InstanceView>>, Problem> {
     api.dash(&headers).await?;
-    Ok(page(api.driver.view(move |view| view.core.instances(query.app.as_ref())).await?))
+    Ok(page(api.driver.view(move |view| view.reign.instances(query.app.as_ref())).await?))
 }
 
 async fn nodes(State(api): State<Api>, headers: HeaderMap) -> Result<ApiJson<Page<NodeView>>, Problem> {
     api.dash(&headers).await?;
-    Ok(page(api.driver.view(|view| view.core.nodes()).await?))
+    Ok(page(api.driver.view(|view| view.reign.nodes()).await?))
 }
 
 async fn add_node(
@@ -157,7 +157,7 @@ async fn remove_node(
 ) -> Result<StatusCode, Problem> {
     api.dash(&headers).await?;
     let wanted = name.clone();
-    let view = api.driver.view(move |view| view.core.nodes().into_iter().find(|node| node.name == wanted)).await?;
+    let view = api.driver.view(move |view| view.reign.nodes().into_iter().find(|node| node.name == wanted)).await?;
     if let Some(view) = view.filter(|node| node.instances > 0) {
         let detail = format!("node \"{name}\" still has {} instances: they must be gone first", view.instances);
         return Err(Problem::conflict("node-in-use", detail));
@@ -176,7 +176,7 @@ async fn remove_node(
 
 async fn orphans(State(api): State<Api>, headers: HeaderMap) -> Result<ApiJson<Page<InstanceView>>, Problem> {
     api.dash(&headers).await?;
-    Ok(page(api.driver.view(|view| view.core.orphans()).await?))
+    Ok(page(api.driver.view(|view| view.reign.orphans()).await?))
 }
 
 async fn remove_orphan(
@@ -191,7 +191,7 @@ async fn remove_orphan(
 
 async fn routers(State(api): State<Api>, headers: HeaderMap) -> Result<ApiJson<Page<RouterView>>, Problem> {
     api.dash(&headers).await?;
-    Ok(page(api.driver.view(|view| view.core.routers()).await?))
+    Ok(page(api.driver.view(|view| view.reign.routers()).await?))
 }
 
 async fn forget_router(
@@ -201,7 +201,7 @@ async fn forget_router(
 ) -> Result<StatusCode, Problem> {
     api.dash(&headers).await?;
     let wanted = name.clone();
-    let known = api.driver.view(move |view| view.core.routers().iter().any(|router| router.name == wanted)).await?;
+    let known = api.driver.view(move |view| view.reign.routers().iter().any(|router| router.name == wanted)).await?;
     if !known {
         return Err(Problem::not_found(format!("there is no router \"{name}\"")));
     }
@@ -217,7 +217,7 @@ async fn app_logs(
 ) -> Result<Response, Problem> {
     api.dash(&headers).await?;
     let of = app.clone();
-    let instances = api.driver.view(move |view| view.core.instances(Some(&of))).await?;
+    let instances = api.driver.view(move |view| view.reign.instances(Some(&of))).await?;
     let wanted = instances.into_iter().filter(|view| query.instance.as_ref().is_none_or(|id| *id == view.instance));
     let tail = query.tail.unwrap_or(100).min(10_000);
     let wanted = wanted.map(|view| {

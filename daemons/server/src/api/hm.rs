@@ -33,7 +33,7 @@ async fn targets(
     let until = Instant::now() + Duration::from_secs(query.wait_secs.into()).min(WAIT_MAX);
     loop {
         api.leading()?;
-        let targets = api.driver.view(|view| view.core.targets()).await?;
+        let targets = api.driver.view(|view| view.reign.targets()).await?;
         if query.have.as_deref() != Some(&targets.version) {
             return Ok(ApiJson(targets).into_response());
         }

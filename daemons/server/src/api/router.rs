@@ -9,7 +9,6 @@ use axum::extract::State;
 use axum::routing::post;
 use dinp_common::api::router::{RouterGoodbye, RouterReply, RouterReport};
 use dinp_common::auth::Role;
-use dinp_common::error::ErrorChain;
 use dinp_common::problem::{ApiJson, Problem};
 use dinp_common::store;
 use http::{HeaderMap, StatusCode};
@@ -35,30 +34,8 @@ async fn report(
 ) -> Result<ApiJson<RouterReply>, Problem> {
     named(&api, &headers, &report.router).await?;
     api.leading()?;
-    remember(&api, &report).await;
     let reply = api.driver.ask(|reply| Input::Router(Box::new(report), Some(reply))).await?;
     Ok(ApiJson(reply))
-}
-
-/// A router that this leader hears for the first time is written down, for the leader after this one.
-async fn remember(api: &Api, report: &RouterReport) {
-    let (name, url) = (report.router.clone(), report.status_url.clone());
-    let known = api.driver.view(move |view| {
-        view.core
-            .routers()
-            .iter()
-            .any(|router| router.name == name && router.status_url == url && router.last_seen.is_some())
-    });
-    if known.await.unwrap_or(true) {
-        return;
-    }
-    let written = async {
-        let mut conn = store::connect(&api.pool, Duration::from_secs(1)).await?;
-        store::router::put(&mut conn, &report.router, &report.status_url).await
-    };
-    if let Err(error) = written.await {
-        tracing::warn!(error = %ErrorChain(&error), router = report.router, "a router could not be written down");
-    }
 }
 
 async fn goodbye(

@@ -6,7 +6,7 @@
 //! How many are condemned at a time is limited per app and per cluster.
 
 use super::fleet::{Condition, Doom, Instance, Node};
-use super::{Core, Desired, Tick};
+use super::{Desired, Reign, Tick};
 use dinp_common::api::agent::InstanceState;
 use dinp_common::api::hm::HmReport;
 use dinp_common::model::{InstanceId, NodeName};
@@ -21,7 +21,7 @@ pub(super) struct Monitor {
     pub unfit: BTreeSet<InstanceId>,
 }
 
-impl Core {
+impl Reign {
     /// Takes in what a health monitor finds unfit.
     pub fn hm_report(&mut self, report: &HmReport, now: Tick) {
         let unfit = report.unfit.iter().map(|unfit| unfit.instance.clone()).collect();

@@ -1,7 +1,7 @@
 //! How nodes are: ready, suspect, lost; when a new leader may begin; when too much looks dead at once.
 
 use super::fleet::{Condition, Node};
-use super::{Core, Desired, Tick};
+use super::{Desired, Reign, Tick};
 use dinp_common::model::NodeName;
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ pub(super) struct Freeze {
     pub until: Tick,
 }
 
-impl Core {
+impl Reign {
     /// Brings the conditions of all nodes up to now.
     pub(super) fn update_nodes(&mut self, desired: &Desired, now: Tick) {
         for name in desired.nodes.keys() {

@@ -4,12 +4,12 @@
 //! accepted from the leader before.
 
 use super::fleet::Phase;
-use super::{Core, Desired, NodeOrders, RunOrder, StopOrder};
+use super::{Desired, NodeOrders, Reign, RunOrder, StopOrder};
 use dinp_common::api::agent::InstanceState;
 use dinp_common::model::NodeName;
 use std::collections::BTreeMap;
 
-impl Core {
+impl Reign {
     /// Orders of a node in force, whole; none before its first full report to this leader.
     pub fn orders(&self, node: &NodeName) -> Option<&NodeOrders> {
         self.orders.get(node).filter(|orders| orders.generation > 0)

@@ -1,7 +1,7 @@
 //! Choosing nodes. What is chosen is booked at once, so that the next choice of the same round sees it.
 
 use super::fleet::{Condition, Instance};
-use super::{Core, Desired, ReleaseSpec, Tick};
+use super::{Desired, Reign, ReleaseSpec, Tick};
 use dinp_common::api::agent::Capacity;
 use dinp_common::model::{AppName, InstanceId, NodeName, Resources};
 use std::cmp::Reverse;
@@ -39,7 +39,7 @@ impl fmt::Display for Refusal {
 /// the app, most free memory, name.
 type Score<'a> = (bool, usize, usize, Reverse<u32>, &'a NodeName);
 
-impl Core {
+impl Reign {
     /// What may be booked on a node.
     pub(super) fn bookable(&self, capacity: Capacity) -> Capacity {
         let reserve = self.settings.host_reserve_memory_mb.min(capacity.memory_mb / 10);

@@ -6,7 +6,7 @@
 //! nothing goes before what replaces it serves.
 
 use super::fleet::{Condition, Instance, Phase};
-use super::{Core, Desired, DesiredApp, Tick};
+use super::{Desired, DesiredApp, Reign, Tick};
 use dinp_common::api::agent::InstanceState;
 use dinp_common::model::{AppName, InstanceId, NodeName};
 use std::collections::BTreeMap;
@@ -38,7 +38,7 @@ struct Seen {
     known_since: Tick,
 }
 
-impl Core {
+impl Reign {
     /// Instances wanted of an app.
     pub(super) fn count(&self, app: &DesiredApp) -> u32 {
         if app.deleted || !app.started { 0 } else { app.instances }

@@ -5,7 +5,7 @@
 //! node is refused.
 
 use super::fleet::{Instance, Node};
-use super::{Core, Tick};
+use super::{Reign, Tick};
 use dinp_common::api::UnixMillis;
 use dinp_common::api::agent::{Goodbye, InstanceReport, InstanceState, Report, ReportReply};
 use dinp_common::model::{InstanceId, NodeName, Resources};
@@ -41,7 +41,7 @@ fn weigh(node: &Node, report: &Report) -> Worth {
     }
 }
 
-impl Core {
+impl Reign {
     /// Takes in what an agent reports.
     pub fn report(&mut self, name: &NodeName, report: &Report, now: Tick, wall: UnixMillis) -> ReportReply {
         self.wall_offset = wall - UnixMillis::try_from(now).unwrap_or(UnixMillis::MAX);

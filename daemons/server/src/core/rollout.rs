@@ -13,7 +13,7 @@
 //! A deployment only says which release is the goal; `plan` does the rest.
 
 use super::plan::Standing;
-use super::{Core, DeploymentUpdate, Desired, DesiredApp, DesiredDeployment, Tick};
+use super::{DeploymentUpdate, Desired, DesiredApp, DesiredDeployment, Reign, Tick};
 use dinp_common::api::agent::InstanceState;
 use dinp_common::api::people::DeploymentState;
 use dinp_common::model::AppName;
@@ -82,7 +82,7 @@ impl Rollout {
 /// What is written of deployments that ended here: until desired state shows it.
 pub(super) type Ended = BTreeMap<u64, (DeploymentUpdate, Option<Tick>)>;
 
-impl Core {
+impl Reign {
     /// The release that is in force: the one that the last deployment brought counts before the database shows it.
     pub(super) fn in_force(&self, app: &DesiredApp) -> Option<u64> {
         match self.rollouts.get(&app.name) {

@@ -4,7 +4,7 @@
 //! nor read for a while is left out of confirmations, and is back in with its first answer. Ports wait for every
 //! router that is not forgotten, the silent ones too: those may come back with an old table.
 
-use super::{Core, Tick};
+use super::{Reign, Tick};
 use dinp_common::api::router::RouterReport;
 use dinp_common::model::{InstanceId, Version};
 use std::collections::BTreeMap;
@@ -19,6 +19,8 @@ pub(super) struct Router {
     pub known_since: Tick,
     pub last_heard: Option<Tick>,
     pub said_goodbye: bool,
+    /// Whether leaders to come will know it, under this URL.
+    pub is_written: bool,
     /// Since when it has been live without a break.
     pub live_since: Tick,
 }
@@ -42,10 +44,12 @@ impl Router {
 #[derive(Debug, Default)]
 pub(super) struct Routers {
     pub all: BTreeMap<String, Router>,
+    /// Whether those that a leader before has heard were read: before that nothing counts as confirmed.
+    pub are_known: bool,
 }
 
 impl Routers {
-    pub(super) fn know(&mut self, name: String, status_url: String, now: Tick) {
+    pub(super) fn know(&mut self, name: String, status_url: String, now: Tick) -> &mut Router {
         let router = Router {
             status_url,
             version: String::new(),
@@ -54,9 +58,10 @@ impl Routers {
             known_since: now,
             last_heard: None,
             said_goodbye: false,
+            is_written: false,
             live_since: now,
         };
-        self.all.entry(name).or_insert(router);
+        self.all.entry(name).or_insert(router)
     }
 
     pub(super) fn forgive(&mut self, gap: u64, now: Tick) {
@@ -71,11 +76,38 @@ impl Routers {
     }
 }
 
-impl Core {
+impl Reign {
+    /// Takes in the names and status URLs of those that must confirm, as the database has them.
+    pub fn routers_known(&mut self, known: Vec<(String, String)>, now: Tick) {
+        for (name, status_url) in known {
+            let router = self.routers.know(name, status_url.clone(), now);
+            router.is_written = router.status_url == status_url;
+        }
+        self.routers.are_known = true;
+    }
+
+    /// Whether that has happened.
+    pub fn knows_routers(&self) -> bool {
+        self.routers.are_known
+    }
+
+    /// Names and status URLs of routers that leaders to come do not know yet.
+    pub fn routers_to_write(&self) -> Vec<(String, String)> {
+        let heard = self.routers.all.iter().filter(|(_, router)| !router.is_written && router.last_heard.is_some());
+        heard.map(|(name, router)| (name.clone(), router.status_url.clone())).collect()
+    }
+
+    /// One of them is written down.
+    pub fn router_written(&mut self, router: &str) {
+        if let Some(router) = self.routers.all.get_mut(router) {
+            router.is_written = true;
+        }
+    }
+
     /// Takes in what a router says, or what the shell has read from its status listener.
     pub fn router_report(&mut self, report: &RouterReport, now: Tick) {
-        self.routers.know(report.router.clone(), report.status_url.clone(), now);
-        let Some(router) = self.routers.all.get_mut(&report.router) else { return };
+        let router = self.routers.know(report.router.clone(), report.status_url.clone(), now);
+        router.is_written &= router.status_url == report.status_url;
         if !router.is_live(now, self.settings.router_timeout_ms) {
             router.live_since = now;
         }
@@ -111,12 +143,13 @@ impl Core {
 
     /// Whether every live router has this table or a later one.
     pub(super) fn is_confirmed(&self, version: Version, now: Tick) -> bool {
-        self.routers.live(now, self.settings.router_timeout_ms).all(|(_, router)| router.has_applied(version))
+        let mut live = self.routers.live(now, self.settings.router_timeout_ms);
+        self.routers.are_known && live.all(|(_, router)| router.has_applied(version))
     }
 
     /// Whether every router that is not forgotten has this table or a later one.
     pub(super) fn is_confirmed_by_all(&self, version: Version) -> bool {
-        self.routers.all.values().all(|router| router.has_applied(version))
+        self.routers.are_known && self.routers.all.values().all(|router| router.has_applied(version))
     }
 
     /// Whether no live router has a request in flight to an instance that is out of the table since then, or each that

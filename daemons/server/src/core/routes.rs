@@ -5,7 +5,7 @@
 //! it took away counts; after a failure nobody knows, and a table is handed out again, changed or not.
 
 use super::fleet::{Condition, Gone, Instance};
-use super::{Core, Desired, DesiredApp, Tick};
+use super::{Desired, DesiredApp, Reign, Tick};
 use dinp_common::api::agent::InstanceState;
 use dinp_common::model::{AppName, InstanceId, NodeName, Version};
 use dinp_common::routes::{AppRoutes, Endpoint, EndpointState, RouteOptions, RouteState, Table};
@@ -35,6 +35,8 @@ pub(super) struct TableState {
     pub outstanding: bool,
     /// Nobody knows whether it arrived.
     pub unsure: bool,
+    /// No table is handed out before.
+    pub retry_at: Option<Tick>,
     /// Last table that is known to be in Redis.
     pub published: Option<(Version, Table)>,
     /// Instances in it.
@@ -73,9 +75,9 @@ fn host_of(addr: &str) -> &str {
     host.trim_start_matches('[').trim_end_matches(']')
 }
 
-impl Core {
+impl Reign {
     /// Takes in the table of the leader before, read from Redis (an empty one if there is none). To be called once
-    /// after `lead`, as soon as Redis can be read: it keeps the endpoints of nodes that are not heard, and no table is
+    /// as soon as Redis can be read: it keeps the endpoints of nodes that are not heard, and no table is
     /// handed out before. An empty one makes the first table wait until every known node was heard or is lost.
     pub fn adopt_routes(&mut self, table: Table, _now: Tick) {
         self.table.was_adopted = true;
@@ -90,6 +92,7 @@ impl Core {
         self.published_at = now;
         self.table.outstanding = false;
         self.table.unsure = false;
+        self.table.retry_at = None;
         let next = instances_of(&table);
         // A table that was handed out and failed may have arrived all the same: what it held leaves only now.
         let mut before = std::mem::take(&mut self.table.handed_out);
@@ -115,9 +118,10 @@ impl Core {
     }
 
     /// The shell could not write the table, or does not know whether it did: the next decision hands one out again.
-    pub fn routes_failed(&mut self, _now: Tick) {
+    pub fn routes_failed(&mut self, now: Tick) {
         self.table.unsure |= self.table.outstanding;
         self.table.outstanding = false;
+        self.table.retry_at = Some(now + self.settings.publish_retry_ms);
     }
 
     /// The table that was published last: for the comparison with what Redis holds.
@@ -163,7 +167,12 @@ impl Core {
         if self.settled {
             self.table.floor = None;
         }
-        if self.table.outstanding || !self.table.was_adopted || (!self.settled && self.table.floor.is_none()) {
+        let is_early = self.table.retry_at.is_some_and(|at| now < at);
+        if is_early
+            || self.table.outstanding
+            || !self.table.was_adopted
+            || (!self.settled && self.table.floor.is_none())
+        {
             return None;
         }
         let known = &self.fleet.instances;

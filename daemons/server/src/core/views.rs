@@ -2,7 +2,7 @@
 
 use super::fleet::{Condition, Instance};
 use super::routes::join;
-use super::{Core, Status, Tick};
+use super::{Reign, Status, Tick};
 use dinp_common::api::UnixMillis;
 use dinp_common::api::agent::{HeldPort, InstanceState};
 use dinp_common::api::control::{InstanceView, NodeCondition, NodeView, RouterView};
@@ -10,7 +10,7 @@ use dinp_common::api::hm::{Target, Targets};
 use dinp_common::model::{AppName, InstanceId, NodeName, Version};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-impl Core {
+impl Reign {
     /// How the cluster is.
     pub fn status(&self) -> Status {
         let desired = self.desired.as_deref();

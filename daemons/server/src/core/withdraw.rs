@@ -1,10 +1,10 @@
 //! The last steps of an instance: out of the table, confirmed, drained, stopped. Nothing else orders a stop.
 
 use super::fleet::Phase;
-use super::{Core, Desired, OrphanError, Tick};
+use super::{Desired, OrphanError, Reign, Tick};
 use dinp_common::model::InstanceId;
 
-impl Core {
+impl Reign {
     /// Takes every withdrawn instance as far as routers allow.
     pub(super) fn proceed_withdrawals(&mut self, now: Tick) {
         let withdrawn = self.fleet.instances.values().filter(|one| matches!(one.phase, Phase::Withdrawn { .. }));

@@ -107,7 +107,7 @@ impl History {
             let verdict = |id: &InstanceId| Unfit { instance: id.clone(), since: 0, detail: String::new() };
             let unfit = self.verdicts.iter().map(verdict).collect();
             let report = HmReport { monitor: "hm1".to_owned(), targets: String::new(), unfit };
-            self.world.leader.core.hm_report(&report, now);
+            self.world.leader.reign.hm_report(&report, now);
             self.checks.excuse_all(&self.world);
         }
         let ended: Vec<usize> = (0..self.endings.len()).rev().filter(|index| self.endings[*index].0 <= now).collect();
@@ -199,7 +199,7 @@ impl History {
             }
             4 => self.with_agent(&node, Agent::restart, None),
             5 => {
-                self.world.leader.core.goodbye(&node, Goodbye::Restart, now);
+                self.world.leader.reign.goodbye(&node, Goodbye::Restart, now);
                 self.with_agent(&node, |agent| agent.cut_off = true, Some((now + 3_000, Ending::CutOff(node.clone()))));
             }
             6..=8 => self.crash_one(),

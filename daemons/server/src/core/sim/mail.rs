@@ -59,7 +59,7 @@ impl World {
             match message {
                 Message::Report(name, report) => {
                     let wall = i64::try_from(now).unwrap();
-                    let reply = self.leader.core.report(&name, &report, now, wall);
+                    let reply = self.leader.reign.report(&name, &report, now, wall);
                     self.mail(Message::Reply(name, reply));
                 }
                 Message::Reply(name, reply) => {
@@ -83,7 +83,7 @@ impl World {
                 }
                 Message::Router(report) => {
                     self.known_routers.insert(report.router.clone());
-                    self.leader.core.router_report(&report, now);
+                    self.leader.reign.router_report(&report, now);
                 }
             }
         }

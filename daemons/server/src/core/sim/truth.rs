@@ -37,7 +37,7 @@ impl World {
     pub fn picture(&self) -> String {
         let tail = self.trace.len().saturating_sub(120);
         let mut text = self.trace[tail..].join("\n");
-        text += &format!("\nnow {} status {:?}\n", self.now, self.leader.core.status());
+        text += &format!("\nnow {} status {:?}\n", self.now, self.leader.reign.status());
         for (name, agent) in &self.agents {
             text += &format!("{name} up {} cut off {} seen {:?}\n", agent.up, agent.cut_off, agent.seen);
             for (id, one) in &agent.containers {
@@ -59,7 +59,7 @@ impl World {
                 app.instances, app.release, app.started, app.deleted, app.deployment
             );
         }
-        for one in self.leader.core.instances(None) {
+        for one in self.leader.reign.instances(None) {
             text += &format!(
                 "  known {} {} r{} {} {:?} routed {} {:?}\n",
                 one.instance.short(),

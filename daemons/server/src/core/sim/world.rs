@@ -3,7 +3,8 @@
 use super::agent::{Agent, SentOrders};
 use super::mail::{Message, Network};
 use super::router::Router;
-use crate::core::{Actions, Core, Desired, DesiredNode, NodeOrders, Settings, StopOrder, Tick};
+use crate::config::ServerConfig;
+use crate::core::{Actions, Desired, DesiredNode, NodeOrders, Reign, Settings, StopOrder, Tick};
 use dinp_common::api::people::DeploymentState;
 use dinp_common::model::{AppName, InstanceId, NodeName, Version};
 use dinp_common::routes::Table;
@@ -36,9 +37,9 @@ impl Dice {
     }
 }
 
-/// A leader: a core, and what its shell knows.
+/// A leader: a reign, and what the tasks around it know.
 pub struct Leader {
-    pub core: Core,
+    pub reign: Reign,
     pub epoch: u64,
     pub holder: String,
     seq: u64,
@@ -47,6 +48,7 @@ pub struct Leader {
     pub orders: BTreeMap<NodeName, NodeOrders>,
     desired_at: Tick,
     adopt_at: Option<Tick>,
+    routers_at: Option<Tick>,
 }
 
 pub struct World {
@@ -88,13 +90,10 @@ pub fn node(name: &str) -> NodeName {
     name.parse().unwrap()
 }
 
-fn lead(core: Core, epoch: u64, routers: &BTreeSet<String>, now: Tick) -> Leader {
-    let mut core = core;
+fn lead(settings: Settings, seed: u64, epoch: u64, now: Tick) -> Leader {
     let holder = format!("server-{epoch}");
-    let routers = routers.iter().map(|name| (name.clone(), format!("http://{name}:1982"))).collect();
-    core.lead(epoch, holder.clone(), routers, now);
     Leader {
-        core,
+        reign: Reign::begin(settings, CLUSTER.to_owned(), seed, (epoch, holder.clone()), now),
         epoch,
         holder,
         seq: 0,
@@ -102,14 +101,15 @@ fn lead(core: Core, epoch: u64, routers: &BTreeSet<String>, now: Tick) -> Leader
         orders: BTreeMap::new(),
         desired_at: now,
         adopt_at: Some(now),
+        routers_at: Some(now),
     }
 }
 
 impl World {
     /// A cluster of nodes (name, memory) and routers on an ideal network.
     pub fn new(seed: u64, nodes: &[(&str, u32)], routers: usize) -> Self {
-        let settings = Settings { host_reserve_memory_mb: 0, ..Settings::default() };
-        let core = Core::new(settings, CLUSTER.to_owned(), seed);
+        let config = ServerConfig::default();
+        let settings = Settings { host_reserve_memory_mb: 0, ..Settings::of(&config, "apps.localhost") };
         let mut database = Desired { revision: 1, ..Desired::default() };
         let mut agents = BTreeMap::new();
         for (index, (name, memory_mb)) in nodes.iter().enumerate() {
@@ -119,7 +119,7 @@ impl World {
             agents.insert(node(name), Agent::new(name, *memory_mb));
         }
         let routers = (1..=routers).map(|n| (format!("router{n}"), Router::new(&format!("router{n}"), 0))).collect();
-        let leader = lead(core, 1, &BTreeSet::new(), 0);
+        let leader = lead(settings, seed, 1, 0);
         Self {
             now: 0,
             dice: Dice(seed),
@@ -147,19 +147,19 @@ impl World {
         }
     }
 
-    pub fn core(&mut self) -> &mut Core {
-        &mut self.leader.core
+    pub fn reign(&mut self) -> &mut Reign {
+        &mut self.leader.reign
     }
 
     /// Another server leads from now on; it reads Redis and the database after these delays.
     pub fn change_leader(&mut self, adopt_after: u64, desired_after: u64) {
-        let settings = self.leader.core.settings().clone();
+        let settings = self.leader.reign.settings().clone();
         let seed = self.dice.next();
-        let core = Core::new(settings, CLUSTER.to_owned(), seed);
         let epoch = self.leader.epoch + 1;
         self.note(|| format!("leader of epoch {epoch}"));
-        self.leader = lead(core, epoch, &self.known_routers, self.now);
+        self.leader = lead(settings, seed, epoch, self.now);
         self.leader.desired_at = self.now + desired_after;
+        self.leader.routers_at = Some(self.now + desired_after);
         self.news = true;
         self.leader.adopt_at = Some(self.now + adopt_after);
     }
@@ -176,7 +176,7 @@ impl World {
         self.news = true;
         if self.leader.desired_at <= self.now {
             let (desired, now) = (self.database.clone(), self.now);
-            self.leader.core.desired(desired, now);
+            self.leader.reign.desired(desired, now);
         }
     }
 
@@ -211,16 +211,21 @@ impl World {
 
     fn lead_step(&mut self) {
         let now = self.now;
-        self.leader.core.holdover(self.holdover, now);
+        self.leader.reign.holdover(self.holdover, now);
         if self.leader.adopt_at.is_some_and(|at| at <= now) && !self.redis_down {
             self.leader.adopt_at = None;
             let table = self.redis.as_ref().map(|(_, table)| table.clone()).unwrap_or_default();
             self.news = true;
-            self.leader.core.adopt_routes(table, now);
+            self.leader.reign.adopt_routes(table, now);
         }
-        if self.leader.desired_at <= now && self.leader.core.current_desired().is_none() {
+        if self.leader.routers_at.take_if(|at| *at <= now).is_some() {
+            let known = self.known_routers.iter().map(|name| (name.clone(), format!("http://{name}:1982"))).collect();
             self.news = true;
-            self.leader.core.desired(self.database.clone(), now);
+            self.leader.reign.routers_known(known, now);
+        }
+        if self.leader.desired_at <= now && self.leader.reign.current_desired().is_none() {
+            self.news = true;
+            self.leader.reign.desired(self.database.clone(), now);
         }
         self.publish();
         // Decide when something has come in or time is up, as the shell does.
@@ -228,9 +233,9 @@ impl World {
             return;
         }
         self.news = false;
-        let actions = self.leader.core.decide(now);
+        let actions = self.leader.reign.decide(now);
         if self.dice.percent(20) {
-            let more = self.leader.core.decide(now);
+            let more = self.leader.reign.decide(now);
             assert!(
                 more.is_empty(),
                 "deciding twice did something twice: {more:?}\nfirst {actions:?}\n{}",
@@ -302,14 +307,14 @@ impl World {
         self.leader.seq += 1;
         let version = Version::new(self.leader.epoch, self.leader.seq);
         if self.redis_down && self.dice.percent(80) {
-            self.leader.core.routes_failed(now);
+            self.leader.reign.routes_failed(now);
             return;
         }
         self.note(|| format!("published {version}: {:?}", shorten(&table)));
         self.redis = Some((version, table));
         match self.redis_down {
-            true => self.leader.core.routes_failed(now),
-            false => self.leader.core.routes_published(version, now),
+            true => self.leader.reign.routes_failed(now),
+            false => self.leader.reign.routes_published(version, now),
         }
     }
 
@@ -325,10 +330,10 @@ impl World {
         for router in self.routers.values_mut() {
             said.extend(router.report(now).filter(|_| router.cut_off_since.is_none()));
         }
-        for (name, _) in self.leader.core.routers_to_read(now) {
+        for (name, _) in self.leader.reign.routers_to_read(now) {
             let reachable = self.routers.get(&name).filter(|router| router.up && router.cut_off_since.is_none());
             if let Some(status) = reachable.map(Router::status) {
-                self.leader.core.router_report(&status, now);
+                self.leader.reign.router_report(&status, now);
             }
         }
         for report in said {

@@ -40,7 +40,7 @@ fn an_agent_that_restarts_loses_nothing() {
     let mut world = two_nodes().with_app("web", 2, 256);
     let before = ids(&world, "web");
     let now = world.now;
-    world.core().goodbye(&node("node2"), Goodbye::Restart, now);
+    world.reign().goodbye(&node("node2"), Goodbye::Restart, now);
     world.agents.get_mut(&node("node2")).unwrap().cut_off = true;
     world.run(40_000);
     let agent = world.agents.get_mut(&node("node2")).unwrap();
@@ -60,7 +60,7 @@ fn a_new_leader_stops_and_places_nothing_before_every_node_has_acknowledged_it()
     world.run(50_000);
     assert_eq!(ids(&world, "web"), before);
     assert_eq!(world.routed("web").len(), 4);
-    assert!(world.core().status().problems[0].contains("node2"));
+    assert!(world.reign().status().problems[0].contains("node2"));
     world.agents.get_mut(&node("node2")).unwrap().cut_off = false;
     world.until(20_000, "one is left", |world| world.containers("web").len() == 1);
 }
@@ -97,15 +97,15 @@ fn an_app_whose_row_is_missing_has_orphans_and_nothing_is_stopped() {
     world.run(60_000);
     assert_eq!(ids(&world, "web"), before);
     assert_eq!(world.routed("web"), before, "they are still reached");
-    assert_eq!(world.core().orphans().len(), 2);
+    assert_eq!(world.reign().orphans().len(), 2);
     let one = before.first().unwrap();
-    world.core().remove_orphan(one).unwrap();
+    world.reign().remove_orphan(one).unwrap();
     world.until(5_000, "one is stopped", |world| world.containers("web").len() == 1);
     world.database.apps.insert(app("web"), row);
     world.commit();
-    assert!(world.core().remove_orphan(before.last().unwrap()).is_err());
+    assert!(world.reign().remove_orphan(before.last().unwrap()).is_err());
     world.until(5_000, "two again", |world| world.routed("web").len() == 2);
-    assert!(world.core().orphans().is_empty());
+    assert!(world.reign().orphans().is_empty());
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn when_all_nodes_are_silent_everything_is_frozen() {
         agent.cut_off = true;
     }
     world.run(6_000);
-    assert!(world.core().status().frozen.unwrap().contains("no node is heard"));
+    assert!(world.reign().status().frozen.unwrap().contains("no node is heard"));
     world.change("web", |app| app.instances = 1);
     world.run(60_000);
     assert_eq!(world.routed("web"), before);
@@ -147,13 +147,13 @@ fn when_half_of_many_nodes_vanish_at_once_nothing_is_stopped() {
         agent.cut_off = true;
     }
     world.run(120_000);
-    assert!(world.core().status().frozen.is_some());
+    assert!(world.reign().status().frozen.is_some());
     assert!(before.is_subset(&world.routed("web")), "silence withdraws nothing");
     for agent in world.agents.values_mut() {
         agent.cut_off = false;
     }
     world.until(60_000, "eight again", |world| world.containers("web").len() == 8);
-    assert!(world.core().status().frozen.is_none());
+    assert!(world.reign().status().frozen.is_none());
 }
 
 #[test]
@@ -193,14 +193,14 @@ fn the_monitor_alone_takes_out_of_the_table_and_with_the_agent_replaces() {
     let victim = ids(&world, "web").first().unwrap().clone();
     for _ in 0..20 {
         let now = world.now;
-        world.core().hm_report(&verdict(&[&victim]), now);
+        world.reign().hm_report(&verdict(&[&victim]), now);
         world.run(2_000);
     }
     assert!(!world.routed("web").contains(&victim));
     assert_eq!(world.serving("web").len(), 3, "one witness kills nobody");
     let all: Vec<InstanceId> = ids(&world, "web").into_iter().collect();
     let now = world.now;
-    world.core().hm_report(&verdict(&all.iter().collect::<Vec<_>>()), now);
+    world.reign().hm_report(&verdict(&all.iter().collect::<Vec<_>>()), now);
     world.run(2_000);
     assert_eq!(world.routed("web").len(), 3, "a monitor that finds all unfit is the likelier fault");
     let now = world.now;
@@ -209,7 +209,7 @@ fn the_monitor_alone_takes_out_of_the_table_and_with_the_agent_replaces() {
     }
     for _ in 0..10 {
         let now = world.now;
-        world.core().hm_report(&verdict(&[&victim]), now);
+        world.reign().hm_report(&verdict(&[&victim]), now);
         world.run(2_000);
     }
     assert!(!world.agents.values().any(|agent| agent.containers.contains_key(&victim)), "two witnesses do");
@@ -254,6 +254,6 @@ fn a_leader_that_is_late_to_read_redis_drops_no_route() {
     world.agents.get_mut(&node("node2")).unwrap().cut_off = true;
     world.change_leader(90_000, 0);
     world.run(100_000);
-    assert!(world.core().status().settled);
+    assert!(world.reign().status().settled);
     assert_eq!(world.routed("web"), before, "neither for a missing row nor for a silent node");
 }

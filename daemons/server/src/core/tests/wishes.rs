@@ -51,7 +51,7 @@ fn what_does_not_fit_is_refused_in_words_and_placed_when_there_is_room() {
     world.deploy("big", 1, 512);
     world.run(10_000);
     assert_eq!(world.containers("big").len(), 3);
-    let problems = world.core().status().problems;
+    let problems = world.reign().status().problems;
     assert!(
         problems[0].contains("1 instances of 512 MiB cannot be placed: no node has room: 2 short of memory"),
         "{problems:?}"
@@ -149,7 +149,7 @@ fn an_instance_is_stopped_only_when_every_live_router_has_let_go_of_it() {
     world.change("web", |app| app.instances = 1);
     world.run(15_000);
     assert_eq!(world.serving("web").len(), 2, "router2 still sends to both");
-    assert!(world.core().status().problems.iter().any(|text| text.contains("router router2 has not taken")));
+    assert!(world.reign().status().problems.iter().any(|text| text.contains("router router2 has not taken")));
     world.until(10_000, "one is stopped", |world| world.containers("web").len() == 1);
     // Requests in flight keep it, up to the drain timeout.
     world.change("web", |app| app.instances = 2);
@@ -172,7 +172,7 @@ fn a_router_that_is_silent_for_15_s_does_not_hold_up_and_its_ports_stay_held() {
     world.run(30_000);
     let held = |world: &World| world.agents.values().map(|agent| agent.held.len()).sum::<usize>();
     assert_eq!(held(&world), 1, "router2 may come back with its old table");
-    world.core().router_forget("router2");
+    world.reign().router_forget("router2");
     world.until(5_000, "the port is free", |world| held(world) == 0);
 }
 
