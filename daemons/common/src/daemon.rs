@@ -118,7 +118,7 @@ impl<C: DaemonConfig> Daemon<C> {
             Err(error) => return usage(&error),
         };
         match self.dispatch(matches, run) {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(code) => code,
             Err(error) => {
                 report(&*error);
                 ExitCode::from(exit_code(&*error))
@@ -126,7 +126,7 @@ impl<C: DaemonConfig> Daemon<C> {
         }
     }
 
-    fn dispatch<F, Fut, E>(mut self, mut matches: ArgMatches, run: F) -> Outcome
+    fn dispatch<F, Fut, E>(mut self, mut matches: ArgMatches, run: F) -> Result<ExitCode, Box<dyn Error>>
     where
         F: FnOnce(Loaded<C>, Lifecycle) -> Fut,
         Fut: Future<Output = Result<(), E>>,
@@ -134,23 +134,17 @@ impl<C: DaemonConfig> Daemon<C> {
     {
         // Before anything is read: pages are made where packages are built, and no configuration is.
         if matches.subcommand_name() == Some("man") {
-            return print(&self.page()?);
+            return print(&self.page()?).map(|()| ExitCode::SUCCESS);
         }
         let dir: PathBuf =
             matches.get_one("config-dir").cloned().unwrap_or_else(|| Path::new(config::DEFAULT_DIR).into());
         credentials::set_fallback_directory(dir.join("credentials"));
         let loaded = config::load::<C>(&dir, self.name)?;
-        match matches.remove_subcommand() {
+        let outcome = match matches.remove_subcommand() {
             None => {
                 logging::init(self.name, &loaded.cluster.log);
                 metrics::install(self.name);
-                block_on(async {
-                    let lifecycle = Lifecycle::start()?;
-                    tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting dinp-{}", self.name);
-                    run(loaded, lifecycle).await.map_err(|error| Box::new(error) as Box<dyn Error>)?;
-                    tracing::info!("stopped");
-                    Ok(())
-                })
+                return live(self.name, |lifecycle| run(loaded, lifecycle));
             }
             Some((name, _)) if name == "check-config" => print(&format!("{}: configuration is valid\n", dir.display())),
             Some((name, _)) if name == "config" => print(&loaded.show()),
@@ -162,8 +156,24 @@ impl<C: DaemonConfig> Daemon<C> {
                     None => Ok(()),
                 }
             }
-        }
+        };
+        outcome.map(|()| ExitCode::SUCCESS)
     }
+}
+
+/// A daemon's whole life. A task that failed has told so by itself, and only shows in the exit code.
+fn live<Fut, E>(name: &str, run: impl FnOnce(Lifecycle) -> Fut) -> Result<ExitCode, Box<dyn Error>>
+where
+    Fut: Future<Output = Result<(), E>>,
+    E: Error + 'static,
+{
+    block_on(async {
+        let lifecycle = Lifecycle::start()?;
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting dinp-{name}");
+        run(lifecycle.clone()).await?;
+        tracing::info!("stopped");
+        Ok(if lifecycle.failure().is_some() { ExitCode::from(EXIT_FAILURE) } else { ExitCode::SUCCESS })
+    })
 }
 
 /// A program to start. It does not inherit what systemd told this process alone: notification
@@ -186,7 +196,7 @@ pub fn command(program: impl AsRef<std::ffi::OsStr>) -> tokio::process::Command 
     command
 }
 
-fn block_on(work: impl Future<Output = Outcome>) -> Outcome {
+fn block_on<T>(work: impl Future<Output = Result<T, Box<dyn Error>>>) -> Result<T, Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(work);
     runtime.shutdown_timeout(LEAVE);
@@ -255,6 +265,53 @@ mod tests {
         assert!(parse("dinp-uic man").is_ok());
         assert!(parse("dinp-uic config").is_err());
         assert!(parse("dinp-uic nonsense").is_err());
+    }
+
+    /// A process of its own, because it is its end that counts: this same test, started again.
+    fn end_of(test: &str, doomed: &str) -> std::process::Output {
+        std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", &format!("daemon::tests::{test}"), "--nocapture"])
+            .env("DINP_TEST_LIFE", "1")
+            .env(crate::lifecycle::FAIL_VARIABLE, doomed)
+            .output()
+            .unwrap()
+    }
+
+    fn live_here<Fut: Future<Output = Result<(), std::io::Error>>>(run: impl FnOnce(Lifecycle) -> Fut) {
+        logging::init("test", &LogConfig { sink: LogSink::Stderr, level: "info".into() });
+        let code = live("test", run).unwrap();
+        std::process::exit(if code == ExitCode::SUCCESS { 0 } else { 1 });
+    }
+
+    #[test]
+    fn a_daemon_whose_task_panics_ends_with_a_message_and_code_1() {
+        if std::env::var_os("DINP_TEST_LIFE").is_some() {
+            live_here(|lifecycle| async move {
+                lifecycle.task("report", std::future::pending());
+                lifecycle.shutdown().cancelled().await;
+                Ok(())
+            });
+        }
+        let end = end_of("a_daemon_whose_task_panics_ends_with_a_message_and_code_1", "report");
+        assert_eq!(end.status.code(), Some(1));
+        let said = String::from_utf8_lossy(&end.stderr);
+        assert_eq!(said.matches("task report panicked: DINP_FAIL_TASK names it").count(), 1, "{said}");
+        assert!(said.contains("stopped"), "it drains before it ends: {said}");
+    }
+
+    #[test]
+    fn a_daemon_that_hangs_while_a_task_failed_ends_all_the_same() {
+        if std::env::var_os("DINP_TEST_LIFE").is_some() {
+            live_here(|lifecycle| async move {
+                lifecycle.task("report", async {});
+                std::future::pending().await
+            });
+        }
+        let end = end_of("a_daemon_that_hangs_while_a_task_failed_ends_all_the_same", "");
+        assert_eq!(end.status.code(), Some(1));
+        let said = String::from_utf8_lossy(&end.stderr);
+        assert!(said.contains("task report ended though nobody asked it to"), "{said}");
+        assert!(said.contains("still not drained after 5 s"), "{said}");
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! ```
 
 mod state;
+mod tasks;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use state::MissingCondition;
 use state::State;
+use tasks::Tasks;
+pub use tasks::{FAIL_VARIABLE, TaskFailure, TaskView};
 
 /// How often STATUS= is renewed while something is missing, so that its ages are right.
 const STATUS_PERIOD: Duration = Duration::from_secs(5);
@@ -35,6 +38,7 @@ struct Inner {
     shutdown: CancellationToken,
     reload: watch::Sender<u64>,
     state: Mutex<State>,
+    tasks: Tasks,
     /// False in tests: nothing is said to systemd.
     real: bool,
 }
@@ -45,6 +49,7 @@ impl Lifecycle {
             shutdown: CancellationToken::new(),
             reload: watch::channel(0).0,
             state: Mutex::new(State::default()),
+            tasks: Tasks::default(),
             real,
         };
         Self { inner: Arc::new(inner) }
@@ -61,8 +66,11 @@ impl Lifecycle {
         let terminate = signal(SignalKind::terminate())?;
         let interrupt = signal(SignalKind::interrupt())?;
         let hangup = signal(SignalKind::hangup())?;
-        tokio::spawn(lifecycle.clone().obey(terminate, interrupt, hangup));
-        tokio::spawn(lifecycle.clone().supervise(sd_notify::watchdog_enabled()));
+        // Not among the tasks that can be ended: they are at work until the process is gone.
+        let signals = lifecycle.clone().obey(terminate, interrupt, hangup);
+        tokio::spawn(lifecycle.clone().supervised("signals", signals));
+        let watchdog = lifecycle.clone().tell_systemd(sd_notify::watchdog_enabled());
+        tokio::spawn(lifecycle.clone().supervised("watchdog", watchdog));
         Ok(lifecycle)
     }
 
@@ -183,7 +191,7 @@ impl Lifecycle {
         }
     }
 
-    async fn supervise(self, watchdog: Option<Duration>) {
+    async fn tell_systemd(self, watchdog: Option<Duration>) {
         let period = watchdog.map_or(STATUS_PERIOD, |limit| (limit / 2).min(STATUS_PERIOD));
         let mut ticks = tokio::time::interval(period.max(Duration::from_millis(10)));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

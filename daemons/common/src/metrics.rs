@@ -1,7 +1,7 @@
 //! Metrics, and the endpoints that every daemon has for those who operate it.
 //!
 //! * `GET /health`: 200 while the process answers.
-//! * `GET /ready`: 200, or 503 with the conditions that are missing.
+//! * `GET /ready`: 200, or 503 with the conditions that are missing; in both cases the tasks that run.
 //! * `GET /metrics`: Prometheus text.
 
 use std::sync::OnceLock;
@@ -64,7 +64,8 @@ async fn ready(State(lifecycle): State<Lifecycle>) -> Response {
     let missing = lifecycle.missing();
     let ready = lifecycle.is_ready() && !stopping;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({"ready": ready, "stopping": stopping, "missing": missing}))).into_response()
+    let tasks = lifecycle.tasks();
+    (status, Json(json!({"ready": ready, "stopping": stopping, "missing": missing, "tasks": tasks}))).into_response()
 }
 
 #[cfg(test)]

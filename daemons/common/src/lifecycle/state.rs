@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::tasks::{TaskFailure, TaskView};
+
 /// A condition that is not met.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MissingCondition {
@@ -42,6 +44,10 @@ pub(super) struct State {
     pub(super) ready: bool,
     pub(super) text: String,
     pub(super) reload_error: Option<String>,
+    /// The first task that failed.
+    pub(super) failure: Option<TaskFailure>,
+    /// Since when each task runs.
+    tasks: BTreeMap<&'static str, Instant>,
     conditions: BTreeMap<&'static str, ConditionState>,
     heartbeats: BTreeMap<u64, HeartbeatState>,
     next_heartbeat: u64,
@@ -105,9 +111,32 @@ impl State {
         stuck.map(|beat| Stuck { name: beat.name, silent: silent(beat) }).collect()
     }
 
-    /// The line for STATUS=: what the daemon says, then what it waits for, then what is stuck.
+    pub(super) fn add_task(&mut self, name: &'static str, now: Instant) {
+        self.tasks.insert(name, now);
+    }
+
+    pub(super) fn remove_task(&mut self, name: &'static str) {
+        self.tasks.remove(name);
+    }
+
+    pub(super) fn tasks(&self, now: Instant) -> Vec<TaskView> {
+        let secs_since = |moment: Instant| now.saturating_duration_since(moment).as_secs();
+        let view = |(name, since): (&&'static str, &Instant)| {
+            let beat = self.heartbeats.values().find(|beat| beat.name == *name);
+            TaskView {
+                task: name,
+                running_secs: secs_since(*since),
+                silent_secs: beat.map(|beat| secs_since(beat.last)),
+                max_silence_secs: beat.map(|beat| beat.max_silence.as_secs()),
+            }
+        };
+        self.tasks.iter().map(view).collect()
+    }
+
+    /// The line for STATUS=: which task failed, what the daemon says, then what it waits for, then what is stuck.
     pub(super) fn status_line(&self, now: Instant) -> String {
         let mut parts = Vec::new();
+        parts.extend(self.failure.as_ref().map(ToString::to_string));
         if !self.text.is_empty() {
             parts.push(self.text.clone());
         }
