@@ -22,6 +22,8 @@ pub const RELEASE: &str = "dinp.release";
 pub const INSTANCE: &str = "dinp.instance";
 /// Label with the epoch in which the instance was ordered.
 pub const EPOCH: &str = "dinp.epoch";
+/// Label with the ticket of the order: the servers' proof that the instance was ordered to this node.
+pub const TICKET: &str = "dinp.ticket";
 /// Label with [`Settings`] as JSON.
 pub const SETTINGS: &str = "dinp.settings";
 
@@ -60,6 +62,17 @@ pub struct Identity {
     pub release: u64,
     /// Epoch in which it was ordered.
     pub epoch: u64,
+    /// The ticket of its order; empty if it was made without one.
+    pub ticket: String,
+}
+
+impl Identity {
+    /// A leader gave an instance that has a container another ticket: the label cannot change, the orders keep it.
+    pub fn renew_ticket(&mut self, spec: &InstanceSpec) {
+        if !spec.ticket.is_empty() {
+            self.ticket.clone_from(&spec.ticket);
+        }
+    }
 }
 
 /// What all containers of a node have in common.
@@ -153,6 +166,7 @@ fn labels(spec: &InstanceSpec, epoch: u64, port: u16, around: &Surroundings) -> 
         (RELEASE, spec.release.to_string()),
         (INSTANCE, spec.instance.to_string()),
         (EPOCH, epoch.to_string()),
+        (TICKET, spec.ticket.clone()),
         (SETTINGS, settings),
     ]
     .map(|(name, value)| (name.to_owned(), value))
@@ -215,6 +229,7 @@ pub fn recognise(labels: &HashMap<String, String>, cluster: &str) -> Option<(Ide
         app: labels.get(APP)?.parse().ok()?,
         release: labels.get(RELEASE)?.parse().ok()?,
         epoch: labels.get(EPOCH)?.parse().ok()?,
+        ticket: labels.get(TICKET).cloned().unwrap_or_default(),
     };
     Some((identity, serde_json::from_str(labels.get(SETTINGS)?).ok()?))
 }
@@ -230,7 +245,7 @@ pub(crate) mod tests {
             "image": format!("reg:5000/team/web:v1@sha256:{}", "a".repeat(64)),
             "memory_mb": 256, "cpu_millis": 500, "cpu_limit_millis": 1500,
             "env": {"GREETING": "a = b", "PORT": "1"}, "health": {"path": "/health"},
-            "start_timeout_secs": 60, "port": 8080,
+            "start_timeout_secs": 60, "port": 8080, "ticket": "k1.abc",
         }))
         .unwrap()
     }
@@ -260,7 +275,7 @@ pub(crate) mod tests {
             labels,
             json!({
                 "dinp.cluster": "c1", "dinp.app": "web", "dinp.release": "7", "dinp.instance": "00000000deadbeef",
-                "dinp.epoch": "3",
+                "dinp.epoch": "3", "dinp.ticket": "k1.abc",
                 "dinp.settings": {
                     "port": 20001, "container_port": 8080, "start_timeout_secs": 60, "memory_mb": 256, "cpu_millis": 500,
                     "health": {"path": "/health", "interval_secs": 5, "timeout_secs": 2, "threshold": 3},
@@ -294,11 +309,14 @@ pub(crate) mod tests {
 
     #[test]
     fn a_container_tells_which_instance_it_is() {
-        let labels = body(&spec(), 3, 20_001, &around()).labels.unwrap();
+        let mut labels = body(&spec(), 3, 20_001, &around()).labels.unwrap();
         let (identity, settings) = recognise(&labels, "c1").unwrap();
         assert_eq!((identity.app.as_str(), identity.release, identity.epoch), ("web", 7, 3));
+        assert_eq!(identity.ticket, "k1.abc");
         assert_eq!((settings.port, settings.health), (20_001, spec().health));
         assert_eq!(recognise(&labels, "c2"), None, "containers of another cluster are foreign");
+        labels.remove(TICKET);
+        assert_eq!(recognise(&labels, "c1").unwrap().0.ticket, "", "a container from before tickets claims none");
         assert_eq!(recognise(&HashMap::from([(CLUSTER.to_owned(), "c1".to_owned())]), "c1"), None);
     }
 

@@ -133,7 +133,10 @@ impl Node {
         let ports: Vec<_> = found.iter().map(|found| (found.identity.instance.clone(), found.settings.port)).collect();
         let write_down = move |ledger: &mut Ledger| ports.iter().for_each(|(id, port)| ledger.adopt(id, *port));
         self.change_ledger(write_down).await;
-        let beginnings = found.into_iter().map(|found| {
+        let beginnings = found.into_iter().map(|mut found| {
+            if let Some(spec) = self.book.kept().and_then(|kept| kept.spec(&found.identity.instance)) {
+                found.identity.renew_ticket(spec);
+            }
             let Identity { instance, app, .. } = found.identity.clone();
             let wanted = match &self.in_force {
                 Some(in_force) => in_force.wanted(&instance),

@@ -11,7 +11,7 @@
 //! The copy on the disk has neither environment values nor the registry's password.
 
 use crate::disk::{self, DiskError};
-use dinp_common::api::agent::{Orders, Seen};
+use dinp_common::api::agent::{InstanceSpec, Orders, Seen};
 use dinp_common::model::InstanceId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -99,14 +99,18 @@ impl Kept {
 
     /// The highest leadership seen: that of the orders in force.
     pub fn seen(&self) -> Seen {
-        let Orders { epoch, holder, generation, .. } = &self.orders;
-        Seen { epoch: *epoch, holder: holder.clone(), generation: *generation }
+        let Orders { epoch, holder, generation, proof, .. } = &self.orders;
+        Seen { epoch: *epoch, holder: holder.clone(), generation: *generation, proof: proof.clone() }
+    }
+
+    /// The order to run the instance.
+    pub fn spec(&self, instance: &InstanceId) -> Option<&InstanceSpec> {
+        self.orders.run.iter().find(|spec| spec.instance == *instance)
     }
 
     /// Whether the orders name the instance.
     pub fn names(&self, instance: &InstanceId) -> bool {
-        self.orders.run.iter().any(|spec| spec.instance == *instance)
-            || self.orders.stop.iter().any(|stop| stop.instance == *instance)
+        self.spec(instance).is_some() || self.orders.stop.iter().any(|stop| stop.instance == *instance)
     }
 }
 
@@ -157,10 +161,11 @@ mod tests {
 
     fn orders(epoch: u64, holder: &str, generation: u64) -> Orders {
         serde_json::from_value(json!({
-            "cluster": "c1", "epoch": epoch, "holder": holder, "generation": generation,
+            "cluster": "c1", "epoch": epoch, "holder": holder, "generation": generation, "proof": format!("proof of {epoch}"),
             "run": [{
                 "instance": "00000000000000aa", "app": "web", "release": 7, "image": "reg:5000/web:1",
                 "memory_mb": 128, "cpu_millis": 100, "env": {"TOKEN": "geheim"}, "start_timeout_secs": 60, "port": 8080,
+                "ticket": "ticket of aa",
             }],
             "stop": [{"instance": "00000000000000bb", "reason": "scaled in", "grace_secs": 10}],
             "streams": [{"stream": "geheim2", "kind": "logs", "instance": "00000000000000aa", "tail": 1, "follow": false}],
@@ -171,7 +176,7 @@ mod tests {
 
     #[test]
     fn only_the_highest_leader_is_obeyed() {
-        let seen = Seen { epoch: 5, holder: "a".into(), generation: 3 };
+        let seen = Seen { epoch: 5, holder: "a".into(), generation: 3, proof: "proof of 5".into() };
         let judge = |orders: &Orders| judge(orders, "c1", &seen);
         assert_eq!(judge(&orders(5, "a", 3)), Ok(()), "the same again brings the environment after a restart");
         assert_eq!(judge(&orders(5, "a", 4)), Ok(()));
@@ -195,9 +200,10 @@ mod tests {
         assert!(!text.contains("geheim"), "{text}");
 
         let book = OrderBook::open(path.clone(), "c1").unwrap();
-        assert_eq!(book.seen(), Seen { epoch: 5, holder: "a".into(), generation: 3 });
+        assert_eq!(book.seen(), Seen { epoch: 5, holder: "a".into(), generation: 3, proof: "proof of 5".into() });
         let kept = book.kept().unwrap();
         assert!(kept.without_env.contains(&InstanceId::from_bits(0xaa)));
+        assert_eq!(kept.spec(&InstanceId::from_bits(0xaa)).unwrap().ticket, "ticket of aa");
         assert!(kept.names(&InstanceId::from_bits(0xbb)) && !kept.names(&InstanceId::from_bits(0xcc)));
         assert!(OrderBook::open(path, "c2").unwrap().kept().is_none());
     }

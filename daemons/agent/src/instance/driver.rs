@@ -69,6 +69,9 @@ impl Driver {
 
     fn take_orders(&mut self) {
         let wanted = self.wanted.borrow_and_update().clone();
+        if let Wanted::Run(ordered) = &wanted {
+            self.identity.renew_ticket(&ordered.spec);
+        }
         let reason = match &wanted {
             Wanted::Stop(order) => order.reason.as_str(),
             _ => "",
@@ -352,7 +355,7 @@ impl Driver {
             exit_code: shown.exit_code,
             reason: shown.reason,
             claimed: self.wanted.borrow().claimed(),
-            ticket: String::new(),
+            ticket: self.identity.ticket.clone(),
             proved: false,
             failures: 0,
             node_fault: false,

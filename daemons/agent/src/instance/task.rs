@@ -122,6 +122,7 @@ impl Task {
                     app: spec.app.clone(),
                     release: spec.release,
                     epoch: order.epoch,
+                    ticket: spec.ticket.clone(),
                 },
                 port: None,
                 memory_mb: spec.resources.memory_mb,

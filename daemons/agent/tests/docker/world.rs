@@ -247,6 +247,7 @@ impl World {
                 epoch: 1,
                 holder: "server1".into(),
                 generation,
+                proof: String::new(),
                 run: run.iter().map(|spec| (*spec).clone()).collect(),
                 stop: Vec::new(),
                 release_ports: Vec::new(),

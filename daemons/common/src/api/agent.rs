@@ -25,6 +25,10 @@ pub struct Orders {
     pub holder: String,
     /// Rises with each change of this node's orders within the epoch.
     pub generation: u64,
+    /// Proof that the servers gave this epoch to this holder: an HMAC by a key of theirs over cluster, epoch and holder.
+    /// Opaque to agents, which keep it with the orders and echo it in [`Seen::proof`]. Empty from servers without it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub proof: String,
     /// Instances to run.
     pub run: Vec<InstanceSpec>,
     /// Instances to stop. An entry stays until the agent reports the instance gone.
@@ -254,6 +258,9 @@ pub struct Seen {
     /// Generation of the orders accepted in that epoch.
     #[serde(default)]
     pub generation: u64,
+    /// The [`Orders::proof`] that came with them: an epoch without a valid one is a mere claim.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub proof: String,
 }
 
 /// What a node has for instances: the least of host, own cgroup and configuration.

@@ -271,7 +271,12 @@ impl Agent {
         if orders.epoch < self.seen.epoch {
             return Ok(());
         }
-        self.seen = Seen { epoch: orders.epoch, holder: orders.holder.clone(), generation: orders.generation };
+        self.seen = Seen {
+            epoch: orders.epoch,
+            holder: orders.holder.clone(),
+            generation: orders.generation,
+            proof: orders.proof.clone(),
+        };
         for spec in &orders.run {
             let port = &mut self.next_port;
             self.instances.entry(spec.instance.clone()).or_insert_with(|| {

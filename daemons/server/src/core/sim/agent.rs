@@ -85,7 +85,12 @@ impl Agent {
         if !newer || !same_holder {
             return;
         }
-        self.seen = Seen { epoch: sent.epoch, holder: sent.holder.clone(), generation: sent.orders.generation };
+        self.seen = Seen {
+            epoch: sent.epoch,
+            holder: sent.holder.clone(),
+            generation: sent.orders.generation,
+            proof: String::new(),
+        };
         self.orders = sent.orders.clone();
         self.dirty = true;
         for id in &sent.orders.release_ports {
