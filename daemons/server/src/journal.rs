@@ -2,7 +2,7 @@
 //!
 //! A single task writes, so that decisions never wait for the database. Deployments are written in a transaction that
 //! checks lease and epoch, so that a leader of the past writes nothing; what could not be written is repeated
-//! by the core. Events wait in a bounded queue, and what does not fit is counted and lost.
+//! by the core. Events wait, as many as fit, until the database takes them; what does not fit is counted and lost.
 
 use dinp_common::api::{UnixMillis, unix_millis};
 use dinp_common::error::ErrorChain;
@@ -18,6 +18,8 @@ use tracing::{info, warn};
 const QUEUE: usize = 10_000;
 const BATCH: usize = 500;
 const ANSWER: Duration = Duration::from_secs(3);
+/// Time until events that could not be written are tried again.
+const RETRY: Duration = Duration::from_secs(5);
 const CLEAN_UP: Duration = Duration::from_secs(3600);
 
 /// Something to write.
@@ -31,14 +33,13 @@ enum Entry {
 #[derive(Clone)]
 pub struct Journal(mpsc::Sender<Entry>);
 
-impl Journal {
-    /// Starts the task. `written` is told when desired state has changed by what it wrote.
-    pub fn start(pool: Pool, owner: String, retention_days: u32, written: std::sync::Arc<Notify>) -> Self {
-        let (sender, receiver) = mpsc::channel(QUEUE);
-        tokio::spawn(Writer { pool, owner, retention_days, written }.run(receiver));
-        Self(sender)
-    }
+/// A journal, and its task that is to be run. `written` is told when desired state has changed by what it wrote.
+pub fn channel(pool: Pool, owner: String, retention_days: u32, written: std::sync::Arc<Notify>) -> (Journal, Writer) {
+    let (sender, entries) = mpsc::channel(QUEUE);
+    (Journal(sender), Writer { pool, owner, retention_days, written, entries, backlog: Vec::new(), is_failing: false })
+}
 
+impl Journal {
     /// Writes how deployments go on.
     pub fn deployments(&self, epoch: u64, progress: Vec<Progress>) {
         self.put(Entry::Deployments { epoch, progress });
@@ -63,51 +64,82 @@ impl Journal {
     }
 }
 
-struct Writer {
+/// The task.
+pub struct Writer {
     pool: Pool,
     owner: String,
     retention_days: u32,
     written: std::sync::Arc<Notify>,
+    entries: mpsc::Receiver<Entry>,
+    /// Events that could not be written yet.
+    backlog: Vec<NewEvent>,
+    /// Whether the last attempt failed: that is said once.
+    is_failing: bool,
 }
 
 impl Writer {
-    async fn run(self, mut receiver: mpsc::Receiver<Entry>) {
+    /// Writes what is handed over until `shutdown`, and then once what is left.
+    pub async fn run(mut self, shutdown: tokio_util::sync::CancellationToken) {
         let mut clean_up = tokio::time::interval(CLEAN_UP);
         let mut entries = Vec::with_capacity(BATCH);
         loop {
             tokio::select! {
-                count = receiver.recv_many(&mut entries, BATCH) => {
-                    if count == 0 {
-                        return;
-                    }
-                    self.write(std::mem::take(&mut entries)).await;
-                }
+                _ = self.entries.recv_many(&mut entries, BATCH) => self.write(std::mem::take(&mut entries)).await,
+                () = tokio::time::sleep(RETRY), if !self.backlog.is_empty() => self.write(Vec::new()).await,
                 _ = clean_up.tick() => self.clean_up().await,
+                () = shutdown.cancelled() => break,
             }
         }
+        while let Ok(entry) = self.entries.try_recv() {
+            entries.push(entry);
+        }
+        self.write(entries).await;
     }
 
-    async fn write(&self, entries: Vec<Entry>) {
-        let mut events = Vec::new();
+    async fn write(&mut self, entries: Vec<Entry>) {
         for entry in entries {
             let outcome = match entry {
                 Entry::Event(event) => {
-                    events.push(event);
+                    self.backlog.push(event);
                     continue;
                 }
                 Entry::Deployments { epoch, progress } => self.in_time(self.deployments(epoch, &progress)).await,
                 Entry::Retire { epoch, app } => self.in_time(self.retire(epoch, &app)).await,
             };
-            match outcome {
-                Ok(()) => self.written.notify_one(),
-                Err(error) => warn!(error = %ErrorChain(&error), "a decision could not be written down yet"),
+            if outcome.is_ok() {
+                self.written.notify_one();
             }
+            self.note(&outcome);
         }
-        if !events.is_empty()
-            && let Err(error) = self.in_time(self.events(&events)).await
-        {
-            metrics::counter!("dinp_server_journal_lost_total").increment(events.len() as u64);
-            warn!(count = events.len(), error = %ErrorChain(&error), "events could not be written down and are lost");
+        self.write_backlog().await;
+    }
+
+    /// Writes the events that wait, the oldest first; what does not fit any more is counted and lost.
+    async fn write_backlog(&mut self) {
+        while !self.backlog.is_empty() {
+            let batch = &self.backlog[..self.backlog.len().min(BATCH)];
+            let (count, outcome) = (batch.len(), self.in_time(self.events(batch)).await);
+            self.note(&outcome);
+            if outcome.is_err() {
+                break;
+            }
+            self.backlog.drain(..count);
+        }
+        let lost = self.backlog.len().saturating_sub(QUEUE);
+        if lost > 0 {
+            self.backlog.drain(..lost);
+            metrics::counter!("dinp_server_journal_lost_total").increment(lost as u64);
+        }
+    }
+
+    fn note(&mut self, outcome: &Result<(), StoreError>) {
+        let was_failing = std::mem::replace(&mut self.is_failing, outcome.is_err());
+        match outcome {
+            Err(error) if !was_failing => {
+                warn!(error = %ErrorChain(error), "decisions and events cannot be written down; trying again");
+            }
+            Ok(()) if was_failing => info!("decisions and events are written down again"),
+            _ => {}
         }
     }
 

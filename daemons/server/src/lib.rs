@@ -74,6 +74,7 @@ pub async fn run(loaded: Loaded<ServerConfig>, lifecycle: Lifecycle) -> Result<(
     });
     let listeners = listen::listeners("http", &config.listen).await.map_err(ServerError::Listen)?;
 
+    // It ends when the schema is as it should be.
     tokio::spawn(migrate(loaded.cluster.clone(), lifecycle.clone()));
     let owner = Credential::generate(CredentialKind::Service, "server").secret.expose()[..32].to_owned();
     let (leadership, leading) = watch::channel(Leadership::Standby { leader: None });
@@ -82,18 +83,20 @@ pub async fn run(loaded: Loaded<ServerConfig>, lifecycle: Lifecycle) -> Result<(
     let (hub, streams) = (orders::OrdersHub::default(), streams::Streams::default());
     let (wanted_routes, wanted) = watch::channel(publish::Wanted::default());
     let (handle, inputs) = driver::channel();
+    let (journal, writer) = journal::channel(pool.clone(), owner.clone(), config.event_retention_days, hint.clone());
+    lifecycle.task("journal", writer.run(lifecycle.shutdown()));
     let parts = Parts {
         settings: Settings::of(config, &cluster.domain),
         owner: owner.clone(),
         routes: wanted_routes,
         hub: hub.clone(),
         streams: streams.clone(),
-        journal: journal::Journal::start(pool.clone(), owner.clone(), config.event_retention_days, hint.clone()),
+        journal,
         registry,
         leadership: leading.clone(),
         seen: seen_sender,
     };
-    tokio::spawn(Driver::new(parts, inputs, &lifecycle).run(lifecycle.shutdown()));
+    lifecycle.task("decisions", Driver::new(parts, inputs, &lifecycle).run(lifecycle.shutdown()));
     let publication = publish::Publication {
         routes,
         wanted,
@@ -101,15 +104,15 @@ pub async fn run(loaded: Loaded<ServerConfig>, lifecycle: Lifecycle) -> Result<(
         redis: lifecycle.condition("redis"),
         heartbeat: lifecycle.heartbeat("routes", publish::Publication::SILENCE),
     };
-    tokio::spawn(publication.run(lifecycle.shutdown()));
+    lifecycle.task("routes", publication.run(lifecycle.shutdown()));
     let secrets = sync::NodeSecrets::default();
     let follow =
         sync::Sync { pool: pool.clone(), key, hint: hint.clone(), handle: handle.clone(), secrets: secrets.clone() };
-    tokio::spawn(follow.run(lifecycle.clone()));
-    tokio::spawn(routers::follow(handle.clone(), pool.clone(), lifecycle.shutdown()));
+    lifecycle.task("desired state", follow.run(lifecycle.clone()));
+    lifecycle.task("routers", routers::follow(handle.clone(), pool.clone(), lifecycle.shutdown()));
     let url = config.public_url(cluster).to_string();
     let candidate = Candidate::new(pool.clone(), owner, url, leadership, seen, &lifecycle);
-    let candidate = tokio::spawn(candidate.run(lifecycle.shutdown()));
+    let candidate = lifecycle.task("lease", candidate.run(lifecycle.shutdown()));
 
     let insecure_registry = if cluster.registry.insecure { cluster.registry.address.clone() } else { String::new() };
     let api = api::Api {

@@ -245,11 +245,11 @@ pub(super) struct Gone {
 /// All nodes and instances.
 #[derive(Debug, Default)]
 pub(super) struct Fleet {
-    pub nodes: BTreeMap<NodeName, Node>,
-    pub instances: BTreeMap<InstanceId, Instance>,
-    pub by_app: BTreeMap<AppName, BTreeSet<InstanceId>>,
-    pub by_node: BTreeMap<NodeName, BTreeSet<InstanceId>>,
-    pub gone: BTreeMap<InstanceId, Gone>,
+    nodes: BTreeMap<NodeName, Node>,
+    instances: BTreeMap<InstanceId, Instance>,
+    by_app: BTreeMap<AppName, BTreeSet<InstanceId>>,
+    by_node: BTreeMap<NodeName, BTreeSet<InstanceId>>,
+    gone: BTreeMap<InstanceId, Gone>,
 }
 
 impl Fleet {
@@ -277,6 +277,92 @@ impl Fleet {
         }
         self.gone.insert(id.clone(), Gone { node: instance.node.clone(), left: instance.left });
         Some(instance)
+    }
+
+    /// Whether the id is taken, by an instance or by one that is gone and whose port is held.
+    pub(super) fn knows(&self, id: &InstanceId) -> bool {
+        self.instances.contains_key(id) || self.gone.contains_key(id)
+    }
+
+    pub(super) fn get(&self, id: &InstanceId) -> Option<&Instance> {
+        self.instances.get(id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: &InstanceId) -> Option<&mut Instance> {
+        self.instances.get_mut(id)
+    }
+
+    pub(super) fn instances(&self) -> impl Iterator<Item = &Instance> {
+        self.instances.values()
+    }
+
+    pub(super) fn instances_mut(&mut self) -> impl Iterator<Item = &mut Instance> {
+        self.instances.values_mut()
+    }
+
+    pub(super) fn has_any_of(&self, app: &AppName) -> bool {
+        self.by_app.contains_key(app)
+    }
+
+    pub(super) fn gone(&self, id: &InstanceId) -> Option<&Gone> {
+        self.gone.get(id)
+    }
+
+    pub(super) fn gone_mut(&mut self) -> impl Iterator<Item = (&InstanceId, &mut Gone)> {
+        self.gone.iter_mut()
+    }
+
+    /// A port is held for an instance that this leader has never known.
+    pub(super) fn hold_port(&mut self, id: InstanceId, gone: Gone) {
+        self.gone.insert(id, gone);
+    }
+
+    /// Forgets what is gone and whose port is held no more.
+    pub(super) fn forget_gone(&mut self, is_over: impl Fn(&InstanceId, &Gone) -> bool) {
+        self.gone.retain(|id, gone| !is_over(id, gone));
+    }
+
+    pub(super) fn node(&self, name: &NodeName) -> Option<&Node> {
+        self.nodes.get(name)
+    }
+
+    pub(super) fn node_mut(&mut self, name: &NodeName) -> Option<&mut Node> {
+        self.nodes.get_mut(name)
+    }
+
+    pub(super) fn nodes(&self) -> impl Iterator<Item = (&NodeName, &Node)> {
+        self.nodes.iter()
+    }
+
+    pub(super) fn nodes_mut(&mut self) -> impl Iterator<Item = &mut Node> {
+        self.nodes.values_mut()
+    }
+
+    /// The node of this name, whose silence counts from `since` if it is new.
+    pub(super) fn know_node(&mut self, name: &NodeName, since: Tick) -> &mut Node {
+        self.nodes.entry(name.clone()).or_insert_with(|| Node::new(since))
+    }
+
+    /// Forgets nodes that nobody wants, on which nothing is known to run, and that are silent.
+    pub(super) fn forget_nodes(&mut self, is_wanted: impl Fn(&NodeName) -> bool) {
+        let by_node = &self.by_node;
+        self.nodes
+            .retain(|name, node| is_wanted(name) || by_node.contains_key(name) || node.condition != Condition::Lost);
+    }
+
+    /// Begins the way out of an instance; false if it is on it or at its end.
+    pub(super) fn withdraw(&mut self, id: &InstanceId, reason: &str) -> bool {
+        let wanted = self.instances.get_mut(id).filter(|instance| instance.phase == Phase::Wanted);
+        let Some(instance) = wanted else { return false };
+        instance.phase = Phase::Withdrawn { reason: reason.to_owned(), confirmed_at: None };
+        true
+    }
+
+    /// Takes an instance back from its way out.
+    pub(super) fn want_again(&mut self, id: &InstanceId) {
+        if let Some(instance) = self.instances.get_mut(id).filter(|one| matches!(one.phase, Phase::Withdrawn { .. })) {
+            instance.phase = Phase::Wanted;
+        }
     }
 
     pub(super) fn of_app<'a>(&'a self, app: &AppName) -> impl Iterator<Item = &'a Instance> + 'a {

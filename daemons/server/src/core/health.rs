@@ -10,34 +10,47 @@ use super::{Desired, Reign, Tick};
 use dinp_common::api::agent::InstanceState;
 use dinp_common::api::hm::HmReport;
 use dinp_common::model::{InstanceId, NodeName};
-use std::collections::BTreeSet;
-
-const MINUTE_MS: u64 = 60_000;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What one health monitor says.
-#[derive(Debug, Clone)]
-pub(super) struct Monitor {
-    pub heard: Tick,
-    pub unfit: BTreeSet<InstanceId>,
+#[derive(Debug)]
+struct Monitor {
+    heard: Tick,
+    unfit: BTreeSet<InstanceId>,
+}
+
+/// What the health monitors say.
+#[derive(Debug, Default)]
+pub(super) struct Monitors(BTreeMap<String, Monitor>);
+
+impl Monitors {
+    fn heard(&mut self, name: String, unfit: BTreeSet<InstanceId>, now: Tick) {
+        self.0.insert(name, Monitor { heard: now, unfit });
+    }
+
+    fn forget_silent(&mut self, verdict_ms: u64, now: Tick) {
+        self.0.retain(|_, monitor| now.saturating_sub(monitor.heard) < verdict_ms);
+    }
+
+    /// Whether most of those that are heard find it unfit.
+    fn find_unfit(&self, id: &InstanceId, verdict_ms: u64, now: Tick) -> bool {
+        let heard = self.0.values().filter(|monitor| now.saturating_sub(monitor.heard) < verdict_ms);
+        let (all, against) =
+            heard.fold((0, 0), |(all, against), monitor| (all + 1, against + usize::from(monitor.unfit.contains(id))));
+        against * 2 > all
+    }
 }
 
 impl Reign {
     /// Takes in what a health monitor finds unfit.
     pub fn hm_report(&mut self, report: &HmReport, now: Tick) {
         let unfit = report.unfit.iter().map(|unfit| unfit.instance.clone()).collect();
-        self.monitors.insert(report.monitor.clone(), Monitor { heard: now, unfit });
+        self.monitors.heard(report.monitor.clone(), unfit, now);
     }
 
     /// Whether most of the monitors that are heard find it unfit.
     fn is_unfit_to_monitors(&self, id: &InstanceId, now: Tick) -> bool {
-        let heard =
-            self.monitors.values().filter(|monitor| now.saturating_sub(monitor.heard) < self.settings.verdict_ms);
-        let (mut all, mut against) = (0, 0);
-        for monitor in heard {
-            all += 1;
-            against += usize::from(monitor.unfit.contains(id));
-        }
-        against * 2 > all
+        self.monitors.find_unfit(id, self.settings.verdict_ms, now)
     }
 
     /// Whether anybody finds it unfit.
@@ -47,8 +60,7 @@ impl Reign {
 
     /// Condemns what is to be replaced, within the budget, and takes back what has recovered.
     pub(super) fn update_dooms(&mut self, desired: &Desired, now: Tick) {
-        self.monitors.retain(|_, monitor| now.saturating_sub(monitor.heard) < self.settings.verdict_ms);
-        self.kills.retain(|at| now.saturating_sub(*at) < MINUTE_MS);
+        self.monitors.forget_silent(self.settings.verdict_ms, now);
         let mut changes = Vec::new();
         for app in desired.apps.values().filter(|app| !app.deleted && app.started) {
             let condemned = self.fleet.of_app(&app.name).filter(|instance| instance.doom.is_some()).count();
@@ -69,22 +81,22 @@ impl Reign {
         }
         for (id, doom) in changes {
             if doom.is_some() {
-                if self.kills.len() >= self.settings.kills_per_minute as usize || !self.may_destroy() {
+                let may_destroy = self.permission.may_destroy();
+                if !may_destroy || !self.budget.spend(self.settings.kills_per_minute, now) {
                     continue;
                 }
-                self.kills.push_back(now);
             }
-            let Some(instance) = self.fleet.instances.get_mut(&id) else { continue };
+            let Some(instance) = self.fleet.get_mut(&id) else { continue };
             instance.doom.clone_from(&doom);
             let (app, node) = (instance.app.clone(), instance.node.clone());
             let (kind, detail) = doom.map_or(("recovered", ""), |doom| ("condemned", doom.reason()));
             self.event(Some(&app), Some(&id), Some(&node), kind, detail.to_owned());
-            self.changes += 1;
+            self.news.change();
         }
     }
 
     fn find_doom(&self, instance: &Instance, now: Tick) -> Option<Doom> {
-        let node = self.fleet.nodes.get(&instance.node).filter(|node| node.is_heard())?;
+        let node = self.fleet.node(&instance.node).filter(|node| node.is_heard())?;
         if node.docker_down_since.is_some_and(|since| now.saturating_sub(since) >= self.settings.docker_down_ms) {
             return Some(Doom::DockerDown);
         }
@@ -94,7 +106,7 @@ impl Reign {
         let is_crashing =
             restarts >= self.settings.crash_restarts as usize && ready_for < self.settings.crash_forgive_ms;
         let is_room = |(name, node): (&NodeName, &Node)| *name != instance.node && node.condition == Condition::Ready;
-        if is_crashing && !instance.relocated && self.fleet.nodes.iter().any(is_room) {
+        if is_crashing && !instance.relocated && self.fleet.nodes().any(is_room) {
             return Some(Doom::Crashing);
         }
         let is_unfit = instance.state() == InstanceState::Unfit && self.is_unfit_to_monitors(&instance.id, now);

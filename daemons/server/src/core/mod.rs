@@ -6,16 +6,21 @@
 //!
 //! * [`reign`]: one leadership, and the steps of one decision
 //! * [`fleet`]: nodes and instances, and the life of an instance as a diagram
-//! * [`reports`]: taking in what agents say; [`routers`]: what routers confirm; [`health`]: verdicts and their budget
-//! * [`nodes`]: ready, suspect, lost; freeze; when a new leader may begin
+//! * [`reports`]: taking in what agents say; [`routers`]: what routers confirm; [`health`]: verdicts of monitors
+//! * [`nodes`]: ready, suspect, lost; [`permission`]: settled, frozen, held over; [`budget`]: what DINP may do by itself
 //! * [`rollout`]: deployments; [`plan`]: one app's instances against what is wanted; [`placement`]: choosing nodes
 //! * [`routes`]: the table and its versions; [`withdraw`]: out of the table, drained, stopped; [`orders`]
+//! * [`orphans`]: instances whose app has no row; [`news`]: what has changed, and what people are told
 //! * [`settings`]: the numbers that decisions go by; [`views`]: what the API shows
 
+mod budget;
 mod fleet;
 mod health;
+mod news;
 mod nodes;
 mod orders;
+mod orphans;
+mod permission;
 mod placement;
 mod plan;
 mod reign;

@@ -1,9 +1,9 @@
 //! How nodes are: ready, suspect, lost; when a new leader may begin; when too much looks dead at once.
 
 use super::fleet::{Condition, Node};
+use super::permission::{Freeze, Turn};
 use super::{Desired, Reign, Tick};
 use dinp_common::model::NodeName;
-use std::collections::BTreeSet;
 
 /// Gap between two decisions from which on the leader itself was not listening.
 const DEAF_MS: u64 = 3_000;
@@ -12,30 +12,16 @@ const VANISH_MS: u64 = 60_000;
 /// Share of nodes, in percent, that may vanish within that time; at least two may.
 const VANISH_PERCENT: usize = 30;
 
-/// Why nothing destructive is done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Freeze {
-    pub reason: String,
-    /// Nobody is heard: there is no ground to place anything on either.
-    pub all_silent: bool,
-    /// Until then at least.
-    pub until: Tick,
-}
-
 impl Reign {
     /// Brings the conditions of all nodes up to now.
     pub(super) fn update_nodes(&mut self, desired: &Desired, now: Tick) {
         for name in desired.nodes.keys() {
-            self.fleet.nodes.entry(name.clone()).or_insert_with(|| Node::new(now));
+            self.fleet.know_node(name, now);
         }
-        let fleet = &mut self.fleet;
-        let by_node = &fleet.by_node;
-        fleet.nodes.retain(|name, node| {
-            desired.nodes.contains_key(name) || by_node.contains_key(name) || node.condition != Condition::Lost
-        });
-        let names: Vec<NodeName> = self.fleet.nodes.keys().cloned().collect();
+        self.fleet.forget_nodes(|name| desired.nodes.contains_key(name));
+        let names: Vec<NodeName> = self.fleet.nodes().map(|(name, _)| name.clone()).collect();
         for name in names {
-            let Some(node) = self.fleet.nodes.get_mut(&name) else { continue };
+            let Some(node) = self.fleet.node_mut(&name) else { continue };
             let before = node.condition;
             node.condition = condition(node, &self.settings, now);
             let after = node.condition;
@@ -63,18 +49,18 @@ impl Reign {
         if gap < DEAF_MS {
             return;
         }
-        for node in self.fleet.nodes.values_mut() {
+        for node in self.fleet.nodes_mut() {
             node.last_heard = node.last_heard.map(|at| (at + gap).min(now));
             node.known_since = (node.known_since + gap).min(now);
         }
         self.routers.forgive(gap, now);
-        self.lead_at = (self.lead_at + gap).min(now);
+        self.leader.since = (self.leader.since + gap).min(now);
     }
 
     fn update_freeze(&mut self, desired: &Desired, now: Tick) {
         let total = desired.nodes.len();
         let announced = |node: &&Node| node.shutdown;
-        let nodes = || desired.nodes.keys().filter_map(|name| self.fleet.nodes.get(name));
+        let nodes = || desired.nodes.keys().filter_map(|name| self.fleet.node(name));
         let missing: Vec<&Node> = nodes()
             .filter(|node| matches!(node.condition, Condition::Suspect | Condition::Lost) && !node.shutdown)
             .collect();
@@ -90,56 +76,33 @@ impl Reign {
         } else {
             None
         };
-        let before = self.freeze.take();
-        self.freeze = match (reason, before) {
-            (Some(reason), before) => {
-                if before.is_none() {
-                    self.event(None, None, None, "freeze", reason.clone());
-                }
-                Some(Freeze { reason, all_silent, until: now + self.settings.lost_ms })
-            }
-            (None, Some(before)) if now < before.until => Some(before),
-            (None, Some(_)) => {
-                self.event(None, None, None, "freeze_over", String::new());
-                None
-            }
-            (None, None) => None,
-        };
+        let until = now + self.settings.lost_ms;
+        let freeze = reason.map(|reason| Freeze { reason, all_silent, until });
+        match self.permission.freeze(freeze, now) {
+            Some(Turn::Frozen(reason)) => self.event(None, None, None, "freeze", reason),
+            Some(Turn::Thawed) => self.event(None, None, None, "freeze_over", String::new()),
+            None => {}
+        }
     }
 
     /// A new leader begins when each known node has acknowledged its epoch, or is lost.
     fn update_settled(&mut self, desired: &Desired) {
-        if self.settled {
+        if self.permission.is_settled() {
             return;
         }
-        self.unsettled = desired
-            .nodes
-            .keys()
-            .filter(|name| {
-                let Some(node) = self.fleet.nodes.get(*name) else { return true };
-                node.condition != Condition::Lost && !self.has_acknowledged(node)
-            })
-            .cloned()
-            .collect::<BTreeSet<_>>();
-        if self.unsettled.is_empty() {
-            self.settled = true;
+        let waits_for = desired.nodes.keys().filter(|name| {
+            let Some(node) = self.fleet.node(name) else { return true };
+            node.condition != Condition::Lost && !self.has_acknowledged(node)
+        });
+        let waits_for = waits_for.cloned().collect();
+        if self.permission.wait_for(waits_for) {
             self.event(None, None, None, "settled", format!("{} nodes known", desired.nodes.len()));
         }
     }
 
     /// Whether the node has accepted this leader: it obeys no other one any more.
     pub(super) fn has_acknowledged(&self, node: &Node) -> bool {
-        node.synced && node.seen.epoch == self.epoch && node.seen.holder == self.holder
-    }
-
-    /// Whether instances may be placed.
-    pub(super) fn may_place(&self) -> bool {
-        self.settled && !self.freeze.as_ref().is_some_and(|freeze| freeze.all_silent)
-    }
-
-    /// Whether instances may be withdrawn and stopped.
-    pub(super) fn may_destroy(&self) -> bool {
-        self.settled && self.freeze.is_none() && !self.holdover
+        node.synced && node.seen.epoch == self.leader.epoch && node.seen.holder == self.leader.holder
     }
 }
 

@@ -17,7 +17,7 @@ impl Reign {
 
     /// Makes room for the orders of nodes that have reported.
     pub(super) fn open_orders(&mut self, desired: &Desired) {
-        for (name, node) in &self.fleet.nodes {
+        for (name, node) in self.fleet.nodes() {
             if node.synced && desired.nodes.contains_key(name) && !self.orders.contains_key(name) {
                 self.orders.insert(name.clone(), NodeOrders::default());
             }

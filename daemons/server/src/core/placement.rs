@@ -50,7 +50,7 @@ impl Reign {
         let mut refusal = Refusal::default();
         let mut best: Option<Score<'a>> = None;
         for (name, wanted) in &desired.nodes {
-            let Some(node) = self.fleet.nodes.get(name).filter(|node| node.condition == Condition::Ready) else {
+            let Some(node) = self.fleet.node(name).filter(|node| node.condition == Condition::Ready) else {
                 refusal.missing += 1;
                 continue;
             };
@@ -98,7 +98,8 @@ impl Reign {
         now: Tick,
     ) -> Result<InstanceId, Refusal> {
         let node = self.choose(desired, app, spec)?.clone();
-        let id = self.draw_id();
+        let fleet = &self.fleet;
+        let id = self.ids.draw(|id| fleet.knows(id));
         let is_crashing =
             |other: &Instance| other.doom == Some(super::fleet::Doom::Crashing) && other.release == spec.id;
         let mut instance = Instance::new(id.clone(), app.clone(), spec.id, node.clone(), now);
@@ -107,19 +108,30 @@ impl Reign {
         instance.left = self.table.version_without(&id);
         instance.book(spec.resources);
         self.fleet.insert(instance);
-        self.changes += 1;
+        self.news.change();
         self.event(Some(app), Some(&id), Some(&node), "start", format!("release {}", spec.id));
         Ok(id)
     }
+}
 
-    fn draw_id(&mut self) -> InstanceId {
+/// Where the ids of instances come from: random numbers (splitmix64) from a seed.
+#[derive(Debug)]
+pub(super) struct InstanceIds(u64);
+
+impl InstanceIds {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// Draws an id that is not taken.
+    fn draw(&mut self, is_taken: impl Fn(&InstanceId) -> bool) -> InstanceId {
         loop {
-            self.rng = self.rng.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut bits = self.rng;
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut bits = self.0;
             bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
             bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
             let id = InstanceId::from_bits(bits ^ (bits >> 31));
-            if !self.fleet.instances.contains_key(&id) && !self.fleet.gone.contains_key(&id) {
+            if !is_taken(&id) {
                 return id;
             }
         }

@@ -5,7 +5,7 @@
 //! So a rolling deployment, its way back, and the replacement of what does not do well are one and the same rule:
 //! nothing goes before what replaces it serves.
 
-use super::fleet::{Condition, Instance, Phase};
+use super::fleet::{Condition, Instance};
 use super::{Desired, DesiredApp, Reign, Tick};
 use dinp_common::api::agent::InstanceState;
 use dinp_common::model::{AppName, InstanceId, NodeName};
@@ -51,18 +51,18 @@ impl Reign {
             return self.plan_none(app);
         }
         let goal = self.goal(app);
-        if goal.is_none() && !self.rollouts.contains_key(&app.name) {
+        if goal.is_none() && self.rollouts.of(&app.name).is_none() {
             // No release in force is no order to stop what runs.
             return Standing::default();
         }
-        let only = self.rollouts.get(&app.name).filter(|_| goal.is_none()).map(|rollout| rollout.release);
+        let only = self.rollouts.of(&app.name).filter(|_| goal.is_none()).map(|rollout| rollout.release);
         let mut seen = self.look(app, goal, only, now);
         let serving = seen.iter().filter(|one| one.is_goal && one.serves).count();
         let wanted = if goal.is_some() { count } else { 0 };
         let missing = wanted.saturating_sub(serving);
         self.take_back(&mut seen, wanted, missing);
         let refused = self.place_missing(desired, app, goal, wanted, &seen, now);
-        if self.may_destroy() {
+        if self.permission.may_destroy() {
             self.withdraw_surplus(&seen, wanted, serving);
             self.withdraw_leftovers(app, &seen, missing, refused.is_some());
         }
@@ -84,7 +84,7 @@ impl Reign {
         };
         let all: Vec<InstanceId> =
             self.fleet.of_app(&app.name).filter(|one| !one.is_ending()).map(|one| one.id.clone()).collect();
-        if self.may_destroy() {
+        if self.permission.may_destroy() {
             for id in &all {
                 self.withdraw(id, reason);
             }
@@ -121,10 +121,8 @@ impl Reign {
             let candidates = seen.iter_mut().filter(|one| one.is_goal == is_goal && one.is_withdrawn && one.is_ready);
             for one in candidates.take(needed.saturating_sub(present)) {
                 one.is_withdrawn = false;
-                if let Some(instance) = self.fleet.instances.get_mut(&one.id) {
-                    instance.phase = Phase::Wanted;
-                    self.changes += 1;
-                }
+                self.fleet.want_again(&one.id);
+                self.news.change();
             }
         }
     }
@@ -141,18 +139,18 @@ impl Reign {
         let present = seen.iter().filter(|one| one.is_goal && !one.is_withdrawn).count();
         // What is down does not hold up what is to take its place.
         let others = seen.iter().filter(|one| (!one.is_goal && !one.is_down) || one.is_withdrawn).count();
-        let release = match self.holdover {
+        let release = match self.permission.holds_over() {
             true => self.in_force(app).or(goal)?,
             false => goal?,
         };
-        let needed = match self.holdover {
+        let needed = match self.permission.holds_over() {
             true => wanted.saturating_sub(seen.iter().filter(|one| !one.is_withdrawn).count()),
             false => {
                 let surge = (self.settings.surge as usize).max(wanted.div_ceil(4)).max(1);
                 wanted.saturating_sub(present).min((wanted + surge).saturating_sub(present + others))
             }
         };
-        if needed == 0 || !self.may_place() {
+        if needed == 0 || !self.permission.may_place() {
             return None;
         }
         let Some(spec) = app.releases.get(&release) else {
@@ -211,10 +209,10 @@ impl Reign {
         });
         let surplus = leftovers.len().saturating_sub(missing);
         // In a cluster without room, what is down makes room for the deployment that a person asked for.
-        let in_the_way = no_room && surplus == 0 && self.rollouts.contains_key(&app.name);
+        let in_the_way = no_room && surplus == 0 && self.rollouts.of(&app.name).is_some();
         let gives_way = in_the_way && leftovers.first().is_some_and(|one| one.is_down);
         for one in leftovers.iter().take(surplus.max(usize::from(gives_way))) {
-            let doom = self.fleet.instances.get(&one.id).and_then(|instance| instance.doom.clone());
+            let doom = self.fleet.get(&one.id).and_then(|instance| instance.doom.clone());
             let reason = doom.map_or("another release took its place", |doom| doom.reason());
             self.withdraw(&one.id, reason);
         }
@@ -222,10 +220,8 @@ impl Reign {
 
     /// Begins the way out of an instance; it stays on the way if it is on it.
     pub(super) fn withdraw(&mut self, id: &InstanceId, reason: &str) {
-        let Some(instance) = self.fleet.instances.get_mut(id) else { return };
-        if instance.phase == Phase::Wanted {
-            instance.phase = Phase::Withdrawn { reason: reason.to_owned(), confirmed_at: None };
-            self.changes += 1;
+        if self.fleet.withdraw(id, reason) {
+            self.news.change();
         }
     }
 

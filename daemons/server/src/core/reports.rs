@@ -45,11 +45,11 @@ impl Reign {
     /// Takes in what an agent reports.
     pub fn report(&mut self, name: &NodeName, report: &Report, now: Tick, wall: UnixMillis) -> ReportReply {
         self.wall_offset = wall - UnixMillis::try_from(now).unwrap_or(UnixMillis::MAX);
-        let mut reply = ReportReply { resync: false, epoch: self.epoch };
-        if report.cluster != self.cluster {
+        let mut reply = ReportReply { resync: false, epoch: self.leader.epoch };
+        if report.cluster != self.leader.cluster {
             return reply;
         }
-        let node = self.fleet.nodes.entry(name.clone()).or_insert_with(|| Node::new(now));
+        let node = self.fleet.know_node(name, now);
         match weigh(node, report) {
             Worth::Nothing => return reply,
             Worth::Resync => {
@@ -61,9 +61,10 @@ impl Reign {
             Worth::Take => {}
         }
         take_facts(node, report, now, wall);
-        let higher = report.seen.epoch > self.epoch;
-        let other =
-            report.seen.epoch == self.epoch && report.seen.holder != self.holder && !report.seen.holder.is_empty();
+        let higher = report.seen.epoch > self.leader.epoch;
+        let other = report.seen.epoch == self.leader.epoch
+            && report.seen.holder != self.leader.holder
+            && !report.seen.holder.is_empty();
         if higher || other {
             self.refused_by = self.refused_by.max(Some(report.seen.epoch));
         }
@@ -72,7 +73,7 @@ impl Reign {
             self.take_instance(name, instance, now);
         }
         for id in report.removed.iter().filter(|id| !named.contains(id)) {
-            if self.fleet.instances.get(id).is_some_and(|instance| instance.node == *name) {
+            if self.fleet.get(id).is_some_and(|instance| instance.node == *name) {
                 self.take_gone(id);
             }
         }
@@ -83,7 +84,7 @@ impl Reign {
 
     /// Takes in that an agent stops.
     pub fn goodbye(&mut self, name: &NodeName, goodbye: Goodbye, now: Tick) {
-        let node = self.fleet.nodes.entry(name.clone()).or_insert_with(|| Node::new(now));
+        let node = self.fleet.know_node(name, now);
         match goodbye {
             Goodbye::Restart => node.patience_until = Some(now + self.settings.restart_patience_ms),
             Goodbye::Shutdown => node.shutdown = true,
@@ -92,10 +93,10 @@ impl Reign {
 
     fn take_instance(&mut self, name: &NodeName, report: &InstanceReport, now: Tick) {
         let id = &report.instance;
-        if self.fleet.instances.get(id).is_some_and(|known| known.node != *name && known.inherited.is_some()) {
+        if self.fleet.get(id).is_some_and(|known| known.node != *name && known.inherited.is_some()) {
             self.fleet.remove(id);
         }
-        match self.fleet.instances.get(id) {
+        match self.fleet.get(id) {
             Some(known) if known.node != *name => {
                 let detail = format!("it is known on node {}", known.node);
                 self.event(Some(&report.app), Some(id), Some(name), "report_refused", detail);
@@ -110,7 +111,7 @@ impl Reign {
             }
         }
         let window = self.settings.crash_window_ms;
-        let Some(instance) = self.fleet.instances.get_mut(id) else { return };
+        let Some(instance) = self.fleet.get_mut(id) else { return };
         let before = instance.report.as_ref().map(|report| (report.state, report.since, report.restarts));
         instance.inherited = None;
         instance.missing_since = None;
@@ -172,11 +173,11 @@ impl Reign {
 
     /// What this leader or a report has placed on the node, and this report does not show.
     fn take_missing(&mut self, name: &NodeName, report: &Report, named: &BTreeSet<&InstanceId>, now: Tick) {
-        let is_ours = report.seen.epoch == self.epoch && report.seen.holder == self.holder;
+        let is_ours = report.seen.epoch == self.leader.epoch && report.seen.holder == self.leader.holder;
         let mut gone = Vec::new();
         let ids: Vec<InstanceId> = self.fleet.of_node(name).map(|instance| instance.id.clone()).collect();
         for id in ids.into_iter().filter(|id| !named.contains(id)) {
-            let Some(instance) = self.fleet.instances.get_mut(&id) else { continue };
+            let Some(instance) = self.fleet.get_mut(&id) else { continue };
             let is_accepted = is_ours && instance.ordered_in.is_some_and(|at| at <= report.seen.generation);
             if instance.report.is_some() || instance.inherited.is_some() {
                 if report.full {

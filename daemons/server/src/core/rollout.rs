@@ -79,13 +79,28 @@ impl Rollout {
     }
 }
 
-/// What is written of deployments that ended here: until desired state shows it.
-pub(super) type Ended = BTreeMap<u64, (DeploymentUpdate, Option<Tick>)>;
+/// All deployments at work.
+#[derive(Debug, Default)]
+pub(super) struct Rollouts {
+    at_work: BTreeMap<AppName, Rollout>,
+    /// What is written of those that ended here, until desired state shows it.
+    ended: BTreeMap<u64, (DeploymentUpdate, Option<Tick>)>,
+}
+
+impl Rollouts {
+    pub(super) fn of(&self, app: &AppName) -> Option<&Rollout> {
+        self.at_work.get(app)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Rollout> {
+        self.at_work.values()
+    }
+}
 
 impl Reign {
     /// The release that is in force: the one that the last deployment brought counts before the database shows it.
     pub(super) fn in_force(&self, app: &DesiredApp) -> Option<u64> {
-        match self.rollouts.get(&app.name) {
+        match self.rollouts.of(&app.name) {
             Some(rollout) if rollout.state == DeploymentState::Succeeded => Some(rollout.release),
             _ => app.release,
         }
@@ -93,7 +108,7 @@ impl Reign {
 
     /// The release that the app is being brought to.
     pub(super) fn goal(&self, app: &DesiredApp) -> Option<u64> {
-        let Some(rollout) = self.rollouts.get(&app.name) else { return app.release };
+        let Some(rollout) = self.rollouts.of(&app.name) else { return app.release };
         match rollout.state {
             DeploymentState::Rolling | DeploymentState::Verifying | DeploymentState::Succeeded => Some(rollout.release),
             _ => rollout.previous,
@@ -102,24 +117,24 @@ impl Reign {
 
     /// Brings what is at work in line with what people asked for.
     pub(super) fn sync_rollouts(&mut self, desired: &Desired, now: Tick) {
-        self.rollouts.retain(|name, _| desired.apps.contains_key(name));
+        self.rollouts.at_work.retain(|name, _| desired.apps.contains_key(name));
         for app in desired.apps.values() {
             let wanted = app.deployment.as_ref();
-            match (self.rollouts.get_mut(&app.name), wanted) {
+            match (self.rollouts.at_work.get_mut(&app.name), wanted) {
                 (Some(rollout), Some(wanted)) if rollout.id == wanted.id => rollout.cancel |= wanted.cancel,
                 (Some(_), None) => {
-                    self.rollouts.remove(&app.name);
+                    self.rollouts.at_work.remove(&app.name);
                 }
                 (None, None) => {}
                 (_, Some(wanted)) => {
                     let begun = Rollout::begin(wanted, self.in_force(app), now);
-                    if let Some(before) = self.rollouts.insert(app.name.clone(), begun) {
+                    if let Some(before) = self.rollouts.at_work.insert(app.name.clone(), begun) {
                         self.end_older(app, &before);
                     }
                 }
             }
             for id in &app.older_deployments {
-                self.ended.entry(*id).or_insert_with(|| {
+                self.rollouts.ended.entry(*id).or_insert_with(|| {
                     let update = DeploymentUpdate {
                         id: *id,
                         app: app.name.clone(),
@@ -134,7 +149,7 @@ impl Reign {
         }
         let is_open =
             |app: &AppName, id: &u64| desired.apps.get(app).is_some_and(|app| app.older_deployments.contains(id));
-        self.ended.retain(|id, (update, told)| told.is_none() || is_open(&update.app, id));
+        self.rollouts.ended.retain(|id, (update, told)| told.is_none() || is_open(&update.app, id));
     }
 
     fn end_older(&mut self, app: &DesiredApp, before: &Rollout) {
@@ -144,25 +159,25 @@ impl Reign {
             update.reason = "a newer deployment took its place".to_owned();
         }
         // What it had brought into force stays written even though a newer one is there.
-        self.ended.insert(before.id, (update, None));
+        self.rollouts.ended.insert(before.id, (update, None));
     }
 
     /// Takes the app's deployment a step further, if its standing allows.
     pub(super) fn advance(&mut self, app: &DesiredApp, standing: &Standing, now: Tick) {
-        let Some(mut rollout) = self.rollouts.get(&app.name).cloned() else { return };
+        let Some(mut rollout) = self.rollouts.of(&app.name).cloned() else { return };
         let before = rollout.state;
         self.step(&mut rollout, app, standing, now);
         if rollout.state != before {
-            self.changes += 1;
+            self.news.change();
             let detail = format!("deployment {}: {} {}", rollout.id, rollout.state.as_str(), rollout.reason);
             self.event(Some(&app.name), None, None, "deployment", detail.trim_end().to_owned());
         }
-        self.rollouts.insert(app.name.clone(), rollout);
+        self.rollouts.at_work.insert(app.name.clone(), rollout);
     }
 
     fn step(&self, rollout: &mut Rollout, app: &DesiredApp, standing: &Standing, now: Tick) {
         use DeploymentState::{Cancelled, Pending, RolledBack, Rolling, RollingBack, Succeeded, Verifying};
-        if !self.settled || self.holdover || rollout.state.is_final() {
+        if !self.permission.is_settled() || self.permission.holds_over() || rollout.state.is_final() {
             rollout.progress_at = now;
             return;
         }
@@ -221,14 +236,16 @@ impl Reign {
         }
         let away = usize::MAX - standing.leftovers;
         let better = (standing.serving.max(rollout.progress.0), away.max(rollout.progress.1));
-        let lagging = self.published().map_or(Vec::new(), |(version, _)| self.lagging(version, now));
-        if better != rollout.progress || self.freeze.is_some() || !lagging.is_empty() {
+        let published = self.table.published();
+        let published_at = published.map_or(now, |(_, at)| at);
+        let lagging = published.map_or(Vec::new(), |(version, _)| self.lagging(version, now));
+        if better != rollout.progress || self.permission.frozen().is_some() || !lagging.is_empty() {
             rollout.progress = better;
             rollout.progress_at = now;
         }
         rollout.reason = match (&standing.refused, lagging.is_empty()) {
             (Some(refused), _) => refused.clone(),
-            (None, false) if now.saturating_sub(self.published_at) >= self.settings.router_read_ms => {
+            (None, false) if now.saturating_sub(published_at) >= self.settings.router_read_ms => {
                 format!("waiting for the router {} to take the table over", lagging.join(", "))
             }
             _ => String::new(),
@@ -249,13 +266,13 @@ impl Reign {
     /// What is to be written now: what is new, and what desired state does not show yet.
     pub(super) fn tell_deployments(&mut self, desired: &Desired, now: Tick) -> Vec<DeploymentUpdate> {
         let mut updates = Vec::new();
-        for (update, told) in self.ended.values_mut() {
+        for (update, told) in self.rollouts.ended.values_mut() {
             if told.is_none_or(|at| now.saturating_sub(at) >= REPEAT_MS) {
                 *told = Some(now);
                 updates.push(update.clone());
             }
         }
-        for (name, rollout) in &mut self.rollouts {
+        for (name, rollout) in &mut self.rollouts.at_work {
             let shown = desired.apps.get(name).and_then(|app| app.deployment.as_ref()).map(|shown| shown.state);
             let is_new = match &rollout.told {
                 None => rollout.state != DeploymentState::Pending || !rollout.reason.is_empty(),

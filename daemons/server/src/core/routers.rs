@@ -117,7 +117,7 @@ impl Reign {
         router.in_flight.clone_from(&report.in_flight);
         router.last_heard = Some(now);
         router.said_goodbye = false;
-        if report.applied.epoch > self.epoch {
+        if report.applied.epoch > self.leader.epoch {
             self.refused_by = self.refused_by.max(Some(report.applied.epoch));
         }
     }

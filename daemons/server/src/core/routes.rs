@@ -16,36 +16,52 @@ const WEIGHT: u32 = 100;
 
 /// What was handed out and what is published.
 #[derive(Debug, Default)]
-pub(super) struct TableState {
+pub(super) struct RouteTable {
     /// Table of the leader before, as read from Redis, until it was taken in.
-    pub adopted: Option<Table>,
+    adopted: Option<Table>,
     /// Whether Redis has been read.
-    pub was_adopted: bool,
+    was_adopted: bool,
     /// The same, for as long as this leader may not take anything out of it.
-    pub floor: Option<Table>,
+    floor: Option<Table>,
     /// The same: where an app without a row has its domains from, until a table was handed out.
-    pub previous: Option<Table>,
+    previous: Option<Table>,
     /// Instances in it.
-    pub was_routed: BTreeSet<InstanceId>,
+    was_routed: BTreeSet<InstanceId>,
     /// Endpoints of the table before whose node is not known.
-    pub strays: BTreeMap<InstanceId, (AppName, Endpoint)>,
+    strays: BTreeMap<InstanceId, (AppName, Endpoint)>,
     /// Last table that was handed out.
-    pub handed: Option<Table>,
+    handed: Option<Table>,
     /// It is on its way.
-    pub outstanding: bool,
+    outstanding: bool,
     /// Nobody knows whether it arrived.
-    pub unsure: bool,
+    unsure: bool,
     /// No table is handed out before.
-    pub retry_at: Option<Tick>,
+    retry_at: Option<Tick>,
     /// Last table that is known to be in Redis.
-    pub published: Option<(Version, Table)>,
+    published: Option<(Version, Table)>,
+    published_at: Tick,
     /// Instances in it.
-    pub routed: BTreeSet<InstanceId>,
+    routed: BTreeSet<InstanceId>,
     /// Instances in tables that were handed out since.
-    pub handed_out: BTreeSet<InstanceId>,
+    handed_out: BTreeSet<InstanceId>,
 }
 
-impl TableState {
+impl RouteTable {
+    /// The version that is published last, and when it was.
+    pub(super) fn published(&self) -> Option<(Version, Tick)> {
+        self.published.as_ref().map(|(version, _)| (*version, self.published_at))
+    }
+
+    /// Whether the table that is published last holds the instance.
+    pub(super) fn holds(&self, id: &InstanceId) -> bool {
+        self.routed.contains(id)
+    }
+
+    /// When time alone allows another table.
+    pub(super) fn wake(&self) -> Option<Tick> {
+        self.retry_at
+    }
+
     /// Whether some table that routers may have after the published one holds the instance.
     pub(super) fn may_hold(&self, id: &InstanceId) -> bool {
         self.routed.contains(id) || self.handed_out.contains(id)
@@ -89,7 +105,7 @@ impl Reign {
     /// The shell has written the table of the last decision under this version.
     pub fn routes_published(&mut self, version: Version, now: Tick) {
         let Some(table) = self.table.handed.clone().filter(|_| self.table.outstanding) else { return };
-        self.published_at = now;
+        self.table.published_at = now;
         self.table.outstanding = false;
         self.table.unsure = false;
         self.table.retry_at = None;
@@ -100,7 +116,7 @@ impl Reign {
         self.table.routed = next;
         self.table.published = Some((version, table));
         let left = |id: &InstanceId, left: Option<Version>| left.filter(|_| !before.contains(id)).or(Some(version));
-        for instance in self.fleet.instances.values_mut() {
+        for instance in self.fleet.instances_mut() {
             if self.table.routed.contains(&instance.id) {
                 instance.entered = instance.entered.or(Some(version));
                 instance.left = None;
@@ -109,7 +125,7 @@ impl Reign {
                 instance.entered = None;
             }
         }
-        for (id, gone) in &mut self.fleet.gone {
+        for (id, gone) in self.fleet.gone_mut() {
             gone.left = match self.table.routed.contains(id) {
                 true => None,
                 false => left(id, gone.left),
@@ -134,13 +150,13 @@ impl Reign {
         let Some(table) = self.table.adopted.take() else { return };
         for (app, routes) in &table {
             for endpoint in &routes.endpoints {
-                if self.fleet.instances.contains_key(&endpoint.instance) {
+                if self.fleet.get(&endpoint.instance).is_some() {
                     continue;
                 }
                 let host = host_of(&endpoint.addr);
                 let at = |address: &str| address.trim_start_matches('[').trim_end_matches(']') == host;
                 let node = desired.nodes.values().find(|node| at(&node.address)).map(|node| node.name.clone());
-                let heard = |node: &NodeName| self.fleet.nodes.get(node).is_some_and(|node| node.synced);
+                let heard = |node: &NodeName| self.fleet.node(node).is_some_and(|node| node.synced);
                 match node {
                     Some(node) if heard(&node) => {}
                     Some(node) => {
@@ -158,32 +174,32 @@ impl Reign {
             }
         }
         self.table.was_routed = instances_of(&table);
-        self.table.floor = (!self.settled).then(|| table.clone());
+        self.table.floor = (!self.permission.is_settled()).then(|| table.clone());
         self.table.previous = Some(table);
     }
 
     /// Hands out the table, when it is another one than before.
     pub(super) fn next_table(&mut self, desired: &Desired, now: Tick) -> Option<Table> {
-        if self.settled {
+        if self.permission.is_settled() {
             self.table.floor = None;
         }
         let is_early = self.table.retry_at.is_some_and(|at| now < at);
         if is_early
             || self.table.outstanding
             || !self.table.was_adopted
-            || (!self.settled && self.table.floor.is_none())
+            || (!self.permission.is_settled() && self.table.floor.is_none())
         {
             return None;
         }
-        let known = &self.fleet.instances;
-        self.table.strays.retain(|id, _| !known.contains_key(id));
+        let fleet = &self.fleet;
+        self.table.strays.retain(|id, _| fleet.get(id).is_none());
         let table = self.build_table(desired, now);
         if self.table.handed.as_ref() == Some(&table) && !self.table.unsure {
             return None;
         }
         let held = instances_of(&table);
         for id in &held {
-            if let Some(instance) = self.fleet.instances.get_mut(id) {
+            if let Some(instance) = self.fleet.get_mut(id) {
                 instance.maybe_routed = true;
             }
         }
@@ -214,7 +230,7 @@ impl Reign {
         // An app whose row is missing keeps what it had for as long as anything of it is there.
         for (name, routes) in before.into_iter().flatten().filter(|(name, _)| !desired.apps.contains_key(*name)) {
             let endpoints = self.endpoints(desired, name, None, now);
-            if self.fleet.by_app.contains_key(name) || !endpoints.is_empty() || self.table.floor.is_some() {
+            if self.fleet.has_any_of(name) || !endpoints.is_empty() || self.table.floor.is_some() {
                 table.insert(name.clone(), AppRoutes { endpoints, ..routes.clone() });
             }
         }
@@ -249,10 +265,10 @@ impl Reign {
         silent.extend(strays.map(|(_, endpoint)| Endpoint { state: EndpointState::Suspect, ..endpoint.clone() }));
         let wanted = app.map_or(usize::MAX, |app| self.count(app) as usize);
         let half_is_doubted = doubted.len() * 2 > doubted.len() + ready.len();
-        if half_is_doubted || self.freeze.is_some() || !self.settled {
+        if half_is_doubted || self.permission.frozen().is_some() || !self.permission.is_settled() {
             ready.append(&mut doubted);
         }
-        if ready.len() < wanted || self.freeze.is_some() || !self.settled {
+        if ready.len() < wanted || self.permission.frozen().is_some() || !self.permission.is_settled() {
             ready.append(&mut silent);
         }
         ready.sort_by(|a, b| a.instance.cmp(&b.instance));
@@ -292,38 +308,39 @@ impl Reign {
     fn is_ours(&self, instance: &Instance) -> bool {
         let was_routed = self.table.was_routed.contains(&instance.id);
         let accepted = |node| self.has_acknowledged(node);
-        instance.entered.is_some() || self.fleet.nodes.get(&instance.node).is_some_and(accepted) || was_routed
+        instance.entered.is_some() || self.fleet.node(&instance.node).is_some_and(accepted) || was_routed
     }
 
     /// Whether requests reach the instance for sure: it is ready, and every live router has it in its table.
     pub(super) fn serves(&self, instance: &Instance, now: Tick) -> bool {
         instance.is_wanted()
             && instance.state() == InstanceState::Ready
-            && self.fleet.nodes.get(&instance.node).is_some_and(|node| node.is_heard())
+            && self.fleet.node(&instance.node).is_some_and(|node| node.is_heard())
             && !self.is_doubted(instance, now)
             && instance.entered.is_some_and(|version| self.is_confirmed(version, now))
     }
 
     /// Keeps track of held ports of instances that this leader has never known.
     pub(super) fn note_held_ports(&mut self, name: &NodeName) {
-        let Some(node) = self.fleet.nodes.get(name) else { return };
-        for held in &node.held {
-            if self.fleet.instances.contains_key(&held.instance) || self.fleet.gone.contains_key(&held.instance) {
+        let Some(ports) = self.fleet.node(name).map(|node| node.held.clone()) else { return };
+        for held in &ports {
+            if self.fleet.knows(&held.instance) {
                 continue;
             }
             let left = self.table.version_without(&held.instance);
-            self.fleet.gone.insert(held.instance.clone(), Gone { node: name.clone(), left });
+            self.fleet.hold_port(held.instance.clone(), Gone { node: name.clone(), left });
         }
-        let held: BTreeSet<&InstanceId> = node.held.iter().map(|held| &held.instance).collect();
+        let held: BTreeSet<&InstanceId> = ports.iter().map(|held| &held.instance).collect();
         let routed = &self.table;
-        self.fleet.gone.retain(|id, gone| gone.node != *name || held.contains(id) || routed.may_hold(id));
+        let is_over = |id: &InstanceId, gone: &Gone| gone.node == *name && !held.contains(id) && !routed.may_hold(id);
+        self.fleet.forget_gone(is_over);
     }
 
     /// Ports of a node that nobody can send to any more.
     pub(super) fn free_ports(&self, name: &NodeName) -> Vec<InstanceId> {
-        let Some(node) = self.fleet.nodes.get(name) else { return Vec::new() };
+        let Some(node) = self.fleet.node(name) else { return Vec::new() };
         let is_free = |id: &InstanceId| {
-            let gone = self.fleet.gone.get(id);
+            let gone = self.fleet.gone(id);
             let left = gone.filter(|_| !self.table.may_hold(id)).and_then(|gone| gone.left);
             left.is_some_and(|version| self.is_confirmed_by_all(version))
         };

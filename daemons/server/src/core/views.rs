@@ -17,18 +17,18 @@ impl Reign {
         let nodes = || desired.into_iter().flat_map(|desired| desired.nodes.keys());
         let ready = nodes().filter(|name| self.fleet.condition(name) == Condition::Ready).count();
         let apps = || desired.into_iter().flat_map(|desired| desired.apps.values());
-        let serving = self.fleet.instances.values().filter(|one| {
+        let serving = self.fleet.instances().filter(|one| {
             one.is_wanted()
                 && one.state() == InstanceState::Ready
-                && self.fleet.nodes.get(&one.node).is_some_and(|node| node.is_heard())
+                && self.fleet.node(&one.node).is_some_and(|node| node.is_heard())
         });
         Status {
-            epoch: self.epoch,
-            holdover: self.holdover,
-            settled: self.settled,
-            frozen: self.freeze.as_ref().map(|freeze| freeze.reason.clone()),
+            epoch: self.leader.epoch,
+            holdover: self.permission.holds_over(),
+            settled: self.permission.is_settled(),
+            frozen: self.permission.frozen().map(str::to_owned),
             revision: desired.map_or(0, |desired| desired.revision),
-            routes: self.table.published.as_ref().map_or(Version::ZERO, |(version, _)| *version),
+            routes: self.table.published().map_or(Version::ZERO, |(version, _)| version),
             nodes_ready: count(ready),
             nodes_missing: count(nodes().count() - ready),
             instances_ready: count(serving.count()),
@@ -42,13 +42,13 @@ impl Reign {
         if self.desired.is_none() {
             problems.push("desired state has not been read yet".to_owned());
         }
-        if !self.settled && !self.unsettled.is_empty() {
-            let names: Vec<&str> = self.unsettled.iter().map(|name| name.as_str()).collect();
+        if !self.permission.is_settled() && !self.permission.waits_for().is_empty() {
+            let names: Vec<&str> = self.permission.waits_for().iter().map(|name| name.as_str()).collect();
             problems.push(format!("waiting for nodes to accept this leader: {}", names.join(", ")));
         }
         problems.extend(self.refusals.iter().map(|(app, text)| format!("app {app}: {text}")));
-        if let (Some((version, _)), Some(now)) = (self.published(), self.decided_at)
-            && now.saturating_sub(self.published_at) >= self.settings.router_read_ms
+        if let (Some((version, at)), Some(now)) = (self.table.published(), self.decided_at)
+            && now.saturating_sub(at) >= self.settings.router_read_ms
         {
             let lagging = self.lagging(version, now);
             problems.extend(lagging.iter().map(|name| format!("router {name} has not taken table {version} over")));
@@ -56,25 +56,26 @@ impl Reign {
         let desired = self.desired.as_deref();
         for app in desired.into_iter().flat_map(|desired| desired.apps.values()) {
             let is_idle = app.release.is_none() && app.deployment.is_none() && self.count(app) > 0;
-            if is_idle && self.fleet.by_app.contains_key(&app.name) {
+            if is_idle && self.fleet.has_any_of(&app.name) {
                 problems.push(format!("app {}: instances run, and no release is in force", app.name));
             }
         }
-        if !self.known_orphans.is_empty() {
-            problems.push(format!("{} orphans: instances whose app has no row", self.known_orphans.len()));
+        let orphans = self.orphans.iter().len();
+        if orphans > 0 {
+            problems.push(format!("{orphans} orphans: instances whose app has no row"));
         }
         problems
     }
 
     /// Instances of all apps, or of one.
     pub fn instances(&self, app: Option<&AppName>) -> Vec<InstanceView> {
-        let all = self.fleet.instances.values();
+        let all = self.fleet.instances();
         all.filter(|one| app.is_none_or(|app| *app == one.app)).map(|one| self.instance_view(one)).collect()
     }
 
     /// Instances whose app has no row at all.
     pub fn orphans(&self) -> Vec<InstanceView> {
-        let all = self.known_orphans.iter().filter_map(|id| self.fleet.instances.get(id));
+        let all = self.orphans.iter().filter_map(|id| self.fleet.get(id));
         all.map(|one| self.instance_view(one)).collect()
     }
 
@@ -88,7 +89,7 @@ impl Reign {
             address: self.address(&one.node).map(str::to_owned),
             port: one.port(),
             state: if one.is_ending() { InstanceState::Stopping } else { one.state() },
-            routed: self.table.routed.contains(&one.id),
+            routed: self.table.holds(&one.id),
             since: report.map_or_else(|| self.wall(one.known_since), |report| report.since),
             restarts: report.map_or(0, |report| report.restarts),
             exit_code: report.and_then(|report| report.exit_code),
@@ -117,11 +118,11 @@ impl Reign {
                 faults: Vec::new(),
             }
         };
-        self.fleet.nodes.iter().map(view).collect()
+        self.fleet.nodes().map(view).collect()
     }
 
     fn node_condition(&self, name: &NodeName) -> NodeCondition {
-        match self.fleet.nodes.get(name).map(|node| (node.condition, node.docker_error.is_some())) {
+        match self.fleet.node(name).map(|node| (node.condition, node.docker_error.is_some())) {
             Some((Condition::Ready, true)) => NodeCondition::DockerDown,
             Some((Condition::Ready, false)) => NodeCondition::Ready,
             Some((Condition::Suspect | Condition::Restarting, _)) => NodeCondition::Suspect,
@@ -132,7 +133,7 @@ impl Reign {
 
     /// All routers that are not forgotten.
     pub fn routers(&self) -> Vec<RouterView> {
-        let now = self.decided_at.unwrap_or(self.lead_at);
+        let now = self.decided_at.unwrap_or(self.leader.since);
         let all = self.routers.all.iter();
         all.map(|(name, router)| RouterView {
             name: name.clone(),
@@ -175,12 +176,12 @@ impl Reign {
 
     /// Ports held on a node for instances that are gone.
     pub fn held_ports(&self, node: &NodeName) -> Vec<HeldPort> {
-        self.fleet.nodes.get(node).map_or_else(Vec::new, |node| node.held.clone())
+        self.fleet.node(node).map_or_else(Vec::new, |node| node.held.clone())
     }
 
     /// The node that an instance is on.
     pub fn node_of(&self, instance: &InstanceId) -> Option<&NodeName> {
-        self.fleet.instances.get(instance).map(|one| &one.node)
+        self.fleet.get(instance).map(|one| &one.node)
     }
 
     fn address(&self, node: &NodeName) -> Option<&str> {
