@@ -168,6 +168,7 @@ mod tests {
             proved: false,
             failures: 0,
             node_fault: false,
+            unready: false,
             output: Vec::new(),
         }
     }

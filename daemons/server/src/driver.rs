@@ -4,13 +4,14 @@
 //! Only a leader has a reign. No I/O waits in this task, for it answers reports: reading the known routers and the table in
 //! force, publishing, and writing to MySQL are tasks of their own, which send what came of it as inputs.
 
-use crate::core::{Actions, Event, NodeOrders, OrphanError, Reign, Settings, Tick};
+use crate::core::{Actions, Event, Leader, NodeOrders, OrphanError, Reign, Settings, Tick};
 use crate::journal::Journal;
 use crate::leader::Leadership;
 use crate::orders::{self, Letterhead, OrdersHub};
 use crate::publish::{Outcome, Wanted};
 use crate::streams::Streams;
 use crate::sync::Snapshot;
+use crate::tickets::Keys;
 use dinp_common::api::agent::{Goodbye, RegistryAccess, Report, ReportReply};
 use dinp_common::api::hm::HmReport;
 use dinp_common::api::router::{RouterReply, RouterReport};
@@ -41,6 +42,8 @@ pub enum Input {
     Hm(HmReport),
     /// An orphan is to be stopped.
     RemoveOrphan(InstanceId, oneshot::Sender<Result<(), Problem>>),
+    /// What carries tickets of a key that is not known is to be taken over.
+    AdoptTickets(oneshot::Sender<usize>),
     /// Desired state has been read.
     Snapshot(Box<Snapshot>),
     /// The routers that a leader before has heard were read for the reign of this epoch: names and status URLs.
@@ -113,6 +116,8 @@ struct Leading {
 pub struct Parts {
     /// The numbers that decisions go by.
     pub settings: Settings,
+    /// The keys of tickets.
+    pub tickets: Arc<Keys>,
     /// Name of this server process in the lease.
     pub owner: String,
     /// Where to say which table is to be in Redis.
@@ -223,6 +228,9 @@ impl Driver {
             Input::RemoveOrphan(instance, reply) => {
                 reply.send(reign.remove_orphan(&instance).map_err(orphan_problem)).ok();
             }
+            Input::AdoptTickets(reply) => {
+                reply.send(reign.adopt_strangers(now)).ok();
+            }
             Input::KnownRouters(of, routers) if of == *epoch => reign.routers_known(routers, now),
             Input::Routes(of, outcome) if of == *epoch => match outcome {
                 Outcome::Adopted(table) => reign.adopt_routes(table, now),
@@ -277,8 +285,8 @@ impl Driver {
         let Some(snapshot) = self.snapshot.clone() else { return };
         let now = self.now();
         let settings = self.parts.settings.clone();
-        let leader = (epoch, self.parts.owner.clone());
-        let mut reign = Reign::begin(settings, snapshot.cluster.clone(), rand::random(), leader, now);
+        let leader = Leader { cluster: snapshot.cluster.clone(), epoch, holder: self.parts.owner.clone(), since: now };
+        let mut reign = Reign::begin(settings, self.parts.tickets.clone(), leader, rand::random());
         reign.desired(snapshot.desired.clone(), now);
         self.parts.routes.send_replace(Wanted::of_epoch(epoch));
         self.leading = Some(Leading { reign, epoch, snapshot });
@@ -292,7 +300,7 @@ impl Driver {
             return;
         };
         let actions = leading.reign.decide(now);
-        if let Some(seen) = leading.reign.refused_by() {
+        if let Some(seen) = leading.reign.take_refusal() {
             raise(&self.parts.seen, seen);
         }
         self.wake = self.begin + Duration::from_millis(actions.next_wake);
@@ -313,7 +321,7 @@ impl Driver {
                 app: update.app,
                 state: update.state,
                 reason: update.reason,
-                output: Vec::new(),
+                output: update.output,
                 previous: update.previous,
                 release_in_force: update.release_in_force,
             });
@@ -366,11 +374,12 @@ fn raise(seen: &mpsc::Sender<u64>, epoch: u64) {
 
 fn put_orders(parts: &Parts, leading: &Leading, node: &NodeName, decided: &NodeOrders) {
     let head = Letterhead {
-        cluster: leading.snapshot.cluster.clone(),
+        cluster: &leading.snapshot.cluster,
         epoch: leading.epoch,
-        holder: parts.owner.clone(),
-        registry: parts.registry.clone(),
-        start_timeout_secs: parts.settings.start_timeout_secs,
+        holder: &parts.owner,
+        registry: parts.registry.as_ref(),
+        settings: &parts.settings,
+        tickets: &parts.tickets,
     };
     let desired = leading.reign.current_desired().unwrap_or(&leading.snapshot.desired);
     let streams = parts.streams.orders(node);

@@ -19,6 +19,7 @@ pub mod publish;
 pub mod routers;
 pub mod streams;
 pub mod sync;
+pub mod tickets;
 
 use config::ServerConfig;
 use core::Settings;
@@ -49,6 +50,9 @@ pub enum ServerError {
     /// The key of environment values cannot be used.
     #[error("read the credential env-key")]
     Key(#[source] SealError),
+    /// The keys of tickets cannot be used.
+    #[error("read the credential ticket-keys")]
+    TicketKeys(#[source] tickets::KeysError),
     /// An address cannot be listened on.
     #[error("open the server's listeners")]
     Listen(#[source] ListenError),
@@ -62,6 +66,8 @@ pub async fn run(loaded: Loaded<ServerConfig>, lifecycle: Lifecycle) -> Result<(
     let pool = store::pool(&mysql.host, mysql.port, &mysql.database, &mysql.user_for("server"), &password);
     let key = credentials::read_credential("env-key").map_err(ServerError::Credential)?;
     let key = OpeningKey::from_hex(key.expose()).map_err(ServerError::Key)?;
+    let ticket_keys = credentials::read_credential("ticket-keys").map_err(ServerError::Credential)?;
+    let tickets = Arc::new(tickets::Keys::parse(&ticket_keys).map_err(ServerError::TicketKeys)?);
     let redis_password = cluster.redis.password_for("server").map_err(ServerError::Credential)?;
     let redis_user = cluster.redis.user_for("server");
     let routes =
@@ -87,6 +93,7 @@ pub async fn run(loaded: Loaded<ServerConfig>, lifecycle: Lifecycle) -> Result<(
     lifecycle.task("journal", writer.run(lifecycle.shutdown()));
     let parts = Parts {
         settings: Settings::of(config, &cluster.domain),
+        tickets,
         owner: owner.clone(),
         routes: wanted_routes,
         hub: hub.clone(),

@@ -1,10 +1,11 @@
 //! Orders as agents get them: what the core decided, with what only the shell knows (images, environments, the registry,
 //! streams), one document per node behind a watch that long polls wait on.
 
-use crate::core::{Desired, NodeOrders, ReleaseSpec};
+use crate::core::{Desired, NodeOrders, ReleaseSpec, Settings};
 use crate::sync::Environments;
+use crate::tickets::Keys;
 use dinp_common::api::agent::{InstanceSpec, Orders, RegistryAccess, StreamOrder};
-use dinp_common::model::{NodeName, Timing};
+use dinp_common::model::NodeName;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
@@ -20,24 +21,26 @@ pub fn core_generation(generation: u64) -> u64 {
     generation >> SHELL_BITS
 }
 
-/// What is the same in all orders of one leadership.
-#[derive(Debug, Clone)]
-pub struct Letterhead {
+/// What the core's decisions do not hold.
+#[derive(Debug, Clone, Copy)]
+pub struct Letterhead<'a> {
     /// Id of the cluster.
-    pub cluster: String,
+    pub cluster: &'a str,
     /// Epoch of the leader.
     pub epoch: u64,
     /// The leader.
-    pub holder: String,
+    pub holder: &'a str,
     /// How to pull.
-    pub registry: Option<RegistryAccess>,
-    /// Time from start to ready.
-    pub start_timeout_secs: u32,
+    pub registry: Option<&'a RegistryAccess>,
+    /// The cluster's times, for apps that have none of their own.
+    pub settings: &'a Settings,
+    /// What proves the epoch.
+    pub tickets: &'a Keys,
 }
 
 /// Makes the document. An instance whose release is no longer known is named nowhere, and so runs on.
 pub fn compose(
-    head: &Letterhead,
+    head: &Letterhead<'_>,
     decided: &NodeOrders,
     streams: Vec<StreamOrder>,
     desired: &Desired,
@@ -48,21 +51,21 @@ pub fn compose(
         instance_spec(head, order, release, environments)
     };
     Orders {
-        cluster: head.cluster.clone(),
+        cluster: head.cluster.to_owned(),
         epoch: head.epoch,
-        holder: head.holder.clone(),
+        holder: head.holder.to_owned(),
+        proof: head.tickets.proof(head.cluster, head.epoch, head.holder),
         generation: decided.generation << SHELL_BITS,
-        proof: String::new(),
         run: decided.run.iter().filter_map(spec).collect(),
         stop: decided.stop.clone(),
         release_ports: decided.release_ports.clone(),
         streams,
-        registry: head.registry.clone(),
+        registry: head.registry.cloned(),
     }
 }
 
 fn instance_spec(
-    head: &Letterhead,
+    head: &Letterhead<'_>,
     order: &crate::core::RunOrder,
     release: &ReleaseSpec,
     environments: &Environments,
@@ -71,6 +74,7 @@ fn instance_spec(
         0 => Default::default(),
         version => environments.get(&(order.app.clone(), version))?.as_ref().clone(),
     };
+    let times = head.settings.times_of(release);
     Some(InstanceSpec {
         instance: order.instance.clone(),
         app: order.app.clone(),
@@ -80,11 +84,11 @@ fn instance_spec(
         resources: release.resources,
         env,
         health: release.health.clone(),
-        start_timeout_secs: head.start_timeout_secs,
+        start_timeout_secs: times.start_timeout_secs,
         port: APP_PORT,
-        ticket: String::new(),
-        host: String::new(),
-        min_healthy_secs: Timing::MIN_HEALTHY_SECS,
+        ticket: order.ticket.clone(),
+        host: format!("{}.{}", order.app, head.settings.domain),
+        min_healthy_secs: times.min_healthy_secs,
     })
 }
 

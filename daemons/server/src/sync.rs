@@ -10,12 +10,12 @@ use dinp_common::api::people::DeploymentState;
 use dinp_common::auth::SecretHash;
 use dinp_common::error::ErrorChain;
 use dinp_common::lifecycle::Lifecycle;
-use dinp_common::model::{AppName, DomainName, HealthCheck, NodeName, Resources};
+use dinp_common::model::{AppName, DomainName, HealthCheck, NodeName, Resources, Timing};
 use dinp_common::seal::OpeningKey;
 use dinp_common::store::{self, StoreError};
 use mysql_async::prelude::{FromRow, Queryable};
 use mysql_async::{Conn, Pool, Row, Transaction, TxOpts};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Display;
 use std::str::FromStr;
 use std::sync::{Arc, PoisonError};
@@ -95,9 +95,10 @@ async fn read(tx: &mut Transaction<'_>, key: &OpeningKey, known: &Environments) 
             app.domains.push(domain);
         }
     }
-    let (nodes, secrets) = nodes_of(tx).await?;
+    let Nodes { wanted, deleted, secrets } = nodes_of(tx).await?;
     let environments = environments_of(tx, &apps, key, known).await?;
-    Ok(Snapshot { cluster, desired: Desired { revision, apps, nodes }, secrets, environments, deleted_in_force })
+    let desired = Desired { revision, apps, nodes: wanted, deleted_nodes: deleted };
+    Ok(Snapshot { cluster, desired, secrets, environments, deleted_in_force })
 }
 
 async fn apps_of(tx: &mut Transaction<'_>) -> Result<Vec<DesiredApp>, StoreError> {
@@ -129,8 +130,9 @@ async fn releases_of(tx: &mut Transaction<'_>) -> Result<Vec<(AppName, ReleaseSp
     let doing = StoreError::doing("read releases");
     let rows: Vec<Row> = tx
         .exec(
-            "SELECT r.id, r.app, r.image, CAST(r.command AS CHAR) AS command, r.memory_mb, r.cpu_millis, \
-             r.cpu_limit_millis, CAST(r.health AS CHAR) AS health, r.env_version \
+            "SELECT r.id, r.app, r.number, r.image, CAST(r.command AS CHAR) AS command, r.memory_mb, r.cpu_millis, \
+             r.cpu_limit_millis, CAST(r.health AS CHAR) AS health, CAST(r.timing AS CHAR) AS timing, \
+             r.env_version \
              FROM `release` r JOIN app a ON a.name = r.app \
              WHERE r.id = a.release_id \
              OR r.number + ? > (SELECT MAX(n.number) FROM `release` n WHERE n.app = r.app) \
@@ -150,8 +152,10 @@ fn release_of(row: &Row) -> Result<(AppName, ReleaseSpec), StoreError> {
     let image: String = column(row, &object, "image")?;
     let command: Option<String> = column(row, &object, "command")?;
     let health: Option<String> = column(row, &object, "health")?;
+    let timing: Option<String> = column(row, &object, "timing")?;
     let release = ReleaseSpec {
         id,
+        number: column(row, &object, "number")?,
         image: parse("release", id, &image)?,
         command: command.map(|text| json(&object, &text)).transpose()?,
         resources: Resources {
@@ -160,6 +164,7 @@ fn release_of(row: &Row) -> Result<(AppName, ReleaseSpec), StoreError> {
             cpu_limit_millis: column(row, &object, "cpu_limit_millis")?,
         },
         health: health.map(|text| json::<HealthCheck>(&object, &text)).transpose()?,
+        timing: timing.map(|text| json::<Timing>(&object, &text)).transpose()?.unwrap_or_default(),
         env_version: column(row, &object, "env_version")?,
     };
     Ok((parse("release", id, &app)?, release))
@@ -200,22 +205,35 @@ async fn domains_of(tx: &mut Transaction<'_>) -> Result<Vec<(AppName, DomainName
     Ok(domains)
 }
 
-type Nodes = (BTreeMap<NodeName, DesiredNode>, HashMap<NodeName, SecretHash>);
+/// Rows of table `node`.
+#[derive(Default)]
+struct Nodes {
+    wanted: BTreeMap<NodeName, DesiredNode>,
+    deleted: BTreeSet<NodeName>,
+    secrets: HashMap<NodeName, SecretHash>,
+}
 
 async fn nodes_of(tx: &mut Transaction<'_>) -> Result<Nodes, StoreError> {
-    let rows: Vec<(String, String, String, Vec<u8>, bool)> =
-        rows(tx, "node", "deleted_at IS NULL", "SELECT name, address, zone, secret_hash, state = 'cordoned' FROM node")
-            .await?;
-    let mut nodes = BTreeMap::new();
-    let mut secrets = HashMap::new();
-    for (name, address, zone, hash, cordoned) in rows {
+    let rows: Vec<(String, String, String, Vec<u8>, bool, bool)> = rows(
+        tx,
+        "node",
+        "1 = 1",
+        "SELECT name, address, zone, secret_hash, state = 'cordoned', deleted_at IS NOT NULL FROM node",
+    )
+    .await?;
+    let mut nodes = Nodes::default();
+    for (name, address, zone, hash, cordoned, deleted) in rows {
         let node: NodeName = parse("node", &name, &name)?;
+        if deleted {
+            nodes.deleted.insert(node);
+            continue;
+        }
         let hash =
             hash.try_into().map_err(|_| corrupt(format!("node {name}"), "a secret's hash that is not 32 bytes"))?;
-        secrets.insert(node.clone(), hash);
-        nodes.insert(node.clone(), DesiredNode { name: node, address, zone, cordoned });
+        nodes.secrets.insert(node.clone(), hash);
+        nodes.wanted.insert(node.clone(), DesiredNode { name: node, address, zone, cordoned });
     }
-    Ok((nodes, secrets))
+    Ok(nodes)
 }
 
 async fn environments_of(
@@ -338,7 +356,7 @@ impl Sync {
                 Ok(Ok(Some(snapshot))) => {
                     read = Some((snapshot.desired.revision, Instant::now()));
                     environments = snapshot.environments.clone();
-                    *self.secrets.write().unwrap_or_else(PoisonError::into_inner) = snapshot.secrets.clone();
+                    self.know_nodes(&snapshot);
                     condition.ok();
                     if self.handle.send(Input::Snapshot(Box::new(snapshot))).await.is_err() {
                         return;
@@ -354,6 +372,13 @@ impl Sync {
                 () = self.hint.notified() => {}
             }
         }
+    }
+
+    /// A node that has lost its row stays known until it is deleted: a missing row is no order.
+    fn know_nodes(&self, snapshot: &Snapshot) {
+        let mut secrets = self.secrets.write().unwrap_or_else(PoisonError::into_inner);
+        secrets.retain(|node, _| !snapshot.desired.deleted_nodes.contains(node));
+        secrets.extend(snapshot.secrets.clone());
     }
 
     async fn poll(&self, read: Option<(u64, Instant)>, known: &Environments) -> Result<Option<Snapshot>, StoreError> {

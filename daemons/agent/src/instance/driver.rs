@@ -359,6 +359,7 @@ impl Driver {
             proved: false,
             failures: 0,
             node_fault: false,
+            unready: false,
             output: Vec::new(),
         });
     }

@@ -232,6 +232,8 @@ pub enum NodeFaultKind {
     Disk,
     /// Its packet filter is not in force: no container is started.
     Firewall,
+    /// It does not accept the orders of the server that leads. Servers say so, and no agent does.
+    Deaf,
     /// A fault that this version does not know.
     #[serde(other)]
     Other,
@@ -243,6 +245,7 @@ impl NodeFaultKind {
         match self {
             Self::Disk => "disk",
             Self::Firewall => "firewall",
+            Self::Deaf => "deaf",
             Self::Other => "other",
         }
     }
@@ -325,6 +328,10 @@ pub struct InstanceReport {
     /// the node did to it (pull, engine, disk) is not counted.
     #[serde(default)]
     pub failures: u32,
+    /// Whether it ran and would not become ready: its check answered wrongly as often as its threshold says, or nothing
+    /// answered in time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unready: bool,
     /// Whether `reason` is the node's fault (pull, engine, disk, port) and none of the release's.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub node_fault: bool,

@@ -8,6 +8,7 @@
 //! * `GET /v1/orphans` -> `Page<`[`InstanceView`]`>`; `DELETE /v1/orphans/{instance}` -> 204
 //! * `GET /v1/routers` -> `Page<`[`RouterView`]`>`; `DELETE /v1/routers/{name}` forgets a router -> 204
 //! * `GET /v1/apps/{app}/logs?instance=&tail=&follow=` -> lines of [`crate::api::agent::LogLine`] (application/x-ndjson)
+//! * `POST /v1/tickets/adopt` -> [`Adopted`]; takes over instances whose tickets are of a key that the servers lack
 //! * `POST /v1/hint` -> 204; wakes the poll of desired state
 //!
 //! Authorization: a service credential of role dash. A server that does not lead answers 503 `not-leader` with the
@@ -135,6 +136,13 @@ pub struct NodeView {
     /// What else is wrong with the node itself.
     #[serde(default)]
     pub faults: Vec<NodeFault>,
+}
+
+/// What came of taking over instances whose tickets are of a key that the servers do not have.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Adopted {
+    /// How many were taken over.
+    pub instances: u32,
 }
 
 /// A node to add.

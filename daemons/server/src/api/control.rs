@@ -2,7 +2,7 @@
 //!
 //! * `GET /v1/status`, `GET /v1/instances`, `GET|POST /v1/nodes`, `DELETE /v1/nodes/{name}`, `GET /v1/orphans`,
 //!   `DELETE /v1/orphans/{instance}`, `GET /v1/routers`, `DELETE /v1/routers/{name}`, `GET /v1/apps/{app}/logs`,
-//!   `POST /v1/hint`: service credential of role dash
+//!   `POST /v1/tickets/adopt`, `POST /v1/hint`: service credential of role dash
 
 use super::Api;
 use crate::driver::Input;
@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use dinp_common::api::Page;
 use dinp_common::api::agent::{NodeBundle, StreamKind};
-use dinp_common::api::control::{ClusterStatus, InstanceView, LogQuery, NodeAdd, NodeView, RouterView};
+use dinp_common::api::control::{Adopted, ClusterStatus, InstanceView, LogQuery, NodeAdd, NodeView, RouterView};
 use dinp_common::auth::{Credential, CredentialKind, Role};
 use dinp_common::error::ErrorChain;
 use dinp_common::model::{AppName, InstanceId, InvalidValue, NodeName, ZoneName};
@@ -36,6 +36,7 @@ pub fn router() -> Router<Api> {
         .route("/v1/routers", get(routers))
         .route("/v1/routers/{name}", delete(forget_router))
         .route("/v1/apps/{app}/logs", get(app_logs))
+        .route("/v1/tickets/adopt", post(adopt_tickets))
         .route("/v1/hint", post(hint))
 }
 
@@ -245,6 +246,13 @@ fn too_many_readers(app: &AppName, full: Full) -> Problem {
         }
     };
     Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-readers", detail).with("limit", limit)
+}
+
+/// Takes over instances whose tickets are of a key that the servers do not have.
+async fn adopt_tickets(State(api): State<Api>, headers: HeaderMap) -> Result<ApiJson<Adopted>, Problem> {
+    api.dash(&headers).await?;
+    let adopted = api.driver.ask(Input::AdoptTickets).await?;
+    Ok(ApiJson(Adopted { instances: u32::try_from(adopted).unwrap_or(u32::MAX) }))
 }
 
 async fn hint(State(api): State<Api>, headers: HeaderMap) -> Result<StatusCode, Problem> {

@@ -25,7 +25,7 @@
 
 use super::Tick;
 use dinp_common::api::UnixMillis;
-use dinp_common::api::agent::{Capacity, HeldPort, InstanceReport, InstanceState, Seen};
+use dinp_common::api::agent::{Capacity, HeldPort, InstanceReport, InstanceState, NodeFault, Seen};
 use dinp_common::model::{AppName, InstanceId, NodeName, Resources, Version};
 use dinp_common::routes::Endpoint;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -94,8 +94,6 @@ pub(super) struct Instance {
     pub ready_since: Option<Tick>,
     /// Whether it has ever been ready.
     pub was_ready: bool,
-    /// Starts that failed or ended, as seen by this leader.
-    pub failures: u32,
     /// When its agent started it again, within the crash window.
     pub restarts: VecDeque<Tick>,
     pub doom: Option<Doom>,
@@ -103,6 +101,12 @@ pub(super) struct Instance {
     pub relocated: bool,
     /// Its endpoint in the table of the leader before, as long as no node has reported it.
     pub inherited: Option<Endpoint>,
+    /// The ticket that orders name it with.
+    pub ticket: String,
+    /// A person had it taken over without a ticket.
+    pub is_adopted: bool,
+    /// It gives way to a placement that was refused: not kept until the verdict.
+    pub gives_way: bool,
 }
 
 impl Instance {
@@ -123,11 +127,13 @@ impl Instance {
             left: None,
             ready_since: None,
             was_ready: false,
-            failures: 0,
             restarts: VecDeque::new(),
             doom: None,
             relocated: false,
             inherited: None,
+            ticket: String::new(),
+            is_adopted: false,
+            gives_way: false,
         }
     }
 
@@ -145,12 +151,32 @@ impl Instance {
         matches!(self.phase, Phase::Stopping { .. }) || self.state() == InstanceState::Stopping
     }
 
+    /// Whether its node has named it, with a ticket or because a person has vouched for it.
+    pub(super) fn is_believed(&self) -> bool {
+        self.report.is_some()
+    }
+
+    /// Times that it ended or failed to start by its own fault.
+    pub(super) fn failures(&self) -> u32 {
+        self.report.as_ref().map_or(0, |report| report.failures)
+    }
+
+    /// Whether it has proved itself since its last start.
+    pub(super) fn is_proved(&self) -> bool {
+        self.report.as_ref().is_some_and(|report| report.proved)
+    }
+
     pub(super) fn is_wanted(&self) -> bool {
         self.phase == Phase::Wanted && self.state() != InstanceState::Stopping
     }
 
     pub(super) fn is_withdrawn(&self) -> bool {
         matches!(self.phase, Phase::Withdrawn { .. }) && self.state() != InstanceState::Stopping
+    }
+
+    /// Whether every live router has taken over a table without it since it was withdrawn.
+    pub(super) fn is_out(&self) -> bool {
+        matches!(self.phase, Phase::Withdrawn { confirmed_at: Some(_), .. })
     }
 
     pub(super) fn port(&self) -> Option<u16> {
@@ -197,6 +223,8 @@ pub(super) struct Node {
     pub agent_version: String,
     pub docker_error: Option<String>,
     pub docker_down_since: Option<Tick>,
+    /// What else is wrong with it.
+    pub faults: Vec<NodeFault>,
     pub patience_until: Option<Tick>,
     pub shutdown: bool,
     pub held: Vec<HeldPort>,
@@ -220,6 +248,7 @@ impl Node {
             agent_version: String::new(),
             docker_error: None,
             docker_down_since: None,
+            faults: Vec::new(),
             patience_until: None,
             shutdown: false,
             held: Vec::new(),

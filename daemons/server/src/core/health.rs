@@ -6,7 +6,7 @@
 //! How many are condemned at a time is limited per app and per cluster.
 
 use super::fleet::{Condition, Doom, Instance, Node};
-use super::{Desired, Reign, Tick};
+use super::{Desired, DesiredApp, Reign, Tick};
 use dinp_common::api::agent::InstanceState;
 use dinp_common::api::hm::HmReport;
 use dinp_common::model::{InstanceId, NodeName};
@@ -61,38 +61,50 @@ impl Reign {
     /// Condemns what is to be replaced, within the budget, and takes back what has recovered.
     pub(super) fn update_dooms(&mut self, desired: &Desired, now: Tick) {
         self.monitors.forget_silent(self.settings.verdict_ms, now);
-        let mut changes = Vec::new();
-        for app in desired.apps.values().filter(|app| !app.deleted && app.started) {
-            let condemned = self.fleet.of_app(&app.name).filter(|instance| instance.doom.is_some()).count();
-            let budget = (self.count(app) as usize * self.settings.kill_percent as usize / 100).max(1);
-            let mut left = budget.saturating_sub(condemned);
-            for instance in self.fleet.of_app(&app.name).filter(|instance| !instance.is_ending()) {
-                let found = self.find_doom(instance, now);
-                match (&instance.doom, found) {
-                    (None, Some(doom)) if left > 0 => {
-                        left -= 1;
-                        changes.push((instance.id.clone(), Some(doom)));
-                    }
-                    (Some(Doom::Crashing), None) if !instance.restarts.is_empty() => {}
-                    (Some(_), None) => changes.push((instance.id.clone(), None)),
-                    _ => {}
-                }
+        let apps = || desired.apps.values().filter(|app| !app.deleted && app.started);
+        // First, because it frees budget for what is condemned in the same decision.
+        for app in apps() {
+            self.pardon_recovered(app, now);
+        }
+        for app in apps() {
+            self.condemn_failing(app, now);
+        }
+    }
+
+    fn pardon_recovered(&mut self, app: &DesiredApp, now: Tick) {
+        let is_over = |one: &&Instance| match (&one.doom, self.find_doom(one, now)) {
+            (None, _) | (Some(_), Some(_)) => false,
+            (Some(Doom::Crashing), None) => one.restarts.is_empty(),
+            (Some(_), None) => true,
+        };
+        let alive = self.fleet.of_app(&app.name).filter(|one| !one.is_ending());
+        let recovered: Vec<InstanceId> = alive.filter(is_over).map(|one| one.id.clone()).collect();
+        for id in recovered {
+            self.judge(&id, None);
+        }
+    }
+
+    fn condemn_failing(&mut self, app: &DesiredApp, now: Tick) {
+        let condemned = self.fleet.of_app(&app.name).filter(|one| one.doom.is_some()).count();
+        let share = (self.count(app) as usize * self.settings.kill_percent as usize / 100).max(1);
+        let alive = self.fleet.of_app(&app.name).filter(|one| !one.is_ending() && one.doom.is_none());
+        let failing = alive.filter_map(|one| Some((one.id.clone(), self.find_doom(one, now)?)));
+        let failing: Vec<(InstanceId, Doom)> = failing.take(share.saturating_sub(condemned)).collect();
+        for (id, doom) in failing {
+            let may_destroy = self.permission.may_destroy();
+            if may_destroy && self.budget.spend(&app.name, self.settings.kills_per_minute, now) {
+                self.judge(&id, Some(doom));
             }
         }
-        for (id, doom) in changes {
-            if doom.is_some() {
-                let may_destroy = self.permission.may_destroy();
-                if !may_destroy || !self.budget.spend(self.settings.kills_per_minute, now) {
-                    continue;
-                }
-            }
-            let Some(instance) = self.fleet.get_mut(&id) else { continue };
-            instance.doom.clone_from(&doom);
-            let (app, node) = (instance.app.clone(), instance.node.clone());
-            let (kind, detail) = doom.map_or(("recovered", ""), |doom| ("condemned", doom.reason()));
-            self.event(Some(&app), Some(&id), Some(&node), kind, detail.to_owned());
-            self.news.change();
-        }
+    }
+
+    fn judge(&mut self, id: &InstanceId, doom: Option<Doom>) {
+        let Some(instance) = self.fleet.get_mut(id) else { return };
+        instance.doom.clone_from(&doom);
+        let (app, node) = (instance.app.clone(), instance.node.clone());
+        let (kind, detail) = doom.map_or(("recovered", ""), |doom| ("condemned", doom.reason()));
+        self.event(Some(&app), Some(id), Some(&node), kind, detail.to_owned());
+        self.news.change();
     }
 
     fn find_doom(&self, instance: &Instance, now: Tick) -> Option<Doom> {

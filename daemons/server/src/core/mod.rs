@@ -10,7 +10,7 @@
 //! * [`nodes`]: ready, suspect, lost; [`permission`]: settled, frozen, held over; [`budget`]: what DINP may do by itself
 //! * [`rollout`]: deployments; [`plan`]: one app's instances against what is wanted; [`placement`]: choosing nodes
 //! * [`routes`]: the table and its versions; [`withdraw`]: out of the table, drained, stopped; [`orders`]
-//! * [`orphans`]: instances whose app has no row; [`news`]: what has changed, and what people are told
+//! * [`strangers`]: instances without a ticket; [`orphans`]: those whose app has no row; [`news`]: what has changed, and what people are told
 //! * [`settings`]: the numbers that decisions go by; [`views`]: what the API shows
 
 mod budget;
@@ -31,12 +31,13 @@ mod routes;
 mod settings;
 #[cfg(test)]
 mod sim;
+mod strangers;
 #[cfg(test)]
 mod tests;
 mod types;
 mod views;
 mod withdraw;
 
-pub use reign::Reign;
-pub use settings::Settings;
+pub use reign::{Leader, Reign};
+pub use settings::{Settings, Times};
 pub use types::*;

@@ -1,7 +1,7 @@
 //! How nodes are: ready, suspect, lost; when a new leader may begin; when too much looks dead at once.
 
 use super::fleet::{Condition, Node};
-use super::permission::{Freeze, Turn};
+use super::permission::{Cause, Freeze, Turn};
 use super::{Desired, Reign, Tick};
 use dinp_common::model::NodeName;
 
@@ -39,7 +39,8 @@ impl Reign {
             self.event(None, None, Some(&name), kind, String::new());
         }
         self.update_freeze(desired, now);
-        self.update_settled(desired);
+        self.update_router_freeze(now);
+        self.update_settled(desired, now);
     }
 
     /// A leader that was stopped for a while has heard nothing because it did not listen.
@@ -77,27 +78,42 @@ impl Reign {
             None
         };
         let until = now + self.settings.lost_ms;
-        let freeze = reason.map(|reason| Freeze { reason, all_silent, until });
-        match self.permission.freeze(freeze, now) {
+        self.freeze(Cause::Nodes, reason.map(|reason| Freeze { reason, is_blind: all_silent, until }), now);
+    }
+
+    /// Freezes for this ground, or goes on, and tells of what has changed.
+    pub(super) fn freeze(&mut self, cause: Cause, ground: Option<Freeze>, now: Tick) {
+        match self.permission.freeze(cause, ground, now) {
             Some(Turn::Frozen(reason)) => self.event(None, None, None, "freeze", reason),
             Some(Turn::Thawed) => self.event(None, None, None, "freeze_over", String::new()),
             None => {}
         }
     }
 
-    /// A new leader begins when each known node has acknowledged its epoch, or is lost.
-    fn update_settled(&mut self, desired: &Desired) {
+    /// A new leader begins when each known node has acknowledged its epoch, is lost, or is deaf.
+    fn update_settled(&mut self, desired: &Desired, now: Tick) {
         if self.permission.is_settled() {
             return;
         }
         let waits_for = desired.nodes.keys().filter(|name| {
             let Some(node) = self.fleet.node(name) else { return true };
-            node.condition != Condition::Lost && !self.has_acknowledged(node)
+            node.condition != Condition::Lost && !self.has_acknowledged(node) && !self.is_deaf(node, now)
         });
         let waits_for = waits_for.cloned().collect();
         if self.permission.wait_for(waits_for) {
             self.event(None, None, None, "settled", format!("{} nodes known", desired.nodes.len()));
         }
+    }
+
+    /// Whether the node reports, and has not accepted this leader in all the time that it had. Nothing is placed there;
+    /// what runs there serves on, and nobody waits for it.
+    pub(super) fn is_deaf(&self, node: &Node, now: Tick) -> bool {
+        node.last_heard.is_some() && !self.has_acknowledged(node) && now >= self.deaf_at(node)
+    }
+
+    /// When a node that does not accept this leader becomes deaf.
+    pub(super) fn deaf_at(&self, node: &Node) -> Tick {
+        node.known_since.max(self.leader.since) + self.settings.unheard_ms
     }
 
     /// Whether the node has accepted this leader: it obeys no other one any more.

@@ -47,7 +47,7 @@ impl Reign {
                 Phase::Stopping { reason } => orders.stop.push(StopOrder {
                     instance: one.id.clone(),
                     reason: reason.clone(),
-                    grace_secs: self.settings.stop_grace_secs,
+                    grace_secs: self.times_of(one).stop_grace_secs,
                 }),
                 // What another leader has begun to stop ends by itself.
                 _ if one.state() == InstanceState::Stopping => {}
@@ -58,6 +58,7 @@ impl Reign {
                             instance: one.id.clone(),
                             app: one.app.clone(),
                             release: one.release,
+                            ticket: one.ticket.clone(),
                         });
                     }
                 }

@@ -2,14 +2,25 @@
 
 use super::Tick;
 use dinp_common::model::NodeName;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a freeze is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Cause {
+    /// Too many nodes are silent.
+    Nodes,
+    /// Too many routers are silent.
+    Routers,
+    /// Most instances carry tickets of a key that is not known.
+    Tickets,
+}
 
 /// Why nothing destructive is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Freeze {
     pub reason: String,
-    /// Nobody is heard: there is no ground to place anything on either.
-    pub all_silent: bool,
+    /// There is no ground to place anything on either.
+    pub is_blind: bool,
     /// Until then at least.
     pub until: Tick,
 }
@@ -29,19 +40,19 @@ pub(super) struct Permission {
     settled: bool,
     /// Nodes that a new leader waits for.
     waits_for: BTreeSet<NodeName>,
-    freeze: Option<Freeze>,
+    freezes: BTreeMap<Cause, Freeze>,
     holdover: bool,
 }
 
 impl Permission {
     /// Whether instances may be placed.
     pub(super) fn may_place(&self) -> bool {
-        self.settled && !self.freeze.as_ref().is_some_and(|freeze| freeze.all_silent)
+        self.settled && !self.freezes.values().any(|freeze| freeze.is_blind)
     }
 
     /// Whether instances may be withdrawn and stopped.
     pub(super) fn may_destroy(&self) -> bool {
-        self.settled && self.freeze.is_none() && !self.holdover
+        self.settled && self.freezes.is_empty() && !self.holdover
     }
 
     /// Whether this leader has begun: each known node has acknowledged it, or is lost.
@@ -72,20 +83,21 @@ impl Permission {
     }
 
     /// Why nothing destructive is done, if so.
-    pub(super) fn frozen(&self) -> Option<&str> {
-        self.freeze.as_ref().map(|freeze| freeze.reason.as_str())
+    pub(super) fn frozen(&self) -> Option<String> {
+        let reasons: Vec<&str> = self.freezes.values().map(|freeze| freeze.reason.as_str()).collect();
+        (!reasons.is_empty()).then(|| reasons.join("; "))
     }
 
     /// Takes in whether there is ground for a freeze now. One that has begun lasts until its time is over.
-    pub(super) fn freeze(&mut self, ground: Option<Freeze>, now: Tick) -> Option<Turn> {
-        match (ground, self.freeze.take()) {
+    pub(super) fn freeze(&mut self, cause: Cause, ground: Option<Freeze>, now: Tick) -> Option<Turn> {
+        match (ground, self.freezes.remove(&cause)) {
             (Some(freeze), before) => {
                 let turn = before.is_none().then(|| Turn::Frozen(freeze.reason.clone()));
-                self.freeze = Some(freeze);
+                self.freezes.insert(cause, freeze);
                 turn
             }
             (None, Some(before)) if now < before.until => {
-                self.freeze = Some(before);
+                self.freezes.insert(cause, before);
                 None
             }
             (None, Some(_)) => Some(Turn::Thawed),
@@ -95,6 +107,6 @@ impl Permission {
 
     /// When time alone ends something.
     pub(super) fn wake(&self) -> Option<Tick> {
-        self.freeze.as_ref().map(|freeze| freeze.until)
+        self.freezes.values().map(|freeze| freeze.until).min()
     }
 }

@@ -15,6 +15,15 @@ pub(super) struct Refusal {
     cordoned: usize,
     missing: usize,
     docker_down: usize,
+    faulty: usize,
+    deaf: usize,
+}
+
+impl Refusal {
+    /// Whether some node would do if there were less on it.
+    pub(super) fn is_for_room(&self) -> bool {
+        self.no_memory + self.no_cpu > 0
+    }
 }
 
 impl fmt::Display for Refusal {
@@ -25,6 +34,8 @@ impl fmt::Display for Refusal {
             (self.cordoned, "cordoned"),
             (self.missing, "not heard"),
             (self.docker_down, "without a usable Docker Engine"),
+            (self.faulty, "with a fault of their own"),
+            (self.deaf, "not accepting this leader"),
         ];
         let words: Vec<String> =
             parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
@@ -54,8 +65,8 @@ impl Reign {
                 refusal.missing += 1;
                 continue;
             };
-            if !self.orders.contains_key(name) {
-                refusal.missing += 1;
+            if !self.has_acknowledged(node) {
+                refusal.deaf += 1;
                 continue;
             }
             if wanted.cordoned {
@@ -64,6 +75,10 @@ impl Reign {
             }
             if node.docker_error.is_some() {
                 refusal.docker_down += 1;
+                continue;
+            }
+            if !node.faults.is_empty() {
+                refusal.faulty += 1;
                 continue;
             }
             let (has, booked) = (self.bookable(node.capacity), self.fleet.booked(name));
@@ -106,10 +121,11 @@ impl Reign {
         instance.relocated = self.fleet.of_app(app).any(is_crashing);
         instance.ordered_in = Some(self.orders.get(&node).map_or(0, |orders| orders.generation) + 1);
         instance.left = self.table.version_without(&id);
+        instance.ticket = self.ticket_for(&instance);
         instance.book(spec.resources);
         self.fleet.insert(instance);
         self.news.change();
-        self.event(Some(app), Some(&id), Some(&node), "start", format!("release {}", spec.id));
+        self.event(Some(app), Some(&id), Some(&node), "start", format!("release {}", spec.number));
         Ok(id)
     }
 }

@@ -6,7 +6,7 @@
 //! nothing goes before what replaces it serves.
 
 use super::fleet::{Condition, Instance};
-use super::{Desired, DesiredApp, Reign, Tick};
+use super::{Desired, DesiredApp, Reign, ReleaseSpec, Tick};
 use dinp_common::api::agent::InstanceState;
 use dinp_common::model::{AppName, InstanceId, NodeName};
 use std::collections::BTreeMap;
@@ -16,6 +16,8 @@ use std::collections::BTreeMap;
 pub(super) struct Standing {
     /// Instances of the goal that serve.
     pub serving: usize,
+    /// Those of them that have proved themselves.
+    pub proved: usize,
     /// Instances of the goal that are to run.
     pub present: usize,
     /// Leftovers whose stop was not ordered yet.
@@ -35,6 +37,9 @@ struct Seen {
     is_down: bool,
     is_doubted: bool,
     serves: bool,
+    is_proved: bool,
+    /// Out of every router's table, and kept until the verdict.
+    is_parked: bool,
     known_since: Tick,
 }
 
@@ -69,8 +74,9 @@ impl Reign {
         let after = self.look(app, goal, only, now);
         Standing {
             serving,
+            proved: seen.iter().filter(|one| one.is_goal && one.serves && one.is_proved).count(),
             present: after.iter().filter(|one| one.is_goal && !one.is_withdrawn).count(),
-            leftovers: after.iter().filter(|one| !one.is_goal).count(),
+            leftovers: after.iter().filter(|one| !one.is_goal && !one.is_parked).count(),
             refused,
         }
     }
@@ -109,6 +115,8 @@ impl Reign {
             is_down: one.state() == InstanceState::BackOff,
             is_doubted: self.is_doubted(one, now),
             serves: self.serves(one, now),
+            is_proved: one.is_proved(),
+            is_parked: one.is_out() && self.is_parked(one),
             known_since: one.known_since,
         };
         self.fleet.of_app(&app.name).filter(counts).map(see).collect()
@@ -138,7 +146,8 @@ impl Reign {
     ) -> Option<String> {
         let present = seen.iter().filter(|one| one.is_goal && !one.is_withdrawn).count();
         // What is down does not hold up what is to take its place.
-        let others = seen.iter().filter(|one| (!one.is_goal && !one.is_down) || one.is_withdrawn).count();
+        let others = seen.iter().filter(|one| (!one.is_goal && !one.is_down) || one.is_withdrawn);
+        let others = others.filter(|one| !one.is_parked).count();
         let release = match self.permission.holds_over() {
             true => self.in_force(app).or(goal)?,
             false => goal?,
@@ -158,12 +167,40 @@ impl Reign {
         };
         for placed in 0..needed {
             if let Err(refusal) = self.place(desired, &app.name, spec, now) {
+                if refusal.is_for_room() && self.give_way(&app.name, spec) {
+                    return Some(format!("an old instance gives way, for {refusal}"));
+                }
                 let memory = spec.resources.memory_mb;
                 let open = needed - placed;
                 return Some(format!("{open} instances of {memory} MiB cannot be placed: {refusal}"));
             }
         }
         None
+    }
+
+    /// What is kept until a verdict gives way to what cannot be placed otherwise: one at a time, of the same app first,
+    /// where its going makes room enough. False if none does.
+    fn give_way(&mut self, app: &AppName, spec: &ReleaseSpec) -> bool {
+        if self.fleet.instances().any(|one| one.gives_way) {
+            return true;
+        }
+        let makes_room = |one: &&Instance| {
+            self.fleet.node(&one.node).is_some_and(|node| {
+                let (has, booked) = (self.bookable(node.capacity), self.fleet.booked(&one.node));
+                let memory_mb = booked.memory_mb.saturating_sub(one.booked.memory_mb);
+                let cpu_millis = booked.cpu_millis.saturating_sub(one.booked.cpu_millis);
+                memory_mb.saturating_add(spec.resources.memory_mb) <= has.memory_mb
+                    && cpu_millis.saturating_add(spec.resources.cpu_millis) <= has.cpu_millis
+            })
+        };
+        let parked = self.fleet.instances().filter(|one| one.is_out() && self.is_parked(one)).filter(makes_room);
+        let chosen = parked.min_by_key(|one| (one.app != *app, one.id.clone())).map(|one| one.id.clone());
+        let Some(instance) = chosen.and_then(|id| self.fleet.get_mut(&id)) else { return false };
+        instance.gives_way = true;
+        let (of, id, node) = (instance.app.clone(), instance.id.clone(), instance.node.clone());
+        self.event(Some(&of), Some(&id), Some(&node), "gives_way", format!("to an instance of {app}"));
+        self.news.change();
+        true
     }
 
     /// More instances of the goal than wanted: those go first that are not ready, then those on the nodes that have

@@ -1,7 +1,7 @@
 //! One leadership: who leads, what is desired, and the owners of everything else; and the steps of one decision.
 
 use super::budget::Budget;
-use super::fleet::{Fleet, Phase};
+use super::fleet::{Fleet, Instance, Phase};
 use super::health::Monitors;
 use super::news::News;
 use super::orphans::Orphans;
@@ -10,7 +10,9 @@ use super::placement::InstanceIds;
 use super::rollout::Rollouts;
 use super::routers::Routers;
 use super::routes::RouteTable;
-use super::{Actions, Desired, Event, NodeOrders, Settings, Tick};
+use super::strangers::Strangers;
+use super::{Actions, Desired, Event, NodeOrders, Settings, Tick, Times};
+use crate::tickets::Keys;
 use dinp_common::api::UnixMillis;
 use dinp_common::model::{AppName, InstanceId, NodeName};
 use std::collections::BTreeMap;
@@ -22,10 +24,13 @@ const WAKE_MS: u64 = 1_000;
 const ROUNDS: usize = 16;
 
 /// Whose reign it is.
-#[derive(Debug)]
-pub(super) struct Leader {
+#[derive(Debug, Clone)]
+pub struct Leader {
+    /// Cluster id.
     pub cluster: String,
+    /// Epoch of the lease.
     pub epoch: u64,
+    /// Who holds it.
     pub holder: String,
     /// When it began.
     pub since: Tick,
@@ -35,6 +40,7 @@ pub(super) struct Leader {
 #[derive(Debug)]
 pub struct Reign {
     pub(super) settings: Settings,
+    pub(super) tickets: Arc<Keys>,
     pub(super) leader: Leader,
     pub(super) desired: Option<Arc<Desired>>,
     pub(super) fleet: Fleet,
@@ -47,6 +53,7 @@ pub struct Reign {
     pub(super) budget: Budget,
     pub(super) refusals: BTreeMap<AppName, String>,
     pub(super) orphans: Orphans,
+    pub(super) strangers: Strangers,
     pub(super) refused_by: Option<u64>,
     pub(super) ids: InstanceIds,
     /// Wall clock minus tick, for what people read.
@@ -56,12 +63,14 @@ pub struct Reign {
 }
 
 impl Reign {
-    /// A reign that begins now, in this epoch: it knows nothing, for only nodes, routers and the database know what is
-    /// true. Instance ids are made from `seed`: it is to be drawn at random.
-    pub fn begin(settings: Settings, cluster: String, seed: u64, (epoch, holder): (u64, String), now: Tick) -> Self {
+    /// A reign that begins: it knows nothing, for only nodes, routers and the database know what is true. Instance ids
+    /// are made from `seed`: it is to be drawn at random.
+    pub fn begin(settings: Settings, tickets: Arc<Keys>, leader: Leader, seed: u64) -> Self {
+        let since = leader.since;
         Self {
             settings,
-            leader: Leader { cluster, epoch, holder, since: now },
+            tickets,
+            leader,
             desired: None,
             fleet: Fleet::default(),
             routers: Routers::default(),
@@ -73,10 +82,11 @@ impl Reign {
             budget: Budget::default(),
             refusals: BTreeMap::new(),
             orphans: Orphans::default(),
+            strangers: Strangers::default(),
             refused_by: None,
             ids: InstanceIds::new(seed),
             wall_offset: 0,
-            decided_at: Some(now),
+            decided_at: Some(since),
             news: News::default(),
         }
     }
@@ -96,11 +106,17 @@ impl Reign {
         self.permission.hold_over(on);
     }
 
-    /// Takes in a complete snapshot of desired state.
-    pub fn desired(&mut self, desired: Desired, now: Tick) {
-        let is_first = self.desired.is_none();
+    /// Takes in a complete snapshot of desired state. A node that it has neither among those that are wanted nor among
+    /// those that are deleted has lost its row: it stays as it was, for a missing row is no order.
+    pub fn desired(&mut self, mut desired: Desired, now: Tick) {
+        let before = self.desired.take();
+        for (name, node) in before.iter().flat_map(|before| &before.nodes) {
+            if !desired.deleted_nodes.contains(name) && !desired.nodes.contains_key(name) {
+                desired.nodes.insert(name.clone(), node.clone());
+            }
+        }
+        let since = if before.is_none() { self.leader.since } else { now };
         for name in desired.nodes.keys() {
-            let since = if is_first { self.leader.since } else { now };
             self.fleet.know_node(name, since);
         }
         self.desired = Some(Arc::new(desired));
@@ -111,9 +127,10 @@ impl Reign {
         self.desired.as_deref()
     }
 
-    /// Highest epoch seen by somebody who refuses this leader for it: the next lease must take a higher one.
-    pub fn refused_by(&self) -> Option<u64> {
-        self.refused_by
+    /// Highest epoch seen, and proved, by somebody who refuses this leader for it: the next lease must take a higher
+    /// one. Told once; who goes on refusing says so again.
+    pub fn take_refusal(&mut self) -> Option<u64> {
+        self.refused_by.take()
     }
 
     /// Decides everything. Without new facts a second call has no effect.
@@ -126,6 +143,7 @@ impl Reign {
         self.take_adopted(&desired, now);
         self.open_orders(&desired);
         self.tell_orphans(&desired);
+        self.update_ticket_freeze(now);
         self.update_dooms(&desired, now);
         self.sync_rollouts(&desired, now);
         for _ in 0..ROUNDS {
@@ -156,16 +174,24 @@ impl Reign {
                 heard.map(|at| at + settings.lost_ms),
                 node.patience_until,
                 heard.is_none().then_some(node.known_since + settings.unheard_ms),
+                Some(self.deaf_at(node)),
             ]
         });
         let drains = self.fleet.instances().map(|one| match one.phase {
-            Phase::Withdrawn { confirmed_at: Some(at), .. } => Some(at + settings.drain_timeout_ms),
+            Phase::Withdrawn { confirmed_at: Some(at), .. } => Some(at + self.times_of(one).drain_timeout_ms),
             _ => None,
         });
-        let rollouts = self.rollouts.iter().map(|rollout| rollout.wake(settings));
+        let rollouts = self.rollouts.iter().map(|rollout| rollout.wake());
         let others = [self.permission.wake(), self.table.wake()];
         let all = nodes.chain(drains).chain(rollouts).chain(others);
         all.flatten().filter(|at| *at > now).fold(now + WAKE_MS, Tick::min)
+    }
+
+    /// The times of an instance's release.
+    pub(super) fn times_of(&self, instance: &Instance) -> Times {
+        let app = self.desired.as_ref().and_then(|desired| desired.apps.get(&instance.app));
+        let release = app.and_then(|app| app.releases.get(&instance.release));
+        release.map_or_else(|| self.settings.times(), |release| self.settings.times_of(release))
     }
 
     pub(super) fn event(

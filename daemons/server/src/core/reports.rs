@@ -7,7 +7,7 @@
 use super::fleet::{Instance, Node};
 use super::{Reign, Tick};
 use dinp_common::api::UnixMillis;
-use dinp_common::api::agent::{Goodbye, InstanceReport, InstanceState, Report, ReportReply};
+use dinp_common::api::agent::{Goodbye, InstanceReport, InstanceState, Report, ReportReply, Seen};
 use dinp_common::model::{InstanceId, NodeName, Resources};
 use std::collections::BTreeSet;
 
@@ -29,7 +29,7 @@ fn weigh(node: &Node, report: &Report) -> Worth {
         return match report.seq {
             seq if seq <= node.seq => Worth::Nothing,
             _ if report.full => Worth::Take,
-            seq if node.synced && seq == node.seq + 1 => Worth::Take,
+            seq if node.synced && seq == node.seq.saturating_add(1) => Worth::Take,
             _ => Worth::Resync,
         };
     }
@@ -53,25 +53,23 @@ impl Reign {
         match weigh(node, report) {
             Worth::Nothing => return reply,
             Worth::Resync => {
-                node.last_heard = Some(now);
-                node.last_report = Some(wall);
+                take_facts(node, report, now, wall);
                 reply.resync = true;
                 return reply;
             }
             Worth::Take => {}
         }
+        take_order(node, report);
         take_facts(node, report, now, wall);
-        let higher = report.seen.epoch > self.leader.epoch;
-        let other = report.seen.epoch == self.leader.epoch
-            && report.seen.holder != self.leader.holder
-            && !report.seen.holder.is_empty();
-        if higher || other {
-            self.refused_by = self.refused_by.max(Some(report.seen.epoch));
-        }
+        self.heed_refusal(&report.seen);
         let named: BTreeSet<&InstanceId> = report.instances.iter().map(|instance| &instance.instance).collect();
         for instance in &report.instances {
-            self.take_instance(name, instance, now);
+            if self.believes(name, instance) {
+                self.meet(name, instance, now);
+                self.take_instance(name, instance, now);
+            }
         }
+        self.forget_strangers(name, report.full, &named, &report.removed);
         for id in report.removed.iter().filter(|id| !named.contains(id)) {
             if self.fleet.get(id).is_some_and(|instance| instance.node == *name) {
                 self.take_gone(id);
@@ -91,7 +89,18 @@ impl Reign {
         }
     }
 
-    fn take_instance(&mut self, name: &NodeName, report: &InstanceReport, now: Tick) {
+    /// Somebody refuses this leader for a higher epoch, or for another holder of this one. A number alone is a mere
+    /// claim: it counts with the proof that the servers once gave out with it.
+    fn heed_refusal(&mut self, seen: &Seen) {
+        let (epoch, holder) = (self.leader.epoch, self.leader.holder.as_str());
+        let refuses = seen.epoch > epoch || (seen.epoch == epoch && !seen.holder.is_empty() && seen.holder != holder);
+        if refuses && self.tickets.proves(&seen.proof, &self.leader.cluster, seen.epoch, &seen.holder) {
+            self.refused_by = self.refused_by.max(Some(seen.epoch));
+        }
+    }
+
+    /// Makes an instance known that is believed to be on the node.
+    pub(super) fn meet(&mut self, name: &NodeName, report: &InstanceReport, now: Tick) {
         let id = &report.instance;
         if self.fleet.get(id).is_some_and(|known| known.node != *name && known.inherited.is_some()) {
             self.fleet.remove(id);
@@ -100,20 +109,27 @@ impl Reign {
             Some(known) if known.node != *name => {
                 let detail = format!("it is known on node {}", known.node);
                 self.event(Some(&report.app), Some(id), Some(name), "report_refused", detail);
-                return;
             }
             Some(_) => {}
             None => {
                 let mut instance = Instance::new(id.clone(), report.app.clone(), report.release, name.clone(), now);
                 instance.maybe_routed = true;
                 instance.left = self.table.version_without(id);
+                instance.ticket.clone_from(&report.ticket);
                 self.fleet.insert(instance);
             }
         }
+    }
+
+    pub(super) fn take_instance(&mut self, name: &NodeName, report: &InstanceReport, now: Tick) {
+        let id = &report.instance;
         let window = self.settings.crash_window_ms;
-        let Some(instance) = self.fleet.get_mut(id) else { return };
+        let Some(instance) = self.fleet.get_mut(id).filter(|one| one.node == *name) else { return };
         let before = instance.report.as_ref().map(|report| (report.state, report.since, report.restarts));
-        instance.inherited = None;
+        if instance.inherited.take().is_some() {
+            instance.ticket.clone_from(&report.ticket);
+        }
+        instance.is_adopted &= instance.ticket != report.ticket;
         instance.missing_since = None;
         instance.book(Resources { memory_mb: report.memory_mb, cpu_millis: report.cpu_millis, cpu_limit_millis: None });
         let started_again = before.map_or(0, |(_, _, restarts)| report.restarts.saturating_sub(restarts));
@@ -125,12 +141,6 @@ impl Reign {
         }
         let is_back_off = report.state == InstanceState::BackOff;
         let fell = is_back_off && before.is_none_or(|(state, since, _)| state != report.state || since != report.since);
-        if fell && !instance.was_ready {
-            instance.failures += 1;
-        }
-        if !instance.was_ready && instance.ordered_in.is_some() {
-            instance.failures = instance.failures.max(report.restarts);
-        }
         match report.state {
             InstanceState::Ready if instance.ready_since.is_none() || started_again > 0 => {
                 instance.ready_since = Some(now);
@@ -197,7 +207,8 @@ impl Reign {
     }
 }
 
-fn take_facts(node: &mut Node, report: &Report, now: Tick, wall: UnixMillis) {
+/// What later reports are compared with.
+fn take_order(node: &mut Node, report: &Report) {
     if node.run_id != report.run_id {
         if !node.run_id.is_empty() {
             node.old_runs.push_back((std::mem::take(&mut node.run_id), node.seq));
@@ -209,6 +220,11 @@ fn take_facts(node: &mut Node, report: &Report, now: Tick, wall: UnixMillis) {
     }
     node.seq = report.seq;
     node.synced = true;
+    node.held.clone_from(&report.held_ports);
+}
+
+/// What every report says of its node, whatever is missing between it and the one before.
+fn take_facts(node: &mut Node, report: &Report, now: Tick, wall: UnixMillis) {
     node.last_heard = Some(now);
     node.last_report = Some(wall);
     node.seen.clone_from(&report.seen);
@@ -221,5 +237,5 @@ fn take_facts(node: &mut Node, report: &Report, now: Tick, wall: UnixMillis) {
     }
     node.patience_until = None;
     node.shutdown = false;
-    node.held.clone_from(&report.held_ports);
+    node.faults.clone_from(&report.faults);
 }

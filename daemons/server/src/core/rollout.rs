@@ -12,9 +12,9 @@
 //!
 //! A deployment only says which release is the goal; `plan` does the rest.
 
+use super::fleet::Instance;
 use super::plan::Standing;
 use super::{DeploymentUpdate, Desired, DesiredApp, DesiredDeployment, Reign, Tick};
-use dinp_common::api::agent::InstanceState;
 use dinp_common::api::people::DeploymentState;
 use dinp_common::model::AppName;
 use std::collections::BTreeMap;
@@ -30,11 +30,14 @@ pub(super) struct Rollout {
     pub previous: Option<u64>,
     pub state: DeploymentState,
     pub reason: String,
+    /// The last lines of the instance for which it failed.
+    output: Vec<String>,
     pub cancel: bool,
-    /// Best standing so far in this state: serving, and leftovers away.
-    progress: (usize, usize),
+    /// Best standing so far in this state: proved, serving, and leftovers away.
+    progress: (usize, usize, usize),
     progress_at: Tick,
-    verify_since: Option<Tick>,
+    /// Since when the new release stands whole, and for how long it must.
+    verify: Option<(Tick, u64)>,
     told: Option<(DeploymentState, String, Tick)>,
 }
 
@@ -46,10 +49,11 @@ impl Rollout {
             previous: if wanted.state == DeploymentState::Pending { in_force } else { wanted.previous.or(in_force) },
             state: wanted.state,
             reason: String::new(),
+            output: Vec::new(),
             cancel: wanted.cancel,
-            progress: (0, 0),
+            progress: (0, 0, 0),
             progress_at: now,
-            verify_since: None,
+            verify: None,
             told: (wanted.state != DeploymentState::Pending).then_some((wanted.state, String::new(), now)),
         }
     }
@@ -60,22 +64,28 @@ impl Rollout {
             app: app.clone(),
             state: self.state,
             reason: self.reason.clone(),
+            output: self.output.clone(),
             previous: self.previous,
             release_in_force: (self.state == DeploymentState::Succeeded).then_some(self.release),
         }
     }
 
     /// When time alone takes it further.
-    pub(super) fn wake(&self, settings: &super::Settings) -> Option<Tick> {
-        self.verify_since.map(|since| since + settings.verify_ms)
+    pub(super) fn wake(&self) -> Option<Tick> {
+        self.verify.map(|(since, millis)| since + millis)
+    }
+
+    /// Whether it has begun, and there is no verdict yet.
+    pub(super) fn is_undecided(&self) -> bool {
+        matches!(self.state, DeploymentState::Rolling | DeploymentState::Verifying)
     }
 
     fn turn(&mut self, state: DeploymentState, reason: String, now: Tick) {
         self.state = state;
         self.reason = reason;
-        self.progress = (0, 0);
+        self.progress = (0, 0, 0);
         self.progress_at = now;
-        self.verify_since = None;
+        self.verify = None;
     }
 }
 
@@ -95,6 +105,16 @@ impl Rollouts {
     pub(super) fn iter(&self) -> impl Iterator<Item = &Rollout> {
         self.at_work.values()
     }
+}
+
+fn verdict_on(one: &Instance) -> String {
+    let why = one.report.as_ref().map_or("", |report| report.reason.as_str());
+    let times = match one.failures() {
+        0 | 1 => String::new(),
+        times => format!(" {times} times"),
+    };
+    let text = format!("instance {} on {} failed{times}: {why}", one.id.short(), one.node);
+    text.trim_end_matches([':', ' ']).to_owned()
 }
 
 impl Reign {
@@ -140,6 +160,7 @@ impl Reign {
                         app: app.name.clone(),
                         state: DeploymentState::Superseded,
                         reason: "a newer deployment took its place".to_owned(),
+                        output: Vec::new(),
                         previous: None,
                         release_in_force: None,
                     };
@@ -200,10 +221,11 @@ impl Reign {
                     rollout.turn(RollingBack, reason, now);
                     return;
                 }
-                let is_whole = standing.serving >= count && standing.leftovers == 0;
-                rollout.verify_since = is_whole.then(|| rollout.verify_since.unwrap_or(now));
-                match rollout.verify_since {
-                    Some(since) if now.saturating_sub(since) >= self.settings.verify_ms => {
+                let is_whole = standing.proved >= count && standing.leftovers == 0;
+                let since = rollout.verify.map_or(now, |(since, _)| since);
+                rollout.verify = is_whole.then(|| (since, self.verify_ms(app, rollout.release)));
+                match rollout.verify {
+                    Some((since, millis)) if now.saturating_sub(since) >= millis => {
                         rollout.turn(Succeeded, String::new(), now);
                     }
                     Some(_) => rollout.state = Verifying,
@@ -221,34 +243,33 @@ impl Reign {
         }
     }
 
+    fn verify_ms(&self, app: &DesiredApp, release: u64) -> u64 {
+        app.releases.get(&release).map_or(self.settings.verify_ms, |spec| self.settings.times_of(spec).verify_ms)
+    }
+
     /// Why the deployment has failed, if it has. Notes progress, and what it waits for.
     fn failure(&self, rollout: &mut Rollout, app: &DesiredApp, standing: &Standing, now: Tick) -> Option<String> {
-        let failed = self.fleet.of_app(&app.name).find(|one| {
-            one.release == rollout.release
-                && one.failures >= self.settings.start_failures
-                && one.state() != InstanceState::Ready
-        });
-        if let Some(one) = failed {
-            let why = one.report.as_ref().map_or("", |report| report.reason.as_str());
-            let text =
-                format!("instance {} on {} failed {} times to start: {why}", one.id.short(), one.node, one.failures);
-            return Some(text.trim_end_matches([':', ' ']).to_owned());
+        let of_release = self.fleet.of_app(&app.name).filter(|one| one.release == rollout.release);
+        if let Some(one) = of_release.max_by_key(|one| (self.is_verdict(one), one.failures()))
+            && self.is_verdict(one)
+        {
+            rollout.output = one.report.as_ref().map_or_else(Vec::new, |report| report.output.clone());
+            return Some(verdict_on(one));
         }
         let away = usize::MAX - standing.leftovers;
-        let better = (standing.serving.max(rollout.progress.0), away.max(rollout.progress.1));
-        let published = self.table.published();
-        let published_at = published.map_or(now, |(_, at)| at);
-        let lagging = published.map_or(Vec::new(), |(version, _)| self.lagging(version, now));
-        if better != rollout.progress || self.permission.frozen().is_some() || !lagging.is_empty() {
+        let (proved, serving, least) = rollout.progress;
+        let better = (standing.proved.max(proved), standing.serving.max(serving), away.max(least));
+        let frozen = self.permission.frozen();
+        if better != rollout.progress || frozen.is_some() {
             rollout.progress = better;
             rollout.progress_at = now;
         }
-        rollout.reason = match (&standing.refused, lagging.is_empty()) {
-            (Some(refused), _) => refused.clone(),
-            (None, false) if now.saturating_sub(published_at) >= self.settings.router_read_ms => {
-                format!("waiting for the router {} to take the table over", lagging.join(", "))
-            }
-            _ => String::new(),
+        rollout.reason = match (frozen, &standing.refused) {
+            (Some(frozen), _) => format!("waiting: {frozen}"),
+            (None, Some(refused)) => refused.clone(),
+            (None, None) => self
+                .late_routers(now)
+                .map_or_else(String::new, |names| format!("waiting for the router {names} to take the table over")),
         };
         let late = now.saturating_sub(rollout.progress_at) >= self.settings.progress_deadline_ms;
         late.then(|| {
@@ -261,6 +282,20 @@ impl Reign {
             );
             text.trim_end_matches([':', ' ']).to_owned()
         })
+    }
+
+    /// Whether what has become of an instance is the verdict on its release: it failed so often, or it ran and would not
+    /// become ready.
+    fn is_verdict(&self, one: &Instance) -> bool {
+        one.failures() >= self.settings.start_failures || one.report.as_ref().is_some_and(|report| report.unready)
+    }
+
+    /// Routers that have not taken the table over in the time that is theirs.
+    fn late_routers(&self, now: Tick) -> Option<String> {
+        let (version, at) = self.table.published()?;
+        let is_late = now.saturating_sub(at) >= self.settings.router_read_ms;
+        let lagging = if is_late { self.lagging(version, now) } else { Vec::new() };
+        (!lagging.is_empty()).then(|| lagging.join(", "))
     }
 
     /// What is to be written now: what is new, and what desired state does not show yet.

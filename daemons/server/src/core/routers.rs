@@ -4,10 +4,17 @@
 //! nor read for a while is left out of confirmations, and is back in with its first answer. Ports wait for every
 //! router that is not forgotten, the silent ones too: those may come back with an old table.
 
+use super::fleet::Instance;
+use super::permission::{Cause, Freeze};
 use super::{Reign, Tick};
 use dinp_common::api::router::RouterReport;
 use dinp_common::model::{InstanceId, Version};
 use std::collections::BTreeMap;
+
+/// Time within which many routers must not vanish.
+const VANISH_MS: u64 = 60_000;
+/// Share of routers, in percent, that may vanish within that time; at least one may.
+const VANISH_PERCENT: usize = 30;
 
 /// One router.
 #[derive(Debug, Clone)]
@@ -117,9 +124,26 @@ impl Reign {
         router.in_flight.clone_from(&report.in_flight);
         router.last_heard = Some(now);
         router.said_goodbye = false;
-        if report.applied.epoch > self.leader.epoch {
-            self.refused_by = self.refused_by.max(Some(report.applied.epoch));
-        }
+    }
+
+    /// When no router is heard, or many fell silent at once, what routers still use must not be taken away from them.
+    pub(super) fn update_router_freeze(&mut self, now: Tick) {
+        let timeout = self.settings.router_timeout_ms;
+        let all = self.routers.all.len();
+        let live = self.routers.live(now, timeout).count();
+        let vanished = |router: &&Router| {
+            let silence = router.silence(now);
+            !router.said_goodbye && silence >= timeout && silence < timeout + VANISH_MS
+        };
+        let gone = self.routers.all.values().filter(vanished).count();
+        let reason = if all > 0 && live == 0 {
+            Some(format!("no router is heard ({all} are known): what they send to is not taken away"))
+        } else if gone > (all * VANISH_PERCENT / 100).max(1) {
+            Some(format!("{gone} of {all} routers fell silent within a minute"))
+        } else {
+            None
+        };
+        self.freeze(Cause::Routers, reason.map(|reason| Freeze { reason, is_blind: false, until: now }), now);
     }
 
     /// Takes in that a router stops on purpose.
@@ -154,12 +178,13 @@ impl Reign {
 
     /// Whether no live router has a request in flight to an instance that is out of the table since then, or each that
     /// has was given the drain timeout. One that comes back late may have sent to it until just now.
-    pub(super) fn is_drained(&self, instance: &InstanceId, confirmed_at: Tick, now: Tick) -> bool {
+    pub(super) fn is_drained(&self, instance: &Instance, confirmed_at: Tick, now: Tick) -> bool {
+        let drain_timeout_ms = self.times_of(instance).drain_timeout_ms;
         let mut live = self.routers.live(now, self.settings.router_timeout_ms);
         live.all(|(_, router)| {
-            let is_busy = router.in_flight.get(instance).is_some_and(|count| *count > 0);
+            let is_busy = router.in_flight.get(&instance.id).is_some_and(|count| *count > 0);
             let since = confirmed_at.max(router.live_since);
-            !is_busy || now.saturating_sub(since) >= self.settings.drain_timeout_ms
+            !is_busy || now.saturating_sub(since) >= drain_timeout_ms
         })
     }
 

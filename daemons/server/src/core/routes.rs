@@ -57,6 +57,12 @@ impl RouteTable {
         self.routed.contains(id)
     }
 
+    /// The endpoint of an instance in the last table that was handed out, or that the leader before has left.
+    fn endpoint_before(&self, instance: &Instance) -> Option<&Endpoint> {
+        let table = self.handed.as_ref().or(self.previous.as_ref())?;
+        table.get(&instance.app)?.endpoints.iter().find(|endpoint| endpoint.instance == instance.id)
+    }
+
     /// When time alone allows another table.
     pub(super) fn wake(&self) -> Option<Tick> {
         self.retry_at
@@ -251,11 +257,17 @@ impl Reign {
 
     /// Where to send requests of an app: what serves; what a silent node may still serve, until it is replaced; what
     /// is doubted, where too much would be missing without it.
+    /// An instance of a release that is not in force yet comes in when it has proved itself; at once where nothing
+    /// else serves, and then it stays in.
     fn endpoints(&self, desired: &Desired, name: &AppName, app: Option<&DesiredApp>, now: Tick) -> Vec<Endpoint> {
-        let (mut ready, mut doubted, mut silent) = (Vec::new(), Vec::new(), Vec::new());
+        let in_force = app.and_then(|app| self.in_force(app));
+        let is_new = |one: &Instance| in_force.is_some_and(|release| release != one.release);
+        let is_unproved = |one: &Instance| is_new(one) && !one.is_proved() && self.table.endpoint_before(one).is_none();
+        let (mut ready, mut doubted, mut silent, mut unproved) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for instance in self.fleet.of_app(name).filter(|instance| instance.is_wanted()) {
             let Some(endpoint) = self.endpoint(desired, instance) else { continue };
             match endpoint.state {
+                EndpointState::Ready if is_unproved(instance) => unproved.push(endpoint),
                 EndpointState::Suspect => silent.push(endpoint),
                 EndpointState::Ready if self.is_doubted(instance, now) => doubted.push(endpoint),
                 EndpointState::Ready => ready.push(endpoint),
@@ -263,6 +275,9 @@ impl Reign {
         }
         let strays = self.table.strays.values().filter(|(app, _)| app == name);
         silent.extend(strays.map(|(_, endpoint)| Endpoint { state: EndpointState::Suspect, ..endpoint.clone() }));
+        if ready.is_empty() {
+            ready.append(&mut unproved);
+        }
         let wanted = app.map_or(usize::MAX, |app| self.count(app) as usize);
         let half_is_doubted = doubted.len() * 2 > doubted.len() + ready.len();
         if half_is_doubted || self.permission.frozen().is_some() || !self.permission.is_settled() {
@@ -292,7 +307,12 @@ impl Reign {
         if !self.is_ours(instance) {
             return None;
         }
-        let node = desired.nodes.get(&instance.node)?;
+        let Some(node) = desired.nodes.get(&instance.node) else {
+            // A missing row takes nothing out of the table; a deleted one does.
+            let before = self.table.endpoint_before(instance);
+            let before = before.filter(|_| !desired.deleted_nodes.contains(&instance.node))?;
+            return Some(Endpoint { state, ..before.clone() });
+        };
         Some(Endpoint {
             instance: instance.id.clone(),
             release: instance.release,

@@ -1,6 +1,8 @@
 //! The numbers that decisions go by, in the unit that the core counts in.
 
+use super::ReleaseSpec;
 use crate::config::ServerConfig;
+use dinp_common::model::Timing;
 
 /// The numbers that decisions go by. Those that operators set have their defaults in [`ServerConfig`], the others here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +55,50 @@ pub struct Settings {
     pub domain: String,
 }
 
+/// The times of one release: what people set for it, else the cluster's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// From start to ready, in seconds.
+    pub start_timeout_secs: u32,
+    /// Of being ready until it is proved, in seconds.
+    pub min_healthy_secs: u32,
+    /// For which all instances must be proved, in milliseconds.
+    pub verify_ms: u64,
+    /// Longest drain, in milliseconds.
+    pub drain_timeout_ms: u64,
+    /// From SIGTERM to SIGKILL, in seconds.
+    pub stop_grace_secs: u32,
+}
+
 impl Settings {
+    /// The times of a release.
+    pub fn times_of(&self, release: &ReleaseSpec) -> Times {
+        let (timing, own) = (release.timing, self.times());
+        let ms = |secs: Option<u32>| secs.map(|secs| u64::from(secs) * 1000);
+        let min_healthy_secs = match release.health {
+            Some(_) => Timing::MIN_HEALTHY_CHECKED_SECS,
+            None => Timing::MIN_HEALTHY_SECS,
+        };
+        Times {
+            start_timeout_secs: timing.start_timeout_secs.unwrap_or(own.start_timeout_secs),
+            min_healthy_secs: timing.min_healthy_secs.unwrap_or(min_healthy_secs),
+            verify_ms: ms(timing.verify_secs).unwrap_or(own.verify_ms),
+            drain_timeout_ms: ms(timing.drain_timeout_secs).unwrap_or(own.drain_timeout_ms),
+            stop_grace_secs: timing.stop_grace_secs.unwrap_or(own.stop_grace_secs),
+        }
+    }
+
+    /// The cluster's times, for what has no release that is known.
+    pub fn times(&self) -> Times {
+        Times {
+            start_timeout_secs: self.start_timeout_secs,
+            min_healthy_secs: Timing::MIN_HEALTHY_SECS,
+            verify_ms: self.verify_ms,
+            drain_timeout_ms: self.drain_timeout_ms,
+            stop_grace_secs: self.stop_grace_secs,
+        }
+    }
+
     /// What the configuration says, for a cluster whose apps are subdomains of `domain`.
     pub fn of(config: &ServerConfig, domain: &str) -> Self {
         let ms = |secs: u32| u64::from(secs) * 1000;

@@ -1,9 +1,11 @@
 //! What goes into the core and what comes out of it.
 
 use dinp_common::api::people::DeploymentState;
-use dinp_common::model::{AppName, DomainName, HealthCheck, ImageRef, InstanceId, NodeName, Resources, Version};
+use dinp_common::model::{
+    AppName, DomainName, HealthCheck, ImageRef, InstanceId, NodeName, Resources, Timing, Version,
+};
 use dinp_common::routes::Table;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Milliseconds of a monotonic clock; the zero point is the caller's.
 pub type Tick = u64;
@@ -17,6 +19,8 @@ pub struct Desired {
     pub apps: BTreeMap<AppName, DesiredApp>,
     /// All nodes that are not deleted.
     pub nodes: BTreeMap<NodeName, DesiredNode>,
+    /// Nodes that are: one that is in neither list has lost its row, which is no order.
+    pub deleted_nodes: BTreeSet<NodeName>,
 }
 
 /// One app as people want it.
@@ -47,6 +51,8 @@ pub struct DesiredApp {
 pub struct ReleaseSpec {
     /// Id of the release.
     pub id: u64,
+    /// Its number within the app: what people know it by.
+    pub number: u32,
     /// Its image, by digest.
     pub image: ImageRef,
     /// Command instead of the image's own.
@@ -55,6 +61,8 @@ pub struct ReleaseSpec {
     pub resources: Resources,
     /// How to ask whether it is well.
     pub health: Option<HealthCheck>,
+    /// Times that people have set.
+    pub timing: Timing,
     /// Version of the environment.
     pub env_version: u32,
 }
@@ -132,6 +140,8 @@ pub struct RunOrder {
     pub app: AppName,
     /// Its release.
     pub release: u64,
+    /// What its node is to show for it.
+    pub ticket: String,
 }
 
 /// One instance to stop: the same as on the wire.
@@ -148,6 +158,8 @@ pub struct DeploymentUpdate {
     pub state: DeploymentState,
     /// Why, or what it waits for; for people.
     pub reason: String,
+    /// The last lines of the instance for which it failed.
+    pub output: Vec<String>,
     /// The release that was in force when it began; to be written where it is set.
     pub previous: Option<u64>,
     /// The release that is in force from now on; to be written to the app in the same transaction.

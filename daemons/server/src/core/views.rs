@@ -1,10 +1,10 @@
 //! What the API shows of the core.
 
-use super::fleet::{Condition, Instance};
+use super::fleet::{Condition, Instance, Node};
 use super::routes::join;
 use super::{Reign, Status, Tick};
 use dinp_common::api::UnixMillis;
-use dinp_common::api::agent::{HeldPort, InstanceState};
+use dinp_common::api::agent::{HeldPort, InstanceState, NodeFault, NodeFaultKind};
 use dinp_common::api::control::{InstanceView, NodeCondition, NodeView, RouterView};
 use dinp_common::api::hm::{Target, Targets};
 use dinp_common::model::{AppName, InstanceId, NodeName, Version};
@@ -26,7 +26,7 @@ impl Reign {
             epoch: self.leader.epoch,
             holdover: self.permission.holds_over(),
             settled: self.permission.is_settled(),
-            frozen: self.permission.frozen().map(str::to_owned),
+            frozen: self.permission.frozen(),
             revision: desired.map_or(0, |desired| desired.revision),
             routes: self.table.published().map_or(Version::ZERO, |(version, _)| version),
             nodes_ready: count(ready),
@@ -45,6 +45,13 @@ impl Reign {
         if !self.permission.is_settled() && !self.permission.waits_for().is_empty() {
             let names: Vec<&str> = self.permission.waits_for().iter().map(|name| name.as_str()).collect();
             problems.push(format!("waiting for nodes to accept this leader: {}", names.join(", ")));
+        }
+        for (name, node) in self.fleet.nodes() {
+            let faults = self.faults_of(node).into_iter();
+            problems.extend(faults.map(|fault| format!("node {name}: {} ({})", fault.detail, fault.kind.as_str())));
+        }
+        for (name, count) in self.strangers.per_node() {
+            problems.push(format!("node {name}: {count} instances without a valid ticket, which are not routed"));
         }
         problems.extend(self.refusals.iter().map(|(app, text)| format!("app {app}: {text}")));
         if let (Some((version, at)), Some(now)) = (self.table.published(), self.decided_at)
@@ -101,7 +108,7 @@ impl Reign {
     /// All nodes that desired state or reports name.
     pub fn nodes(&self) -> Vec<NodeView> {
         let desired = self.desired.as_deref();
-        let view = |(name, node): (&NodeName, &super::fleet::Node)| {
+        let view = |(name, node): (&NodeName, &Node)| {
             let wanted = desired.and_then(|desired| desired.nodes.get(name));
             NodeView {
                 name: name.clone(),
@@ -115,10 +122,20 @@ impl Reign {
                 instances: count(self.fleet.of_node(name).count()),
                 agent_version: node.agent_version.clone(),
                 docker_error: node.docker_error.clone(),
-                faults: Vec::new(),
+                faults: self.faults_of(node),
             }
         };
         self.fleet.nodes().map(view).collect()
+    }
+
+    /// What is wrong with a node itself: what it says, and what it does not do.
+    fn faults_of(&self, node: &Node) -> Vec<NodeFault> {
+        let is_deaf = self.decided_at.is_some_and(|now| self.is_deaf(node, now)) && node.is_heard();
+        let deaf = is_deaf.then(|| NodeFault {
+            kind: NodeFaultKind::Deaf,
+            detail: "it reports, and does not accept this leader's orders".to_owned(),
+        });
+        node.faults.iter().cloned().chain(deaf).collect()
     }
 
     fn node_condition(&self, name: &NodeName) -> NodeCondition {

@@ -1,6 +1,6 @@
 //! The last steps of an instance: out of the table, confirmed, drained, stopped. Nothing else orders a stop.
 
-use super::fleet::Phase;
+use super::fleet::{Instance, Phase};
 use super::{Reign, Tick};
 use dinp_common::model::InstanceId;
 
@@ -14,6 +14,19 @@ impl Reign {
         }
     }
 
+    /// Whether an instance is kept until the verdict on the deployment that takes its place: out of the table, and back in
+    /// at once if the new release fails.
+    pub(super) fn is_parked(&self, instance: &Instance) -> bool {
+        let app = self.desired.as_ref().and_then(|desired| desired.apps.get(&instance.app));
+        let is_run = app.is_some_and(|app| self.count(app) > 0);
+        let rollout = self.rollouts.of(&instance.app).filter(|rollout| rollout.is_undecided());
+        is_run
+            && instance.is_withdrawn()
+            && instance.doom.is_none()
+            && !instance.gives_way
+            && rollout.is_some_and(|rollout| rollout.previous == Some(instance.release))
+    }
+
     fn proceed_withdrawal(&mut self, id: &InstanceId, now: Tick) {
         let Some(instance) = self.fleet.get(id) else { return };
         let Phase::Withdrawn { reason, confirmed_at } = &instance.phase else { return };
@@ -25,7 +38,8 @@ impl Reign {
             None => false,
         };
         let confirmed = is_out.then(|| was_confirmed.unwrap_or(now));
-        let may_stop = self.permission.may_destroy() && confirmed.is_some_and(|at| self.is_drained(id, at, now));
+        let is_drained = confirmed.is_some_and(|at| self.is_drained(instance, at, now));
+        let may_stop = self.permission.may_destroy() && is_drained && !self.is_parked(instance);
         let Some(instance) = self.fleet.get_mut(id) else { return };
         let (app, node) = (instance.app.clone(), instance.node.clone());
         match confirmed {

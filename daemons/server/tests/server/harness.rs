@@ -63,6 +63,7 @@ impl Cluster {
         file("credentials/mysql-server", "test");
         file("credentials/redis-server", "test");
         file("credentials/env-key", self.key.to_hex().expose());
+        file("credentials/ticket-keys", &format!("k1:{}", "01".repeat(32)));
         let (mysql, redis) = (self.mysql_port, self.redis.port());
         file(
             "dinp.toml",
@@ -71,7 +72,10 @@ impl Cluster {
              [redis]\nurl = \"redis://127.0.0.1:{redis}\"\nuser = \"test\"\n",
             ),
         );
-        file("server.toml", &format!("listen = [\"127.0.0.1:{port}\"]\nurl = \"{url}\"\nunheard_secs = 12\n"));
+        file(
+            "server.toml",
+            &format!("listen = [\"127.0.0.1:{port}\"]\nurl = \"{url}\"\nunheard_secs = 12\nverify_secs = 2\n"),
+        );
         let log = std::fs::File::create(directory.path().join("log")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_dinp-server"))
             .arg("--config-dir")
@@ -224,7 +228,7 @@ pub struct Agent {
     pub orders: Option<Orders>,
     pub instances: BTreeMap<InstanceId, InstanceReport>,
     pub stopped: Vec<InstanceId>,
-    seen: Seen,
+    pub seen: Seen,
     next_port: u16,
 }
 
@@ -295,10 +299,11 @@ impl Agent {
                     exit_code: None,
                     reason: String::new(),
                     claimed: true,
-                    ticket: String::new(),
+                    ticket: spec.ticket.clone(),
                     proved: true,
                     failures: 0,
                     node_fault: false,
+                    unready: false,
                     output: Vec::new(),
                 }
             });

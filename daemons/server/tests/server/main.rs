@@ -7,3 +7,4 @@ mod desired_state;
 mod harness;
 mod leadership;
 mod orders;
+mod trust;

@@ -1,12 +1,19 @@
 //! A modelled agent: what the real one promises, with time in milliseconds and failures at will.
 
 use super::super::{NodeOrders, RunOrder, Tick};
-use dinp_common::api::agent::{Capacity, HeldPort, InstanceReport, InstanceState, Report, Seen};
+use dinp_common::api::agent::{
+    Capacity, HeldPort, InstanceReport, InstanceState, NodeFault, NodeFaultKind, Report, Seen,
+};
 use dinp_common::model::{AppName, InstanceId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// First port of an agent's range. Few of them, and the lowest first, so that ports come around at once.
 const FIRST_PORT: u16 = 20_000;
+
+/// Time of being ready after which an instance is proved.
+const MIN_HEALTHY_MS: u64 = 5_000;
+/// Time of being ready after which an instance of a flaky release ends.
+const FLAKY_MS: u64 = 3_000;
 
 #[derive(Debug, Clone)]
 pub struct Container {
@@ -20,9 +27,22 @@ pub struct Container {
     /// When its state moves on by itself.
     pub due: Option<Tick>,
     pub restarts: u32,
+    pub failures: u32,
+    pub ticket: String,
     /// It never becomes ready.
     pub broken: bool,
+    /// It ends a moment after it has become ready, each time.
+    pub flaky: bool,
     changed: bool,
+    is_proved: bool,
+}
+
+/// What a release is like.
+#[derive(Debug, Clone, Copy)]
+pub struct Kind {
+    pub memory_mb: u32,
+    pub broken: bool,
+    pub flaky: bool,
 }
 
 /// Orders as they travel.
@@ -30,6 +50,7 @@ pub struct Container {
 pub struct SentOrders {
     pub epoch: u64,
     pub holder: String,
+    pub proof: String,
     pub orders: NodeOrders,
 }
 
@@ -50,6 +71,14 @@ pub struct Agent {
     pub last_sent: Tick,
     removed: Vec<InstanceId>,
     dirty: bool,
+    /// It reports, and accepts nothing but stops: its disk is full.
+    pub deaf: bool,
+    /// Its engine has not answered since it started: it knows nothing of its instances.
+    pub blind: bool,
+    /// What it claims besides the truth.
+    pub lies: Vec<InstanceReport>,
+    /// The leadership that it claims to have seen.
+    pub claimed_seen: Option<Seen>,
     /// Instances that it was told to stop since the last look.
     pub stopped: Vec<InstanceId>,
     pub start_ms: u64,
@@ -73,23 +102,31 @@ impl Agent {
             last_sent: 0,
             removed: Vec::new(),
             dirty: true,
+            deaf: false,
+            blind: false,
+            lies: Vec::new(),
+            claimed_seen: None,
             stopped: Vec::new(),
             start_ms: 300,
         }
     }
 
     /// Takes orders, unless they are of a leader of the past.
-    pub fn take(&mut self, sent: &SentOrders, memory_of: impl Fn(&RunOrder) -> (u32, bool), now: Tick) {
+    pub fn take(&mut self, sent: &SentOrders, kind_of: impl Fn(&RunOrder) -> Kind, now: Tick) {
         let newer = (sent.epoch, sent.orders.generation) > (self.seen.epoch, self.seen.generation);
         let same_holder = sent.epoch > self.seen.epoch || sent.holder == self.seen.holder;
         if !newer || !same_holder {
+            return;
+        }
+        if self.deaf {
+            self.stop(&sent.orders, now);
             return;
         }
         self.seen = Seen {
             epoch: sent.epoch,
             holder: sent.holder.clone(),
             generation: sent.orders.generation,
-            proof: String::new(),
+            proof: sent.proof.clone(),
         };
         self.orders = sent.orders.clone();
         self.dirty = true;
@@ -100,11 +137,14 @@ impl Agent {
         }
         for order in &sent.orders.run {
             if !self.containers.contains_key(&order.instance) {
-                let (memory_mb, broken) = memory_of(order);
-                self.create(order, sent.epoch, memory_mb, broken, now);
+                self.create(order, sent.epoch, kind_of(order), now);
             }
         }
-        for stop in &sent.orders.stop {
+        self.stop(&sent.orders, now);
+    }
+
+    fn stop(&mut self, orders: &NodeOrders, now: Tick) {
+        for stop in &orders.stop {
             if let Some(container) = self.containers.get_mut(&stop.instance)
                 && container.state != InstanceState::Stopping
             {
@@ -114,7 +154,7 @@ impl Agent {
         }
     }
 
-    fn create(&mut self, order: &RunOrder, epoch: u64, memory_mb: u32, broken: bool, now: Tick) {
+    fn create(&mut self, order: &RunOrder, epoch: u64, kind: Kind, now: Tick) {
         let taken: BTreeSet<u16> =
             self.containers.values().map(|one| one.port).chain(self.held.values().copied()).collect();
         let own = self.held.remove(&order.instance);
@@ -125,12 +165,16 @@ impl Agent {
             epoch,
             state: InstanceState::Accepted,
             port,
-            memory_mb,
+            memory_mb: kind.memory_mb,
             since: now,
             due: Some(now + 100),
             restarts: 0,
-            broken,
+            failures: 0,
+            ticket: order.ticket.clone(),
+            broken: kind.broken,
+            flaky: kind.flaky,
             changed: true,
+            is_proved: false,
         };
         self.containers.insert(order.instance.clone(), container);
         self.dirty = true;
@@ -151,14 +195,15 @@ impl Agent {
                 InstanceState::Accepted => one.turn(InstanceState::Pulling, now, Some(now + 200)),
                 InstanceState::Pulling => one.turn(InstanceState::Starting, now, Some(now + self.start_ms)),
                 InstanceState::Starting if one.broken => one.end(now),
-                InstanceState::Starting => one.turn(InstanceState::Ready, now, None),
+                InstanceState::Starting => one.become_ready(now),
                 InstanceState::BackOff => {
                     one.restarts += 1;
                     one.turn(InstanceState::Starting, now, Some(now + self.start_ms));
                 }
                 InstanceState::Unfit => one.turn(InstanceState::Ready, now, None),
                 InstanceState::Stopping => gone.push(id.clone()),
-                InstanceState::Ready => one.due = None,
+                InstanceState::Ready if one.flaky => one.end(now),
+                InstanceState::Ready => one.prove(),
             }
         }
         for id in gone {
@@ -228,26 +273,29 @@ impl Agent {
         }
         self.last_sent = now;
         self.seq += 1;
-        let full = std::mem::take(&mut self.needs_full);
         self.dirty = false;
-        let named = self.containers.iter().filter(|(_, one)| full || one.changed);
-        let instances =
-            named.map(|(id, one)| one.report(id, self.orders.run.iter().any(|run| run.instance == *id))).collect();
-        for one in self.containers.values_mut() {
+        // Before the engine has answered nothing is known of instances, and no report is full.
+        let full = !self.blind && std::mem::take(&mut self.needs_full);
+        let named = self.containers.iter().filter(|(_, one)| !self.blind && (full || one.changed));
+        let is_claimed = |id: &InstanceId| self.orders.run.iter().any(|run| run.instance == *id);
+        let mut instances: Vec<InstanceReport> = named.map(|(id, one)| one.report(id, is_claimed(id))).collect();
+        instances.extend(self.lies.iter().cloned());
+        for one in self.containers.values_mut().filter(|_| !self.blind) {
             one.changed = false;
         }
+        let disk = self.deaf.then(|| NodeFault { kind: NodeFaultKind::Disk, detail: "the disk is full".to_owned() });
         Some(Report {
             cluster: cluster.to_owned(),
             agent_version: "1".to_owned(),
             run_id: format!("{}-{}", self.name, self.run),
             seq: self.seq,
             full,
-            seen: self.seen.clone(),
+            seen: self.claimed_seen.clone().unwrap_or_else(|| self.seen.clone()),
             capacity: Capacity { memory_mb: self.memory_mb, cpu_millis: 64_000 },
             docker_error: self.docker_error.clone(),
-            faults: Vec::new(),
+            faults: disk.into_iter().collect(),
             instances,
-            removed: std::mem::take(&mut self.removed),
+            removed: if self.blind { Vec::new() } else { std::mem::take(&mut self.removed) },
             held_ports: self.held.iter().map(|(id, port)| HeldPort { instance: id.clone(), port: *port }).collect(),
         })
     }
@@ -269,7 +317,20 @@ impl Container {
         self.changed = true;
     }
 
+    fn become_ready(&mut self, now: Tick) {
+        let due = if self.flaky { now + FLAKY_MS } else { now + MIN_HEALTHY_MS };
+        self.turn(InstanceState::Ready, now, Some(due));
+    }
+
+    fn prove(&mut self) {
+        self.due = None;
+        self.is_proved = true;
+        self.changed = true;
+    }
+
     fn end(&mut self, now: Tick) {
+        self.is_proved = false;
+        self.failures += 1;
         let wait = if self.restarts < 3 { 100 } else { 10_000 };
         self.turn(InstanceState::BackOff, now, Some(now + wait));
     }
@@ -289,10 +350,11 @@ impl Container {
             exit_code: None,
             reason: String::new(),
             claimed,
-            ticket: String::new(),
-            proved: self.state == InstanceState::Ready,
-            failures: 0,
+            ticket: self.ticket.clone(),
+            proved: self.is_proved,
+            failures: self.failures,
             node_fault: false,
+            unready: false,
             output: Vec::new(),
         }
     }

@@ -1,5 +1,7 @@
 //! What must hold at every moment of every history, looked at from outside: on the nodes and in the routers.
 
+use super::agent::Agent;
+use super::history::LIES;
 use super::world::{World, app};
 use crate::core::Tick;
 use dinp_common::model::{AppName, InstanceId};
@@ -57,6 +59,7 @@ impl Checks {
         if world.now.is_multiple_of(200) {
             ports_are_not_mixed_up(world)?;
             nodes_are_not_overbooked(world)?;
+            nobody_believes_lies(world)?;
         }
         self.enough_serve(world)
     }
@@ -68,7 +71,9 @@ impl Checks {
             // Before a release is in force nothing was promised.
             let count = if wanted.release.is_none() { 0 } else { count };
             let excused = self.excused.get(name).is_some_and(|at| world.now < at + EXCUSE_MS);
-            let serves = |id: &InstanceId| world.agents.values().any(|agent| agent.is_serving(id));
+            // What ends by itself is not counted on.
+            let is_sound = |agent: &Agent, id| !world.flaky.contains(&agent.containers[id].release);
+            let serves = |id| world.agents.values().any(|agent| agent.is_serving(id) && is_sound(agent, id));
             for router in world.routers.values().filter(|router| is_bound(world, &router.name) && router.was_current) {
                 let endpoints = router.table.get(name).map_or(&[][..], |routes| &routes.endpoints);
                 let serving = endpoints.iter().filter(|one| serves(&one.instance)).count();
@@ -145,6 +150,15 @@ fn ports_are_not_mixed_up(world: &World) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// What a node made up is neither routed nor ordered: its environment goes nowhere.
+fn nobody_believes_lies(world: &World) -> Result<(), String> {
+    let is_lie = |id: &InstanceId| *id >= InstanceId::from_bits(LIES);
+    let routed = world.redis.iter().flat_map(|(_, table)| table.values()).flat_map(|routes| &routes.endpoints);
+    let ordered = world.leader.orders.values().flat_map(|orders| &orders.run);
+    let believed = routed.map(|one| &one.instance).chain(ordered.map(|run| &run.instance)).find(|id| is_lie(id));
+    believed.map_or(Ok(()), |id| Err(format!("{id} was made up, and is routed or ordered")))
 }
 
 fn nodes_are_not_overbooked(world: &World) -> Result<(), String> {

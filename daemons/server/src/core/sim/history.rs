@@ -6,7 +6,7 @@ use super::mail::Network;
 use super::router::Router;
 use super::world::World;
 use crate::core::Tick;
-use dinp_common::api::agent::{Goodbye, InstanceState};
+use dinp_common::api::agent::{Goodbye, InstanceReport, InstanceState, Seen};
 use dinp_common::api::hm::{HmReport, Unfit};
 use dinp_common::model::{AppName, InstanceId, NodeName};
 use std::collections::BTreeMap;
@@ -17,6 +17,8 @@ const PEACE_MS: u64 = 900_000;
 const REST_MS: u64 = 8_000;
 /// Memory of each node, in instances of the largest kind.
 const NODE_MB: u32 = 6_144;
+/// Ids of instances that nodes make up: above them none is drawn in so few draws.
+pub const LIES: u64 = 0xffff_ffff_ffff_0000;
 
 struct History {
     world: World,
@@ -40,6 +42,16 @@ enum Ending {
     RowMissing(AppName),
     Cordon(NodeName),
     Verdicts,
+    Deaf(NodeName),
+    Blind(NodeName),
+    Liar(NodeName),
+    NodeRowMissing(NodeName, crate::core::DesiredNode),
+}
+
+/// What is wrong with a release.
+enum Fault {
+    NeverReady,
+    EndsAfterReady,
 }
 
 /// Plays the history of a seed.
@@ -122,15 +134,17 @@ impl History {
         let name = name_of(index);
         let count = 1 + self.world.dice.below(4) as u32;
         self.world.create_app(name.as_str(), count);
-        self.deploy(&name, false);
+        self.deploy(&name, None);
     }
 
-    fn deploy(&mut self, name: &AppName, broken: bool) {
+    fn deploy(&mut self, name: &AppName, fault: Option<Fault>) {
         let release = self.next_release;
         self.next_release += 1;
-        if broken {
-            self.world.broken.insert(release);
-        }
+        match fault {
+            Some(Fault::NeverReady) => self.world.broken.insert(release),
+            Some(Fault::EndsAfterReady) => self.world.flaky.insert(release),
+            None => false,
+        };
         let memory_mb = [128, 256][self.world.dice.below(2) as usize];
         self.world.deploy(name.as_str(), release, memory_mb);
     }
@@ -162,8 +176,9 @@ impl History {
         let count = self.world.dice.below(6) as u32;
         match self.world.dice.below(20) {
             0..=6 => self.world.change(name.as_str(), |app| app.instances = count),
-            7..=11 => self.deploy(&name, false),
-            12 | 13 => self.deploy(&name, true),
+            7..=11 => self.deploy(&name, None),
+            12 => self.deploy(&name, Some(Fault::NeverReady)),
+            13 => self.deploy(&name, Some(Fault::EndsAfterReady)),
             14 => self.world.change(name.as_str(), |app| {
                 if let Some(deployment) = &mut app.deployment {
                     deployment.cancel = true;
@@ -190,7 +205,7 @@ impl History {
         let until = now + 500 + self.world.dice.below(40_000);
         let node = self.some_node();
         let router = self.some_router();
-        match self.world.dice.below(22) {
+        match self.world.dice.below(28) {
             0 | 1 => self.with_agent(&node, |agent| agent.cut_off = true, Some((until, Ending::CutOff(node.clone())))),
             2 | 3 => {
                 self.world.note(|| format!("power off {node}"));
@@ -246,6 +261,29 @@ impl History {
                     self.endings.push((until, Ending::RowMissing(name)));
                 }
             }
+            21 => self.with_agent(&node, |agent| agent.deaf = true, Some((until, Ending::Deaf(node.clone())))),
+            22 => {
+                let blind = |agent: &mut Agent| {
+                    agent.restart();
+                    agent.blind = true;
+                };
+                self.with_agent(&node, blind, Some((until, Ending::Blind(node.clone()))));
+            }
+            23 => self.lie(&node, until),
+            24 => self.world.redis_hangs_until = until,
+            25 => {
+                for name in self.world.routers.keys().cloned().collect::<Vec<_>>() {
+                    let ending = (until, Ending::RouterCutOff(name.clone()));
+                    self.with_router(&name, |router| router.cut_off_since = Some(now), Some(ending));
+                }
+            }
+            26 => {
+                if let Some(row) = self.world.database.nodes.remove(&node) {
+                    self.world.note(|| format!("the row of {node} is missing"));
+                    self.world.commit();
+                    self.endings.push((until, Ending::NodeRowMissing(node, row)));
+                }
+            }
             _ if self.world.routers.len() < 4 => {
                 let name = format!("router{}", self.world.routers.len() + 1);
                 self.world.note(|| format!("{name} joins"));
@@ -253,6 +291,41 @@ impl History {
             }
             _ => {}
         }
+    }
+
+    /// A node claims what is not so: another app's instance, as many as it likes, and the highest epoch that there is.
+    fn lie(&mut self, node: &NodeName, until: Tick) {
+        let app = self.some_app();
+        let release = 1 + self.world.dice.below(self.next_release + 1);
+        let instance = InstanceId::from_bits(LIES | self.world.dice.below(1_000));
+        let lie = InstanceReport {
+            instance,
+            app,
+            release,
+            epoch: 1,
+            state: InstanceState::Ready,
+            port: Some(1),
+            memory_mb: 1,
+            cpu_millis: 1,
+            since: 0,
+            restarts: 0,
+            exit_code: None,
+            reason: String::new(),
+            claimed: true,
+            ticket: "k1.00".to_owned(),
+            proved: true,
+            failures: 0,
+            unready: false,
+            node_fault: false,
+            output: Vec::new(),
+        };
+        let seen =
+            Seen { epoch: u64::MAX - 1, holder: "nobody".to_owned(), generation: u64::MAX, proof: "k1.00".to_owned() };
+        let lying = |agent: &mut Agent| {
+            agent.lies = vec![lie];
+            agent.claimed_seen = Some(seen);
+        };
+        self.with_agent(node, lying, Some((until, Ending::Liar(node.clone()))));
     }
 
     fn with_agent(&mut self, name: &NodeName, how: impl FnOnce(&mut Agent), ending: Option<(Tick, Ending)>) {
@@ -363,6 +436,23 @@ impl History {
                 self.world.commit();
             }
             Ending::Verdicts => self.verdicts.clear(),
+            Ending::Deaf(name) => self.mend(&name, |agent| agent.deaf = false),
+            Ending::Blind(name) => self.mend(&name, |agent| agent.blind = false),
+            Ending::Liar(name) => self.mend(&name, |agent| {
+                agent.lies.clear();
+                agent.claimed_seen = None;
+                agent.needs_full = true;
+            }),
+            Ending::NodeRowMissing(name, row) => {
+                self.world.database.nodes.insert(name, row);
+                self.world.commit();
+            }
+        }
+    }
+
+    fn mend(&mut self, name: &NodeName, how: impl FnOnce(&mut Agent)) {
+        if let Some(agent) = self.world.agents.get_mut(name) {
+            how(agent);
         }
     }
 
@@ -380,10 +470,11 @@ impl History {
         }
         // A release that was deployed while nothing ran of the app may be a broken one: somebody mends it.
         let apps = self.world.database.apps.values();
-        let is_broken = |release: Option<u64>| release.is_some_and(|release| self.world.broken.contains(&release));
+        let bad = |release: &u64| self.world.broken.contains(release) || self.world.flaky.contains(release);
+        let is_broken = |release: Option<u64>| release.as_ref().is_some_and(bad);
         let to_mend: Vec<AppName> = apps.filter(|app| is_broken(app.release)).map(|app| app.name.clone()).collect();
         for name in to_mend {
-            self.deploy(&name, false);
+            self.deploy(&name, None);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The network between the leader and everybody else: late, lost, doubled and overtaking messages.
 
-use super::agent::SentOrders;
+use super::agent::{Kind, SentOrders};
 use super::world::World;
 use dinp_common::api::agent::{Report, ReportReply};
 use dinp_common::api::router::RouterReport;
@@ -68,7 +68,7 @@ impl World {
                     }
                 }
                 Message::Orders(name, sent) => {
-                    let (database, broken) = (&self.database, &self.broken);
+                    let (database, broken, flaky) = (&self.database, &self.broken, &self.flaky);
                     let Some(agent) = self.agents.get_mut(&name).filter(|agent| agent.up && !agent.cut_off) else {
                         continue;
                     };
@@ -76,7 +76,11 @@ impl World {
                         &sent,
                         |run| {
                             let spec = database.apps.get(&run.app).and_then(|app| app.releases.get(&run.release));
-                            (spec.map_or(128, |spec| spec.resources.memory_mb), broken.contains(&run.release))
+                            Kind {
+                                memory_mb: spec.map_or(128, |spec| spec.resources.memory_mb),
+                                broken: broken.contains(&run.release),
+                                flaky: flaky.contains(&run.release),
+                            }
                         },
                         now,
                     );

@@ -3,7 +3,7 @@
 use super::world::{World, app};
 use crate::core::{DesiredApp, DesiredDeployment, ReleaseSpec};
 use dinp_common::api::people::DeploymentState;
-use dinp_common::model::Resources;
+use dinp_common::model::{Resources, Timing};
 use std::collections::BTreeMap;
 
 impl World {
@@ -28,10 +28,12 @@ impl World {
         let wanted = self.database.apps.get_mut(&app(name)).unwrap();
         let spec = ReleaseSpec {
             id: release,
+            number: u32::try_from(release).unwrap(),
             image: format!("registry.example:5000/{name}:v{release}").parse().unwrap(),
             command: None,
             resources: Resources { memory_mb, cpu_millis: 100, cpu_limit_millis: None },
             health: None,
+            timing: Timing::default(),
             env_version: 0,
         };
         wanted.releases.insert(release, spec);

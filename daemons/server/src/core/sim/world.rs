@@ -4,15 +4,21 @@ use super::agent::{Agent, SentOrders};
 use super::mail::{Message, Network};
 use super::router::Router;
 use crate::config::ServerConfig;
-use crate::core::{Actions, Desired, DesiredNode, NodeOrders, Reign, Settings, StopOrder, Tick};
+use crate::core::{self, Actions, Desired, DesiredNode, NodeOrders, Reign, Settings, StopOrder, Tick};
+use crate::tickets::Keys;
 use dinp_common::api::people::DeploymentState;
+use dinp_common::credentials::Secret;
 use dinp_common::model::{AppName, InstanceId, NodeName, Version};
 use dinp_common::routes::Table;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 pub const CLUSTER: &str = "sim";
 /// Granularity of time.
 pub const STEP_MS: u64 = 50;
+
+/// Time after which a publication without an answer has failed.
+const PUBLISH_MS: u64 = 2_000;
 
 /// Seeded random numbers (splitmix64).
 #[derive(Debug, Clone)]
@@ -62,7 +68,9 @@ pub struct World {
     pub database: Desired,
     pub known_routers: BTreeSet<String>,
     pub broken: BTreeSet<u64>,
+    pub flaky: BTreeSet<u64>,
     pub leader: Leader,
+    keys: Arc<Keys>,
     pub request_ms: u64,
     /// Instances whose stop was ordered since the last look.
     pub ordered_to_stop: Vec<InstanceId>,
@@ -78,6 +86,8 @@ pub struct World {
     /// Whether something has come in since it decided.
     pub news: bool,
     pub holdover: bool,
+    /// Until when Redis does not answer, whether it takes what is published or not.
+    pub redis_hangs_until: Tick,
     /// Whether a trace is kept: for the one history that failed.
     pub traced: bool,
 }
@@ -90,10 +100,17 @@ pub fn node(name: &str) -> NodeName {
     name.parse().unwrap()
 }
 
-fn lead(settings: Settings, seed: u64, epoch: u64, now: Tick) -> Leader {
+/// The servers' keys, to begin with.
+fn keys() -> Arc<Keys> {
+    let text = Secret::new("k1:0000000000000000000000000000000000000000000000000000000000000001");
+    Arc::new(Keys::parse(&text).unwrap())
+}
+
+fn lead(settings: Settings, keys: Arc<Keys>, seed: u64, epoch: u64, now: Tick) -> Leader {
     let holder = format!("server-{epoch}");
+    let own = core::Leader { cluster: CLUSTER.to_owned(), epoch, holder: holder.clone(), since: now };
     Leader {
-        reign: Reign::begin(settings, CLUSTER.to_owned(), seed, (epoch, holder.clone()), now),
+        reign: Reign::begin(settings, keys, own, seed),
         epoch,
         holder,
         seq: 0,
@@ -119,7 +136,7 @@ impl World {
             agents.insert(node(name), Agent::new(name, *memory_mb));
         }
         let routers = (1..=routers).map(|n| (format!("router{n}"), Router::new(&format!("router{n}"), 0))).collect();
-        let leader = lead(settings, seed, 1, 0);
+        let leader = lead(settings, keys(), seed, 1, 0);
         Self {
             now: 0,
             dice: Dice(seed),
@@ -131,7 +148,9 @@ impl World {
             database,
             known_routers: BTreeSet::new(),
             broken: BTreeSet::new(),
+            flaky: BTreeSet::new(),
             leader,
+            keys: keys(),
             request_ms: 0,
             ordered_to_stop: Vec::new(),
             deployment_log: Vec::new(),
@@ -143,6 +162,7 @@ impl World {
             wake: 0,
             news: true,
             holdover: false,
+            redis_hangs_until: 0,
             traced: std::env::var_os("DINP_SIM_TRACE").is_some(),
         }
     }
@@ -151,17 +171,29 @@ impl World {
         &mut self.leader.reign
     }
 
+    /// The servers lose their keys: what runs carries tickets of another one.
+    pub fn change_keys(&mut self) {
+        let text = Secret::new("k2:0000000000000000000000000000000000000000000000000000000000000002");
+        self.keys = Arc::new(Keys::parse(&text).unwrap());
+    }
+
     /// Another server leads from now on; it reads Redis and the database after these delays.
     pub fn change_leader(&mut self, adopt_after: u64, desired_after: u64) {
         let settings = self.leader.reign.settings().clone();
         let seed = self.dice.next();
         let epoch = self.leader.epoch + 1;
         self.note(|| format!("leader of epoch {epoch}"));
-        self.leader = lead(settings, seed, epoch, self.now);
+        self.leader = lead(settings, self.keys.clone(), seed, epoch, self.now);
         self.leader.desired_at = self.now + desired_after;
         self.leader.routers_at = Some(self.now + desired_after);
         self.news = true;
         self.leader.adopt_at = Some(self.now + adopt_after);
+    }
+
+    /// A backup of the database was restored: the leader's epoch is one that agents have seen before.
+    pub fn step_back_to(&mut self, epoch: u64) {
+        self.leader.epoch = epoch - 1;
+        self.change_leader(0, 0);
     }
 
     pub fn note(&mut self, text: impl FnOnce() -> String) {
@@ -262,7 +294,8 @@ impl World {
         }
         if let Some(table) = actions.routes {
             let delay = self.delay();
-            self.leader.publishing = Some((now + delay, table));
+            let hangs = now < self.redis_hangs_until;
+            self.leader.publishing = Some((now + if hangs { PUBLISH_MS } else { delay }, table));
         }
         for update in actions.deployments {
             self.note(|| format!("deployment {update:?}"));
@@ -276,7 +309,8 @@ impl World {
             for (name, orders) in self.leader.orders.clone() {
                 let has = self.agents.get(&name).map(|agent| (agent.seen.epoch, agent.seen.generation));
                 if has != Some((self.leader.epoch, orders.generation)) {
-                    let sent = SentOrders { epoch: self.leader.epoch, holder: self.leader.holder.clone(), orders };
+                    let (epoch, holder) = (self.leader.epoch, self.leader.holder.clone());
+                    let sent = SentOrders { epoch, proof: self.keys.proof(CLUSTER, epoch, &holder), holder, orders };
                     self.mail(Message::Orders(name, Box::new(sent)));
                 }
             }
@@ -306,13 +340,14 @@ impl World {
         self.news = true;
         self.leader.seq += 1;
         let version = Version::new(self.leader.epoch, self.leader.seq);
-        if self.redis_down && self.dice.percent(80) {
+        let hangs = now < self.redis_hangs_until;
+        if (self.redis_down && self.dice.percent(80)) || (hangs && self.dice.percent(50)) {
             self.leader.reign.routes_failed(now);
             return;
         }
         self.note(|| format!("published {version}: {:?}", shorten(&table)));
         self.redis = Some((version, table));
-        match self.redis_down {
+        match self.redis_down || hangs {
             true => self.leader.reign.routes_failed(now),
             false => self.leader.reign.routes_published(version, now),
         }

@@ -179,6 +179,7 @@ fn in_holdover_nothing_is_stopped_or_deployed_and_what_died_is_replaced() {
     world.until(20_000, "whole on node1", |world| world.per_node("web") == [2, 0]);
     world.holdover = false;
     world.until(60_000, "deployed", |world| world.database.apps[&app("web")].deployment.is_none());
+    world.run(2_000);
     assert!(world.serving("web").iter().all(|one| one.2 == 2));
 }
 

@@ -1,6 +1,7 @@
 //! What users and operators are promised, one example each, in a modelled cluster on an ideal network.
 
 mod failures;
+mod trust;
 mod wishes;
 
 use super::sim::world::{World, app, node};

@@ -1,0 +1,207 @@
+//! What proves a server's own hand: tickets of instances, and proofs of an epoch, both as HMAC-SHA256 (RFC 2104) by a
+//! key that the servers of a cluster share.
+//!
+//! A ticket says "this instance of this release of this app was ordered to this node", a proof "this server held the
+//! lease in this epoch". Both name their key, `<key id>.<hex>`, so that keys can be changed: the newest signs, and the
+//! older ones are still known. Fields go into the MAC with their lengths, so that no two claims are one text.
+
+use dinp_common::credentials::Secret;
+use dinp_common::model::{AppName, InstanceId, NodeName};
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+
+/// Bytes of a key.
+const KEY_BYTES: usize = 32;
+
+/// The keys cannot be used.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeysError {
+    /// A line is no key.
+    #[error("line {0} of the ticket keys is not \"<key id>:<64 hexadecimal digits>\"")]
+    Line(usize),
+    /// There is none.
+    #[error("there is no ticket key")]
+    Empty,
+}
+
+/// What a ticket is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Worth {
+    /// A server of this cluster has made it for just this.
+    Genuine,
+    /// It names a key that is known, and is not that key's; or it is no ticket at all.
+    Forged,
+    /// It names a key that is not known here, or there is none.
+    UnknownKey,
+}
+
+/// What a ticket is for.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim<'a> {
+    /// Cluster id.
+    pub cluster: &'a str,
+    /// The node that it was ordered to.
+    pub node: &'a NodeName,
+    /// The instance.
+    pub instance: &'a InstanceId,
+    /// Its app.
+    pub app: &'a AppName,
+    /// Id of its release.
+    pub release: u64,
+}
+
+/// The keys, the newest first.
+#[derive(Clone)]
+pub struct Keys(Vec<(String, [u8; KEY_BYTES])>);
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(id, _)| id)).finish()
+    }
+}
+
+impl Keys {
+    /// Reads keys, one `<key id>:<64 hexadecimal digits>` a line, the newest first.
+    pub fn parse(text: &Secret) -> Result<Self, KeysError> {
+        let lines = text.expose().lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+        let keys = lines.map(|(index, line)| key(line.trim()).ok_or(KeysError::Line(index + 1)));
+        let keys = keys.collect::<Result<Vec<_>, _>>()?;
+        if keys.is_empty() { Err(KeysError::Empty) } else { Ok(Self(keys)) }
+    }
+
+    /// A ticket for this.
+    pub fn ticket(&self, claim: &Claim<'_>) -> String {
+        self.sign(&claim.fields())
+    }
+
+    /// What a ticket is worth as proof of this.
+    pub fn judge(&self, ticket: &str, claim: &Claim<'_>) -> Worth {
+        self.verify(ticket, &claim.fields())
+    }
+
+    /// Proof that `holder` leads `cluster` in `epoch`.
+    pub fn proof(&self, cluster: &str, epoch: u64, holder: &str) -> String {
+        self.sign(&epoch_fields(cluster, epoch, holder))
+    }
+
+    /// Whether a text is such a proof.
+    pub fn proves(&self, proof: &str, cluster: &str, epoch: u64, holder: &str) -> bool {
+        self.verify(proof, &epoch_fields(cluster, epoch, holder)) == Worth::Genuine
+    }
+
+    fn sign(&self, fields: &[String]) -> String {
+        let (id, key) = &self.0[0];
+        let digits = mac(key, fields).finalize().into_bytes().into_iter().map(|byte| format!("{byte:02x}"));
+        format!("{id}.{}", digits.collect::<String>())
+    }
+
+    fn verify(&self, text: &str, fields: &[String]) -> Worth {
+        let Some((id, hex)) = text.split_once('.') else {
+            return if text.is_empty() { Worth::UnknownKey } else { Worth::Forged };
+        };
+        let Some((_, key)) = self.0.iter().find(|(known, _)| known == id) else { return Worth::UnknownKey };
+        match bytes(hex) {
+            // In constant time.
+            Some(bytes) if mac(key, fields).verify_slice(&bytes).is_ok() => Worth::Genuine,
+            _ => Worth::Forged,
+        }
+    }
+}
+
+impl Claim<'_> {
+    fn fields(&self) -> Vec<String> {
+        let Self { cluster, node, instance, app, release } = self;
+        [
+            "instance".to_owned(),
+            (*cluster).to_owned(),
+            node.to_string(),
+            instance.to_string(),
+            app.to_string(),
+            release.to_string(),
+        ]
+        .into()
+    }
+}
+
+fn epoch_fields(cluster: &str, epoch: u64, holder: &str) -> Vec<String> {
+    ["epoch".to_owned(), cluster.to_owned(), epoch.to_string(), holder.to_owned()].into()
+}
+
+fn mac(key: &[u8; KEY_BYTES], fields: &[String]) -> Hmac<Sha256> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a MAC takes keys of any length");
+    for field in fields {
+        mac.update(&(field.len() as u64).to_be_bytes());
+        mac.update(field.as_bytes());
+    }
+    mac
+}
+
+fn key(line: &str) -> Option<(String, [u8; KEY_BYTES])> {
+    let (id, hex) = line.split_once(':')?;
+    let is_id = (1..=32).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    Some((id.to_owned(), bytes(hex)?.try_into().ok()?)).filter(|_| is_id)
+}
+
+fn bytes(hex: &str) -> Option<Vec<u8>> {
+    if !hex.is_ascii() || !hex.len().is_multiple_of(2) || hex.len() > 2 * 64 {
+        return None;
+    }
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: &str = "k1:0000000000000000000000000000000000000000000000000000000000000001";
+    const NEW: &str = "k2:0000000000000000000000000000000000000000000000000000000000000002";
+
+    fn keys(lines: &[&str]) -> Keys {
+        Keys::parse(&Secret::new(lines.join("\n"))).unwrap()
+    }
+
+    #[test]
+    fn a_ticket_is_good_for_one_instance_on_one_node_alone() {
+        let keys = keys(&[OLD]);
+        let (node, other): (NodeName, NodeName) = ("node1".parse().unwrap(), "node2".parse().unwrap());
+        let (app, instance) = ("web".parse().unwrap(), InstanceId::from_bits(7));
+        let claim = Claim { cluster: "c", node: &node, instance: &instance, app: &app, release: 3 };
+        let ticket = keys.ticket(&claim);
+        assert!(ticket.starts_with("k1."));
+        assert_eq!(keys.judge(&ticket, &claim), Worth::Genuine);
+        let foreign = InstanceId::from_bits(8);
+        let neighbour = "shop".parse().unwrap();
+        for changed in [
+            Claim { node: &other, ..claim },
+            Claim { instance: &foreign, ..claim },
+            Claim { app: &neighbour, ..claim },
+            Claim { release: 4, ..claim },
+            Claim { cluster: "d", ..claim },
+        ] {
+            assert_eq!(keys.judge(&ticket, &changed), Worth::Forged, "{changed:?}");
+        }
+        for text in ["k1.", "k1.zz", "nothing", &ticket[..ticket.len() - 1]] {
+            assert_eq!(keys.judge(text, &claim), Worth::Forged, "{text}");
+        }
+        assert_eq!(keys.judge("", &claim), Worth::UnknownKey);
+    }
+
+    #[test]
+    fn keys_are_changed_without_a_break() {
+        let (before, both, after) = (keys(&[OLD]), keys(&[NEW, OLD]), keys(&[NEW]));
+        let proof = before.proof("c", 5, "a");
+        assert!(both.proves(&proof, "c", 5, "a"));
+        assert!(!both.proves(&proof, "c", 6, "a") && !both.proves(&proof, "c", 5, "b"));
+        assert!(both.proof("c", 5, "a").starts_with("k2."));
+        let (node, app, instance) = ("n".parse().unwrap(), "a".parse().unwrap(), InstanceId::from_bits(1));
+        let claim = Claim { cluster: "c", node: &node, instance: &instance, app: &app, release: 1 };
+        assert_eq!(after.judge(&before.ticket(&claim), &claim), Worth::UnknownKey);
+    }
+
+    #[test]
+    fn a_line_that_is_no_key_is_named() {
+        let parse = |text: &str| Keys::parse(&Secret::new(text.to_owned())).map(drop);
+        assert_eq!(parse(&format!("{NEW}\nk1:12")), Err(KeysError::Line(2)));
+        assert_eq!(parse("\n"), Err(KeysError::Empty));
+    }
+}
