@@ -60,8 +60,7 @@ impl Reign {
             // No release in force is no order to stop what runs.
             return Standing::default();
         }
-        let only = self.rollouts.of(&app.name).filter(|_| goal.is_none()).map(|rollout| rollout.release);
-        let mut seen = self.look(app, goal, only, now);
+        let mut seen = self.look(app, goal, now);
         let serving = seen.iter().filter(|one| one.is_goal && one.serves).count();
         let wanted = if goal.is_some() { count } else { 0 };
         let missing = wanted.saturating_sub(serving);
@@ -71,7 +70,7 @@ impl Reign {
             self.withdraw_surplus(&seen, wanted, serving);
             self.withdraw_leftovers(app, &seen, missing, refused.is_some());
         }
-        let after = self.look(app, goal, only, now);
+        let after = self.look(app, goal, now);
         Standing {
             serving,
             proved: seen.iter().filter(|one| one.is_goal && one.serves && one.is_proved).count(),
@@ -98,13 +97,14 @@ impl Reign {
         Standing { leftovers: all.len(), ..Standing::default() }
     }
 
-    /// Instances that count: not ending, and not on a lost node. Where a deployment goes back to nothing, `only` its
-    /// own instances count: what others brought before, and was never in force, is not its to stop.
-    fn look(&self, app: &DesiredApp, goal: Option<u64>, only: Option<u64>, now: Tick) -> Vec<Seen> {
+    /// Instances that count: not ending, and not on a lost node. Where a deployment goes back to nothing, only those count
+    /// that it, or one whose place it took, has brought: no release in force is no order to stop what else runs.
+    fn look(&self, app: &DesiredApp, goal: Option<u64>, now: Tick) -> Vec<Seen> {
+        let back_to_nothing = self.rollouts.of(&app.name).filter(|_| goal.is_none());
         let counts = |one: &&Instance| {
             !one.is_ending()
                 && self.fleet.condition(&one.node) != Condition::Lost
-                && only.is_none_or(|release| one.release == release)
+                && back_to_nothing.is_none_or(|rollout| rollout.has_brought(one.release))
         };
         let see = |one: &Instance| Seen {
             id: one.id.clone(),

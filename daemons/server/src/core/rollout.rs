@@ -17,7 +17,7 @@ use super::plan::Standing;
 use super::{DeploymentUpdate, Desired, DesiredApp, DesiredDeployment, Reign, Tick};
 use dinp_common::api::people::DeploymentState;
 use dinp_common::model::AppName;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Time after which an update is told again that no desired state has shown.
 const REPEAT_MS: u64 = 1_000;
@@ -28,6 +28,9 @@ pub(super) struct Rollout {
     pub id: u64,
     pub release: u64,
     pub previous: Option<u64>,
+    /// Releases that it and those whose place it took have brought: where none was in force before, the way back is the
+    /// end of them all.
+    brought: BTreeSet<u64>,
     pub state: DeploymentState,
     pub reason: String,
     /// The last lines of the instance for which it failed.
@@ -47,6 +50,7 @@ impl Rollout {
             id: wanted.id,
             release: wanted.release,
             previous: if wanted.state == DeploymentState::Pending { in_force } else { wanted.previous.or(in_force) },
+            brought: BTreeSet::from([wanted.release]),
             state: wanted.state,
             reason: String::new(),
             output: Vec::new(),
@@ -73,6 +77,11 @@ impl Rollout {
     /// When time alone takes it further.
     pub(super) fn wake(&self) -> Option<Tick> {
         self.verify.map(|(since, millis)| since + millis)
+    }
+
+    /// Whether it, or one whose place it took, has brought this release.
+    pub(super) fn has_brought(&self, release: u64) -> bool {
+        self.brought.contains(&release)
     }
 
     /// Whether it has begun, and there is no verdict yet.
@@ -147,10 +156,12 @@ impl Reign {
                 }
                 (None, None) => {}
                 (_, Some(wanted)) => {
-                    let begun = Rollout::begin(wanted, self.in_force(app), now);
-                    if let Some(before) = self.rollouts.at_work.insert(app.name.clone(), begun) {
+                    let mut begun = Rollout::begin(wanted, self.in_force(app), now);
+                    if let Some(before) = self.rollouts.at_work.remove(&app.name) {
+                        begun.brought.extend(before.brought.iter().filter(|release| Some(**release) != begun.previous));
                         self.end_older(app, &before);
                     }
+                    self.rollouts.at_work.insert(app.name.clone(), begun);
                 }
             }
             for id in &app.older_deployments {

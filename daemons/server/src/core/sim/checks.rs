@@ -77,6 +77,8 @@ impl Checks {
             for router in world.routers.values().filter(|router| is_bound(world, &router.name) && router.was_current) {
                 let endpoints = router.table.get(name).map_or(&[][..], |routes| &routes.endpoints);
                 let serving = endpoints.iter().filter(|one| serves(&one.instance)).count();
+                // One that is cut off shows what was, and promises nothing for later.
+                let excused = excused || router.cut_off_since.is_some();
                 let key = (name.clone(), router.name.clone());
                 let held = self.held.entry(key).or_insert(Held { floor: 0, count, whole_since: world.now });
                 held.floor = held.floor.min(count);
