@@ -43,10 +43,15 @@ use shared::Shared;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
-use tokio::task::JoinSet;
 
 /// How long requests to the own listener may take at the end.
 const DRAIN: Duration = Duration::from_secs(1);
+
+/// Silence of a loop that counts as stuck: longer than the longest wait for the server or the engine.
+const MAX_SILENCE: Duration = Duration::from_secs(120);
+
+/// The same for the node's task, which reads many containers in one go when it starts.
+const LONG_SILENCE: Duration = Duration::from_secs(300);
 
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_millis(1500);
@@ -98,33 +103,21 @@ pub async fn run(loaded: Loaded<AgentConfig>, lifecycle: Lifecycle) -> Result<()
     let (node, messages) = node::Node::new(shared.clone(), book, streams);
     let moved = Arc::new(Notify::new());
     let capacity = capacity::capacity(&shared.config);
-    let mut tasks = JoinSet::new();
-    tasks.spawn(node.run());
-    tasks.spawn(watcher::watch(
-        shared.clone(),
-        messages.clone(),
-        lifecycle.condition("docker"),
-        lifecycle.heartbeat("watch docker", Duration::from_secs(120)),
-    ));
-    tasks.spawn(report::report(
-        shared.clone(),
-        client.clone(),
-        capacity,
-        moved.clone(),
-        lifecycle.condition("server"),
-        lifecycle.heartbeat("report", Duration::from_secs(60)),
-    ));
-    tasks.spawn(poll::poll(
-        client.clone(),
-        messages,
-        moved,
-        lifecycle.heartbeat("ask for orders", Duration::from_secs(120)),
-    ));
+    let (docker, server) = (lifecycle.condition("docker"), lifecycle.condition("server"));
+    lifecycle.task_with_heartbeat("node", LONG_SILENCE, |beat| node.run(beat));
+    lifecycle.task_with_heartbeat("watch docker", MAX_SILENCE, |beat| {
+        watcher::watch(shared.clone(), messages.clone(), docker, beat)
+    });
+    lifecycle.task_with_heartbeat("report", Duration::from_secs(60), |beat| {
+        report::report(shared.clone(), client.clone(), capacity, moved.clone(), server, beat)
+    });
+    lifecycle
+        .task_with_heartbeat("ask for orders", MAX_SILENCE, |beat| poll::poll(client.clone(), messages, moved, beat));
     lifecycle.ready();
     tracing::info!(node = %shared.bundle.node, memory_mb = capacity.memory_mb, cpu_millis = capacity.cpu_millis, "node {} is open", shared.bundle.node);
 
     listen::serve(listeners, api::router(shared, &lifecycle), lifecycle.shutdown(), DRAIN).await;
-    tasks.shutdown().await;
+    lifecycle.end_tasks().await;
     say_goodbye(&client).await;
     Ok(())
 }

@@ -11,6 +11,7 @@ use crate::shared::Shared;
 use crate::streams::Streams;
 use dinp_common::api::agent::{Orders, StopOrder};
 use dinp_common::error::ErrorChain;
+use dinp_common::lifecycle::Heartbeat;
 use dinp_common::model::{InstanceId, Version};
 use futures_util::StreamExt;
 use std::collections::{BTreeSet, HashMap};
@@ -20,6 +21,9 @@ use tokio::sync::{mpsc, oneshot};
 
 /// How long a starting agent waits for a server before it carries out the orders of the disk.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Longest time between two signs of life.
+const BEAT: Duration = Duration::from_secs(10);
 
 /// Containers that are read at the same time when the agent starts.
 const READ_AT_ONCE: usize = 16;
@@ -67,10 +71,13 @@ impl Node {
     }
 
     /// Works for ever.
-    pub async fn run(mut self) {
+    pub async fn run(mut self, heartbeat: Heartbeat) {
         let mut patience = std::pin::pin!(tokio::time::sleep(PATIENCE));
+        let mut beats = tokio::time::interval(BEAT);
         loop {
+            heartbeat.beat();
             tokio::select! {
+                _ = beats.tick() => {}
                 message = self.inbox.recv() => match message {
                     Some(message) => self.take(message).await,
                     None => return,

@@ -87,17 +87,16 @@ pub async fn run(loaded: Loaded<BuilderConfig>, lifecycle: Lifecycle) -> Result<
     let listeners = listen::listeners(SOCKET, &service.config.listen).await?;
     tell_broken_runtimes(&service);
     let (database, engine) = (lifecycle.condition("database"), lifecycle.condition("engine"));
-    let beat = lifecycle.heartbeat("watch", WATCH_SILENCE);
+    let watching = service.clone();
+    lifecycle.task_with_heartbeat("watch", WATCH_SILENCE, |beat| async move {
+        watching.watch(&database, &engine, &beat).await;
+    });
     lifecycle.ready();
 
-    let watcher = tokio::spawn({
-        let service = service.clone();
-        async move { service.watch(&database, &engine, &beat).await }
-    });
     if activated && service.config.idle_exit_secs > 0 {
         let limit = Duration::from_secs(service.config.idle_exit_secs.into());
-        let (service, lifecycle) = (service.clone(), lifecycle.clone());
-        tokio::spawn(async move { service.activity.exit_when_idle(limit, &lifecycle).await });
+        let (service, life) = (service.clone(), lifecycle.clone());
+        lifecycle.task("idle exit", async move { service.activity.exit_when_idle(limit, &life).await });
     }
     let drain = Duration::from_secs(service.config.drain_secs.into());
     let shutdown = lifecycle.shutdown();
@@ -108,7 +107,7 @@ pub async fn run(loaded: Loaded<BuilderConfig>, lifecycle: Lifecycle) -> Result<
     let app = api::router(service.clone(), &lifecycle);
     let ((), deadline) = tokio::join!(listen::serve(listeners, app, shutdown.clone(), drain), deadline);
     service.drain(deadline).await;
-    watcher.abort();
+    lifecycle.end_tasks().await;
     Ok(())
 }
 

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 pub use state::MissingCondition;
 use state::State;
 use tasks::Tasks;
-pub use tasks::{FAIL_VARIABLE, TaskFailure, TaskView};
+pub use tasks::{FAIL_VARIABLE, TaskFailure, TaskView, contained};
 
 /// How often STATUS= is renewed while something is missing, so that its ages are right.
 const STATUS_PERIOD: Duration = Duration::from_secs(5);

@@ -165,10 +165,11 @@ pub async fn run(loaded: Loaded<DashConfig>, lifecycle: Lifecycle) -> Result<(),
     let dash = Arc::new(Dash::new(&loaded, pool.clone(), &credential)?);
     let listeners = listen::listeners("http", &loaded.daemon.listen).await?;
     let shutdown = lifecycle.shutdown();
-    tokio::spawn(store::watch(pool, lifecycle.condition("database"), shutdown.clone()));
+    lifecycle.task("database", store::watch(pool, lifecycle.condition("database"), shutdown.clone()));
     lifecycle.ready();
     let app = router(dash).merge(dinp_common::metrics::ops_router(&lifecycle));
     listen::serve(listeners, app, shutdown, Duration::from_secs(loaded.daemon.drain_timeout_secs)).await;
+    lifecycle.end_tasks().await;
     Ok(())
 }
 

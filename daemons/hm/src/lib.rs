@@ -27,7 +27,6 @@ use dinp_common::lifecycle::Lifecycle;
 use dinp_common::listen::{self, ListenError};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 use url::Url;
 
 /// Silence of a loop that counts as stuck: longer than the longest wait for the server.
@@ -63,12 +62,12 @@ pub async fn serve(
     let name = credential.name.clone();
     let client = ApiClient::new(servers, Some(credential), concat!("dinp-hm/", env!("CARGO_PKG_VERSION")));
     let monitor = Monitor::new(config.max_probes);
-    let mut tasks = JoinSet::new();
-    let beat = |name| lifecycle.heartbeat(name, MAX_SILENCE);
-    tasks.spawn(server::subscribe(client.clone(), monitor.clone(), lifecycle.condition("server"), beat("targets")));
-    tasks.spawn(server::report(client, monitor.clone(), name, beat("report")));
+    lifecycle.task_with_heartbeat("targets", MAX_SILENCE, |beat| {
+        server::subscribe(client.clone(), monitor.clone(), lifecycle.condition("server"), beat)
+    });
+    lifecycle.task_with_heartbeat("report", MAX_SILENCE, |beat| server::report(client, monitor.clone(), name, beat));
     lifecycle.ready();
     let app = api::router(monitor, &lifecycle);
     listen::serve(listeners, app, lifecycle.shutdown(), Duration::from_secs(1)).await;
-    tasks.shutdown().await;
+    lifecycle.end_tasks().await;
 }

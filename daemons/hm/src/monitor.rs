@@ -4,6 +4,7 @@ use crate::probe::probe;
 use crate::verdict::Verdict;
 use dinp_common::api::hm::{HmReport, Target, Targets, Unfit};
 use dinp_common::api::unix_millis;
+use dinp_common::lifecycle::contained;
 use dinp_common::model::InstanceId;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -131,7 +132,12 @@ impl Monitor {
     }
 
     fn start(&self, target: &Target, verdict: &Arc<Mutex<Verdict>>) -> AbortOnDropHandle<()> {
-        AbortOnDropHandle::new(tokio::spawn(self.clone().watch(target.clone(), verdict.clone())))
+        let (monitor, target, verdict) = (self.clone(), target.clone(), verdict.clone());
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            let watch = || monitor.clone().watch(target.clone(), verdict.clone());
+            // A probe that panics is begun again after an interval, and takes no other along.
+            while !contained(&format!("the probing of {}", target.instance), watch()).await {}
+        }))
     }
 
     /// Probes one target for ever.

@@ -3,7 +3,7 @@
 use crate::applier::Applier;
 use crate::settings::RedisAccess;
 use dinp_common::error::ErrorChain;
-use dinp_common::lifecycle::{Condition, Lifecycle};
+use dinp_common::lifecycle::{Condition, Heartbeat};
 use dinp_common::model::Version;
 use dinp_common::routes::{Change, Entry, Reader, RouteError, Snapshot};
 use std::time::Duration;
@@ -15,7 +15,7 @@ const BACK_OFF_MOST: Duration = Duration::from_secs(3);
 /// Wait while Redis has no whole table.
 const INCOMPLETE: Duration = Duration::from_millis(100);
 /// How long the feed may go without a sign of life.
-const MAX_SILENCE: Duration = Duration::from_secs(60);
+pub(crate) const MAX_SILENCE: Duration = Duration::from_secs(60);
 
 /// What to do with a table that was read whole.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,13 +58,8 @@ fn follow(have: Version, entries: Vec<Entry>) -> Step {
 }
 
 /// Reads for ever.
-pub(crate) async fn run(access: RedisAccess, applier: Applier, lifecycle: Lifecycle) {
-    let feed = Feed {
-        routes: lifecycle.condition("routes"),
-        access,
-        applier,
-        beat: lifecycle.heartbeat("route feed", MAX_SILENCE),
-    };
+pub(crate) async fn run(access: RedisAccess, applier: Applier, routes: Condition, beat: Heartbeat) {
+    let feed = Feed { access, applier, routes, beat };
     if feed.applier.version().is_some() {
         feed.routes.ok();
     }
@@ -102,7 +97,7 @@ struct Feed {
     access: RedisAccess,
     applier: Applier,
     routes: Condition,
-    beat: dinp_common::lifecycle::Heartbeat,
+    beat: Heartbeat,
 }
 
 impl Feed {

@@ -26,7 +26,7 @@ impl Keeper {
             tokio::time::sleep(DEBOUNCE).await;
             applied.borrow_and_update();
             let keeper = self.clone();
-            let written = tokio::task::spawn_blocking(move || keeper.write()).await.unwrap_or(true);
+            let written = tokio::task::spawn_blocking(move || keeper.write()).await.unwrap_or(false);
             if !written && !std::mem::replace(&mut failed, true) {
                 tracing::error!(dir = %self.dir.display(), "a start without Redis would not find the present table");
             }

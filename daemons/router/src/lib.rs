@@ -39,13 +39,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use totals::Totals;
 use worker::{Handle, Start};
 
-/// How often it is looked whether the workers still run.
-const WATCH: Duration = Duration::from_millis(50);
 /// Silence of the report loop that counts as stuck.
 const MAX_SILENCE: Duration = Duration::from_secs(30);
 
@@ -58,8 +56,8 @@ pub enum RunError {
     /// An address cannot be used.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// A worker cannot be started, or has ended.
-    #[error("run a worker")]
+    /// A worker cannot be started.
+    #[error("start a worker")]
     Worker(#[source] io::Error),
 }
 
@@ -91,57 +89,43 @@ pub async fn serve(
     };
     let client = report::client(servers, credential);
     let workers = start_workers(&config, http, &totals, &lifecycle).map_err(RunError::Worker)?;
-    let workers = Arc::new(workers);
-    let applier = Applier::new(ledger.clone(), workers.clone());
+    let (workers, ends): (Vec<_>, Vec<_>) = workers.into_iter().unzip();
+    let applier = Applier::new(ledger.clone(), workers.into());
     let keeper = Keeper { ledger, dir: config.state_dir.clone(), cluster: redis.cluster.clone() };
     load_from_disk(&keeper, &applier);
 
-    let mut tasks = JoinSet::new();
-    tasks.spawn(feed::run(redis, applier.clone(), lifecycle.clone()));
-    tasks.spawn(reporter.clone().run(client.clone(), applier.applied(), lifecycle.heartbeat("report", MAX_SILENCE)));
-    tasks.spawn(keeper.clone().run(applier.applied()));
+    let routes = lifecycle.condition("routes");
+    lifecycle
+        .task_with_heartbeat("route feed", feed::MAX_SILENCE, |beat| feed::run(redis, applier.clone(), routes, beat));
+    lifecycle.task_with_heartbeat("report", MAX_SILENCE, |beat| {
+        reporter.clone().run(client.clone(), applier.applied(), beat)
+    });
+    lifecycle.task("keep table", keeper.clone().run(applier.applied()));
     let app = api::router(reporter.clone(), &lifecycle);
-    let status = tokio::spawn(listen::serve(status, app, ended.clone(), Duration::from_secs(1)));
     lifecycle.ready();
 
-    let stopped = watch(&workers, &lifecycle).await;
-    // No report may come after the goodbye: it would call the router back to life.
-    tasks.shutdown().await;
-    reporter.goodbye(&client).await;
-    keeper.write();
-    ended.cancel();
-    if let Err(error) = status.await {
-        tracing::warn!(%error, "the status listener failed");
-    }
-    drop(applier);
-    stopped?;
-    let workers = Arc::into_inner(workers).unwrap_or_default();
-    workers.into_iter().try_for_each(Handle::join).map_err(RunError::Worker)
-}
-
-/// Waits until all workers have ended. One that ends before it was told to ends the daemon.
-async fn watch(workers: &[Handle], lifecycle: &Lifecycle) -> Result<(), RunError> {
-    let mut ticks = tokio::time::interval(WATCH);
-    loop {
-        ticks.tick().await;
-        if lifecycle.shutdown().is_cancelled() {
-            if workers.iter().all(Handle::is_finished) {
-                return Ok(());
-            }
-        } else if workers.iter().any(Handle::is_finished) {
-            lifecycle.shutdown().cancel();
-            return Err(RunError::Worker(io::Error::other("a worker has ended by itself")));
+    let work = async {
+        for worker in ends {
+            // How it ended has been told where it ended.
+            worker.await.ok();
         }
-    }
+        // No report may come after the goodbye: it would call the router back to life.
+        lifecycle.end_tasks().await;
+        reporter.goodbye(&client).await;
+        keeper.write();
+        ended.cancel();
+    };
+    tokio::join!(work, listen::serve(status, app, ended.clone(), Duration::from_secs(1)));
+    Ok(())
 }
 
-/// Starts the workers, each with its own descriptors of the same sockets.
+/// Starts the workers, each with its own descriptors of the same sockets; with each the task that stands for it.
 fn start_workers(
     config: &RouterConfig,
     http: Vec<TcpListener>,
     totals: &Arc<Totals>,
     lifecycle: &Lifecycle,
-) -> io::Result<Vec<Handle>> {
+) -> io::Result<Vec<(Handle, JoinHandle<()>)>> {
     let listeners: Vec<_> = http.into_iter().map(TcpListener::into_std).collect::<io::Result<_>>()?;
     let start = |number| {
         let listeners = listeners.iter().map(std::net::TcpListener::try_clone).collect::<io::Result<_>>()?;

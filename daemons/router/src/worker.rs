@@ -13,14 +13,14 @@ use std::cell::RefCell;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::LocalSet;
+use tokio::task::{JoinHandle, JoinSet, LocalSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -52,7 +52,6 @@ pub(crate) struct Worker {
 /// A running worker.
 pub(crate) struct Handle {
     orders: mpsc::UnboundedSender<Order>,
-    thread: JoinHandle<io::Result<()>>,
 }
 
 /// What a worker is started with.
@@ -65,14 +64,25 @@ pub(crate) struct Start {
 }
 
 impl Handle {
-    pub(crate) fn start(number: usize, start: Start, lifecycle: &Lifecycle) -> io::Result<Self> {
+    /// Starts a thread, and the task that stands for it: it ends as the thread does.
+    pub(crate) fn start(number: usize, start: Start, lifecycle: &Lifecycle) -> io::Result<(Self, JoinHandle<()>)> {
+        let name: &str = format!("worker-{number}").leak();
         let (orders, inbox) = mpsc::unbounded_channel();
-        let heartbeat = lifecycle.heartbeat("worker", MAX_SILENCE);
-        let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            LocalSet::new().block_on(&runtime, run(start, inbox, heartbeat))
+        let heartbeat = lifecycle.heartbeat(name, MAX_SILENCE);
+        let (tell, ended) = oneshot::channel();
+        std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            let outcome = catch_unwind(AssertUnwindSafe(|| carry(start, inbox, heartbeat)));
+            // Nobody hears it where the whole daemon is gone.
+            tell.send(outcome).ok();
         })?;
-        Ok(Self { orders, thread })
+        let task = lifecycle.task(name, async move {
+            match ended.await {
+                Ok(Ok(Ok(()))) | Err(_) => {}
+                Ok(Ok(Err(error))) => tracing::error!(%error, "a worker cannot go on: {error}"),
+                Ok(Err(panic)) => resume_unwind(panic),
+            }
+        });
+        Ok((Self { orders }, task))
     }
 
     /// Hands a change over; the answer comes when it is in force.
@@ -82,15 +92,12 @@ impl Handle {
         drop(self.orders.send((update, done)));
         wait
     }
+}
 
-    pub(crate) fn is_finished(&self) -> bool {
-        self.thread.is_finished()
-    }
-
-    /// How it ended; only after [`is_finished`](Self::is_finished).
-    pub(crate) fn join(self) -> io::Result<()> {
-        self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the worker panicked")))
-    }
+/// The thread's work, from start to stop.
+fn carry(start: Start, inbox: mpsc::UnboundedReceiver<Order>, heartbeat: Heartbeat) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, run(start, inbox, heartbeat))
 }
 
 async fn run(start: Start, mut inbox: mpsc::UnboundedReceiver<Order>, heartbeat: Heartbeat) -> io::Result<()> {
@@ -105,9 +112,10 @@ async fn run(start: Start, mut inbox: mpsc::UnboundedReceiver<Order>, heartbeat:
         cut: CancellationToken::new(),
     });
     let connections = TaskTracker::new();
+    let mut accepting = JoinSet::new();
     for listener in start.listeners {
         let listener = TcpListener::from_std(listener)?;
-        connections.spawn_local(accept(listener, worker.clone(), connections.clone()));
+        accepting.spawn_local(connections.track_future(accept(listener, worker.clone(), connections.clone())));
     }
     let drained = async {
         start.stop.cancelled().await;
@@ -136,6 +144,7 @@ async fn run(start: Start, mut inbox: mpsc::UnboundedReceiver<Order>, heartbeat:
                 heartbeat.beat();
                 worker.pool.sweep(Instant::now());
             }
+            Some(Err(error)) = accepting.join_next() => return Err(io::Error::other(error)),
             () = &mut drained => return Ok(()),
         }
     }

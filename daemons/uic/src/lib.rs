@@ -110,11 +110,12 @@ pub async fn run(loaded: Loaded<UicConfig>, lifecycle: Lifecycle) -> Result<(), 
     let listeners = listen::listeners("http", &loaded.daemon.listen).await?;
     let uic = Arc::new(Uic::new(&loaded, pool.clone(), ServiceAuth::new(pool.clone()))?);
     let shutdown = lifecycle.shutdown();
-    tokio::spawn(store::watch(pool.clone(), lifecycle.condition("database"), shutdown.clone()));
-    tokio::spawn(sweep(pool.clone(), shutdown.clone()));
+    lifecycle.task("database", store::watch(pool.clone(), lifecycle.condition("database"), shutdown.clone()));
+    lifecycle.task("sweep", sweep(pool, shutdown.clone()));
     lifecycle.ready();
     let app = api::router(uic).merge(dinp_common::metrics::ops_router(&lifecycle));
     listen::serve(listeners, app, shutdown, Duration::from_secs(loaded.daemon.drain_timeout_secs)).await;
+    lifecycle.end_tasks().await;
     Ok(())
 }
 

@@ -21,3 +21,4 @@ mod router_answers;
 mod samples;
 mod scaling;
 mod single_machine;
+mod supervision;

@@ -8,11 +8,15 @@ use crate::container::{Identity, Settings};
 use crate::docker::EngineError;
 use crate::shared::Shared;
 use dinp_common::api::agent::{InstanceSpec, InstanceState, RegistryAccess, StopOrder};
+use dinp_common::lifecycle::contained;
 use dinp_common::model::InstanceId;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
+
+/// Pause after a panic in an instance's task, before it is begun again.
+const AFTER_PANIC: Duration = Duration::from_secs(5);
 
 /// An instance to run, with all that its container needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -187,7 +191,10 @@ impl Task {
         driver.publish();
         let task = tokio::spawn(async move {
             let instance = driver.identity.instance.clone();
-            driver.run().await;
+            if !contained(&format!("the task of instance {instance}"), driver.run()).await {
+                // Not at once again: what it met is still there.
+                tokio::time::sleep(AFTER_PANIC).await;
+            }
             ended(instance);
         });
         Self { wanted, sign, abort: task.abort_handle() }

@@ -16,6 +16,7 @@ use dinp_common::lifecycle::Lifecycle;
 use dinp_common::model::InstanceId;
 use dinp_common::problem::ApiJson;
 use dinp_common::testing::TestDir;
+use futures_util::FutureExt;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -289,8 +290,10 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        if let Some((_, task)) = &self.agent {
+        if let Some((lifecycle, task)) = &self.agent {
             task.abort();
+            // All that can be done here is to tell them; nobody waits.
+            lifecycle.end_tasks().now_or_never();
         }
         let filter = format!("label=dinp.cluster={}", self.cluster);
         let ids = run("docker", &["ps", "-aq", "--filter", &filter]);

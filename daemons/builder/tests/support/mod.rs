@@ -209,6 +209,7 @@ impl World {
         let builder = self.builder.take().unwrap();
         builder.abort();
         assert!(builder.await.unwrap_err().is_cancelled());
+        self.lifecycle.end_tasks().await;
     }
 
     /// Adds a runtime on `base-binary` with these instructions after FROM.

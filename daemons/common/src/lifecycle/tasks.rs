@@ -151,6 +151,16 @@ fn end_anyway() {
     std::process::exit(crate::daemon::EXIT_FAILURE.into());
 }
 
+/// Does the work of one task among many, whose fault must not end the daemon; false, after a message, where it panicked.
+pub async fn contained(what: &str, work: impl Future<Output = ()>) -> bool {
+    let outcome = AssertUnwindSafe(work).catch_unwind().await;
+    if let Err(panic) = &outcome {
+        tracing::error!("{what} panicked: {}", text_of(&**panic));
+        ::metrics::counter!("dinp_contained_panics_total").increment(1);
+    }
+    outcome.is_ok()
+}
+
 /// A task's place in the list of those that run.
 struct Listed {
     lifecycle: Lifecycle,
@@ -219,6 +229,13 @@ mod tests {
         lifecycle.end_tasks().await;
         assert_eq!(lifecycle.failure(), None);
         assert!(lifecycle.tasks().is_empty());
+    }
+
+    #[tokio::test]
+    async fn one_of_many_that_panics_does_not_end_the_others() {
+        let poison: Option<u8> = None;
+        assert!(!contained("probing of i1", async { panic!("{poison:?}") }).await);
+        assert!(contained("probing of i2", async {}).await);
     }
 
     #[tokio::test]

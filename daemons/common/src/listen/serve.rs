@@ -45,7 +45,13 @@ pub async fn serve(listeners: Vec<TcpListener>, app: Router, shutdown: Cancellat
     for listener in listeners {
         accepting.spawn(accept(listener, server.clone(), shutdown.clone()));
     }
-    while accepting.join_next().await.is_some() {}
+    while let Some(ended) = accepting.join_next().await {
+        if let Err(error) = ended
+            && error.is_panic()
+        {
+            std::panic::resume_unwind(error.into_panic());
+        }
+    }
     // The accepting tasks have ended, so this is the last one that holds the server.
     if let Some(server) = Arc::into_inner(server) {
         server.drain(drain).await;
