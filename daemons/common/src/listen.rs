@@ -1,5 +1,6 @@
 //! Listening sockets, inherited from systemd or bound here, and serving HTTP on them.
 
+mod admission;
 mod serve;
 
 use std::io;
@@ -10,7 +11,8 @@ use std::sync::{Mutex, PoisonError};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpSocket};
 
-pub use serve::{HEADER_READ_TIMEOUT, serve};
+pub use admission::{Limits, client};
+pub use serve::{HEADER_READ_TIMEOUT, serve, serve_within};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 4096;

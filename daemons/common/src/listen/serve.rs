@@ -1,4 +1,4 @@
-//! Serving HTTP/1 and HTTP/2 until told to stop, and then draining.
+//! Serving HTTP/1 until told to stop, and then draining.
 
 use std::convert::Infallible;
 use std::io;
@@ -12,9 +12,9 @@ use axum::extract::ConnectInfo;
 use axum::response::{IntoResponse, Response};
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
+use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
@@ -22,7 +22,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long a client may take for the head of a request; also how long an idle connection is kept.
+use super::admission::{Admission, Limits, Place};
+
+/// How long a client may take for the head of a request, from its first byte to its last; also how long an idle
+/// connection is kept.
 pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long to wait when the system has no descriptors left.
@@ -34,7 +37,20 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Handlers of requests that may change something (all but GET, HEAD and OPTIONS) run to their end
 /// even if the client hangs up.
 pub async fn serve(listeners: Vec<TcpListener>, app: Router, shutdown: CancellationToken, drain: Duration) {
+    serve_within(Limits::default(), listeners, app, shutdown, drain).await;
+}
+
+/// As [`serve`], with limits of its own.
+pub async fn serve_within(
+    limits: Limits,
+    listeners: Vec<TcpListener>,
+    app: Router,
+    shutdown: CancellationToken,
+    drain: Duration,
+) {
     let server = Arc::new(Server {
+        admission: Admission::new(&limits),
+        head: limits.head,
         app: TowerToHyperService::new(app),
         graceful: GracefulShutdown::new(),
         connections: TaskTracker::new(),
@@ -60,6 +76,9 @@ pub async fn serve(listeners: Vec<TcpListener>, app: Router, shutdown: Cancellat
 
 /// What the accepting tasks share.
 struct Server {
+    admission: Admission,
+    /// Time for the head of a request.
+    head: Duration,
     app: TowerToHyperService<Router>,
     graceful: GracefulShutdown,
     connections: TaskTracker,
@@ -99,8 +118,9 @@ async fn accept(listener: TcpListener, server: Arc<Server>, shutdown: Cancellati
         };
         match accepted {
             Ok((stream, peer)) => {
-                let connection = connection(stream, peer, &server);
-                server.connections.spawn(connection);
+                if let Some(place) = server.admission.admit(peer.ip()) {
+                    server.connections.spawn(connection(stream, peer, place, &server));
+                }
             }
             Err(error) if is_of_the_connection(&error) => {}
             Err(error) => {
@@ -117,18 +137,20 @@ fn is_of_the_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-fn connection(stream: TcpStream, peer: SocketAddr, server: &Server) -> impl Future<Output = ()> + use<> {
+fn connection(stream: TcpStream, peer: SocketAddr, place: Place, server: &Server) -> impl Future<Output = ()> + use<> {
+    let head = server.head;
     let watcher = server.graceful.watcher();
     let cut = server.cut.clone();
     let app = server.app.clone();
     let handlers = server.handlers.clone();
     let service = service_fn(move |request| answer(app.clone(), handlers.clone(), peer, request));
     async move {
+        let _place = place;
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, %error, "no TCP_NODELAY");
         }
         // The builder's own time limit starts with the first byte.
-        let first_byte = tokio::time::timeout(HEADER_READ_TIMEOUT, stream.readable());
+        let first_byte = tokio::time::timeout(head, stream.readable());
         let silent = tokio::select! {
             first = first_byte => !matches!(first, Ok(Ok(()))),
             () = cut.cancelled() => true,
@@ -136,18 +158,14 @@ fn connection(stream: TcpStream, peer: SocketAddr, server: &Server) -> impl Futu
         if silent {
             return;
         }
-        let mut builder = Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .keep_alive_interval(Duration::from_secs(20))
-            .keep_alive_timeout(HEADER_READ_TIMEOUT);
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+        let mut builder = http1::Builder::new();
+        // Not HTTP/2: its heads come in frames, on which there is no time limit.
+        builder.timer(TokioTimer::new()).header_read_timeout(head);
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
         tokio::select! {
             result = watcher.watch(connection) => {
                 if let Err(error) = result {
-                    tracing::debug!(%peer, error = error.as_ref() as &dyn std::error::Error, "connection ended");
+                    tracing::debug!(%peer, error = &error as &dyn std::error::Error, "connection ended");
                 }
             }
             () = cut.cancelled() => {}
@@ -207,6 +225,78 @@ mod tests {
         shutdown.cancel();
         server.await.unwrap();
         assert!(TcpStream::connect(address).await.is_err());
+    }
+
+    /// A server with limits, and nothing behind it but `GET /`.
+    async fn start_within(limits: Limits) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let app = Router::new().route("/", get(|| async { "here" }));
+        tokio::spawn(serve_within(limits, vec![listener], app, CancellationToken::new(), LONG));
+        address
+    }
+
+    /// Sends the bytes again and again until the other side has had enough; how long that took.
+    async fn drip(address: SocketAddr, begin: &[u8], drop: &[u8]) -> Duration {
+        let begun = std::time::Instant::now();
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(begin).await.unwrap();
+        let mut ticks = tokio::time::interval(Duration::from_millis(20));
+        let mut answer = [0; 1];
+        loop {
+            tokio::select! {
+                read = stream.read(&mut answer) => {
+                    assert!(matches!(read, Ok(0) | Err(_)), "it was answered");
+                    return begun.elapsed();
+                }
+                _ = ticks.tick() => drop_in(&mut stream, drop).await,
+            }
+        }
+    }
+
+    async fn drop_in(stream: &mut TcpStream, drop: &[u8]) {
+        // It may be closed already, which the read tells.
+        stream.write_all(drop).await.ok();
+    }
+
+    #[tokio::test]
+    async fn a_head_that_comes_byte_by_byte_is_cut_off_at_its_deadline() {
+        let head = Duration::from_millis(400);
+        let address = start_within(Limits { head, ..Limits::default() }).await;
+        let took = drip(address, b"GET / HTTP/1.1\r\nhost: a\r\nx: ", b"y").await;
+        assert!((head..head * 5).contains(&took), "{took:?}");
+        // The begin of a preface of HTTP/2, after which nothing comes.
+        let took = drip(address, b"P", b"").await;
+        assert!((head..head * 5).contains(&took), "{took:?}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_idle_between_requests_is_ended() {
+        let head = Duration::from_millis(300);
+        let address = start_within(Limits { head, ..Limits::default() }).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let mut all = String::new();
+        tokio::time::timeout(LONG, stream.read_to_string(&mut all)).await.unwrap().unwrap();
+        assert!(all.ends_with("here"), "{all}");
+    }
+
+    #[tokio::test]
+    async fn who_opens_connections_without_end_does_not_lock_out_others() {
+        let address = start_within(Limits { each: 3, all: 100, ..Limits::default() }).await;
+        let greedy = async || TcpStream::connect(address).await.unwrap();
+        let held = [greedy().await, greedy().await, greedy().await];
+        let mut refused = greedy().await;
+        assert!(matches!(refused.read(&mut [0; 1]).await, Ok(0) | Err(_)), "a fourth one is closed at once");
+        // Another address of this host stands for another client.
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        let mut other = socket.connect(address).await.unwrap();
+        other.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut all = String::new();
+        other.read_to_string(&mut all).await.unwrap();
+        assert!(all.ends_with("here"), "{all}");
+        drop(held);
     }
 
     #[tokio::test]
