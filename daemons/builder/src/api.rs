@@ -1,15 +1,16 @@
 //! Endpoints:
 //!
 //! * `POST /v1/builds?app=&app_created_at=&version=&runtime=&user=&owner=&package=` with the package as body -> 202
-//!   `BuildView`
+//!   `BuildView`; 429 `too-many-packages`, 507 `spool-full`, 413 `too-large`: what is taken in is bounded
 //! * `DELETE /v1/builds/{id}` cancels -> 204
 //! * `GET /v1/runtimes` -> `Page<RuntimeView>`
 //! * `GET /health`, `/ready`, `/metrics`: for operators, without a credential
 //!
 //! All but the last need a service credential of role dash.
 
+use crate::intake::{NoPlace, Place};
 use crate::job::Job;
-use crate::package::{Format, Inventory, Package, PackageError, Spooled};
+use crate::package::{Inventory, Package, PackageError, Spooled};
 use crate::registry::RegistryError;
 use crate::runtime::{Runtime, RuntimeError};
 use crate::service::Service;
@@ -94,8 +95,8 @@ async fn upload(
     let taken = async {
         let ApiQuery(query) = query?;
         let order = prepare(&service, query).await?;
-        let spooled = receive(&service, announced, &mut stream).await?;
-        accept(&service, order, spooled).await
+        let (spooled, place) = receive(&service, &order.query.user, announced, &mut stream).await?;
+        accept(&service, order, spooled, place).await
     };
     match taken.await {
         Ok(build) => Ok((StatusCode::ACCEPTED, Json(build))),
@@ -130,21 +131,43 @@ async fn prepare(service: &Service, query: BuildQuery) -> Result<Order, Problem>
     Ok(Order { query, runtime })
 }
 
-/// Takes the package in.
-async fn receive(service: &Service, announced: u64, stream: &mut BodyDataStream) -> Result<Spooled, Problem> {
+/// Takes the package in. The place is held before the first byte, so that nobody uploads in vain.
+async fn receive(
+    service: &Service,
+    user: &str,
+    announced: u64,
+    stream: &mut BodyDataStream,
+) -> Result<(Spooled, Place), Problem> {
     let limits = &service.config.package;
     let max_bytes = u64::from(limits.max_mb) << 20;
     if announced > max_bytes {
         return Err(spool_problem(SpoolError::TooLarge(limits.max_mb.into())));
     }
+    let most_bytes = if announced == 0 { max_bytes } else { announced };
+    let mut place = service.intake.take(user, most_bytes).map_err(no_place)?;
     let stall = Duration::from_secs(limits.upload_stall_secs.into());
     let spooled = spool::receive(stream, &service.spool(), max_bytes, stall).await.map_err(spool_problem)?;
+    place.shrink(spooled.len());
     metrics::counter!("dinp_builder_uploaded_bytes_total").increment(spooled.len());
-    Ok(spooled)
+    Ok((spooled, place))
+}
+
+/// Reads the package whole. It takes memory, so only few are read at a time, also when their callers have gone.
+async fn inspect(service: &Service, runtime: &Runtime, spooled: Spooled) -> Result<(Package, Inventory), Problem> {
+    let permit = service.inspections.clone().acquire_owned().await.map_err(|error| Problem::internal(&error))?;
+    let (limits, wanted) = (service.config.limits(), runtime.required().to_vec());
+    let reading = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        let package = Package::open(spooled, limits)?;
+        let inventory = package.inspect(&wanted)?;
+        Ok::<_, PackageError>((package, inventory))
+    });
+    let inspected = reading.await.map_err(|error| Problem::internal(&error))?;
+    inspected.map_err(|error| package_problem(&error))
 }
 
 /// Checks the package, and starts the build.
-async fn accept(service: &Arc<Service>, order: Order, spooled: Spooled) -> Result<BuildView, Problem> {
+async fn accept(service: &Arc<Service>, order: Order, spooled: Spooled, place: Place) -> Result<BuildView, Problem> {
     let Order { query, runtime } = order;
     let version = match &query.version {
         Some(version) => version.clone(),
@@ -152,15 +175,9 @@ async fn accept(service: &Arc<Service>, order: Order, spooled: Spooled) -> Resul
     };
     let image = image(service, &query, &version)?;
     let (name, sha256, bytes) = (query.package.clone(), spooled.sha256().to_owned(), spooled.len());
-    let limits = service.config.limits();
-    let inspected = tokio::task::spawn_blocking(move || {
-        let package = Package::open(spooled, limits)?;
-        let inventory = package.inspect()?;
-        Ok::<(Package, Inventory), PackageError>((package, inventory))
-    });
-    let (package, inventory) =
-        inspected.await.map_err(|error| Problem::internal(&error))?.map_err(|error| package_problem(&error))?;
-    fits(&runtime, package.format, &inventory)?;
+    let (package, inventory) = inspect(service, &runtime, spooled).await?;
+    let refused = |detail| Problem::unprocessable("package-refused", detail);
+    runtime.check(package.format, &inventory).map_err(refused)?;
 
     let base = runtime.base.to_string();
     let new = NewBuild {
@@ -183,12 +200,14 @@ async fn accept(service: &Arc<Service>, order: Order, spooled: Spooled) -> Resul
     // There is a record now that only a running build ends. Nothing may fail any more: the audit event, without which no
     // build begins, was written with the record.
     let BuildQuery { app, app_created_at, .. } = query;
-    service.start(Job { id, app, app_created_at, version, runtime, package, image });
+    let notes = runtime.notes(&inventory);
+    let job = Job { id, app, app_created_at, version, runtime, package, notes, image };
+    let built = service.clone();
+    service.start(id, |stop| async move {
+        job.run(built, stop).await;
+        drop(place);
+    });
     Ok(build)
-}
-
-fn fits(runtime: &Runtime, format: Format, inventory: &Inventory) -> Result<(), Problem> {
-    runtime.check(format, inventory).map_err(|detail| Problem::unprocessable("package-refused", detail))
 }
 
 /// The name that the image will have.
@@ -264,6 +283,18 @@ fn package_problem(error: &PackageError) -> Problem {
         return Problem::unprocessable("package-refused", error.to_string());
     }
     Problem::internal(error)
+}
+
+fn no_place(error: NoPlace) -> Problem {
+    let detail = error.to_string();
+    match error {
+        NoPlace::OfPerson(limit) | NoPlace::OfAll(limit) => {
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-packages", detail).with("limit", limit)
+        }
+        NoPlace::Spool(limit) => {
+            Problem::new(StatusCode::INSUFFICIENT_STORAGE, "spool-full", detail).with("limit_mb", limit)
+        }
+    }
 }
 
 fn spool_problem(error: SpoolError) -> Problem {

@@ -29,6 +29,12 @@ pub struct BuilderConfig {
     pub base_tag: Option<String>,
     /// Builds at the same time; further ones wait.
     pub concurrent_builds: u32,
+    /// Most packages of one person that arrive, wait or are being built.
+    pub packages_per_person: u32,
+    /// Most of all people together.
+    pub packages_max: u32,
+    /// Most that they take up in the spool, in MiB.
+    pub spool_max_mb: u32,
     /// What packages may be.
     pub package: PackageConfig,
     /// What a build may use.
@@ -45,8 +51,10 @@ pub struct PackageConfig {
     pub unpacked_max_mb: u32,
     /// Most unpacked bytes for each packed byte, beyond 64 MiB.
     pub max_ratio: u32,
-    /// Most entries.
+    /// Most entries, counting the directories that only stand in their names.
     pub max_entries: u32,
+    /// Most that all their names and the targets of links may take, in MiB.
+    pub max_names_mb: u32,
     /// Seconds without a byte after which an upload is given up.
     pub upload_stall_secs: u32,
 }
@@ -77,6 +85,9 @@ impl Default for BuilderConfig {
             docker_socket: "/run/docker.sock".into(),
             base_tag: None,
             concurrent_builds: 2,
+            packages_per_person: 5,
+            packages_max: 50,
+            spool_max_mb: 8192,
             package: PackageConfig::default(),
             build: BuildConfig::default(),
         }
@@ -85,7 +96,14 @@ impl Default for BuilderConfig {
 
 impl Default for PackageConfig {
     fn default() -> Self {
-        Self { max_mb: 1024, unpacked_max_mb: 4096, max_ratio: 100, max_entries: 100_000, upload_stall_secs: 60 }
+        Self {
+            max_mb: 1024,
+            unpacked_max_mb: 4096,
+            max_ratio: 100,
+            max_entries: 100_000,
+            max_names_mb: 16,
+            upload_stall_secs: 60,
+        }
     }
 }
 
@@ -99,10 +117,13 @@ impl DaemonConfig for BuilderConfig {
     fn validate(&self, cluster: &ClusterConfig) -> Result<(), ConfigError> {
         let at_least_one = [
             ("concurrent_builds", self.concurrent_builds),
+            ("packages_per_person", self.packages_per_person),
+            ("packages_max", self.packages_max),
             ("package.max_mb", self.package.max_mb),
             ("package.unpacked_max_mb", self.package.unpacked_max_mb),
             ("package.max_ratio", self.package.max_ratio),
             ("package.max_entries", self.package.max_entries),
+            ("package.max_names_mb", self.package.max_names_mb),
             ("package.upload_stall_secs", self.package.upload_stall_secs),
             ("build.time_limit_secs", self.build.time_limit_secs),
         ];
@@ -110,6 +131,9 @@ impl DaemonConfig for BuilderConfig {
             if value == 0 {
                 return Err(ConfigError::invalid(key, "must be at least 1"));
             }
+        }
+        if self.spool_max_mb < self.package.max_mb {
+            return Err(ConfigError::invalid("spool_max_mb", "must be at least package.max_mb"));
         }
         if self.build.memory_mb < 64 {
             return Err(ConfigError::invalid("build.memory_mb", "must be at least 64"));
@@ -142,6 +166,7 @@ impl BuilderConfig {
     pub fn limits(&self) -> Limits {
         Limits {
             entries: self.package.max_entries as usize,
+            name_bytes: u64::from(self.package.max_names_mb) << 20,
             unpacked_bytes: u64::from(self.package.unpacked_max_mb) << 20,
             ratio: u64::from(self.package.max_ratio),
         }

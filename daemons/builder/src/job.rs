@@ -1,7 +1,7 @@
 //! One build, from the checked package to the image in the registry and the record that says so.
 
 use crate::context;
-use crate::engine::{BuildRequest, Engine, EngineError, Scope};
+use crate::engine::{BuildRequest, EngineError, Scope};
 use crate::log::BuildLog;
 use crate::package::Package;
 use crate::registry::RegistryError;
@@ -39,6 +39,8 @@ pub struct Job {
     pub runtime: Runtime,
     /// From what.
     pub package: Package,
+    /// What its owner should know of it, one line each.
+    pub notes: Vec<String>,
     /// Name of the image in the registry.
     pub image: ImageRef,
 }
@@ -135,6 +137,7 @@ impl Job {
             self.runtime.name,
             self.runtime.base
         ));
+        self.notes.iter().for_each(|note| log.line(note));
         let base = &self.runtime.base;
         if base.registry() == registry.address() && registry.digest(base).await?.is_none() {
             return Err(JobError::NoBase(base.clone()));
@@ -225,13 +228,5 @@ impl Job {
             tracing::warn!(build = self.id, error = %ErrorChain(&error), "end of a build cannot be recorded yet");
             tokio::time::sleep(RETRY).await;
         }
-    }
-}
-
-/// The connection to the Engine is made for each build: it may come and go.
-impl Service {
-    /// Connects to the local Engine.
-    pub async fn engine(&self) -> Result<Engine, EngineError> {
-        Engine::connect(&self.config.docker_socket, self.scope.clone(), self.config.time_limit()).await
     }
 }

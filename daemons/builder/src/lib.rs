@@ -1,7 +1,7 @@
 //! The builder: package + runtime -> Dockerfile -> image by the local Docker Engine -> registry.
 //!
 //! ```text
-//! POST /v1/builds -> spool (a file without a name) -> package: one strict walk, refused or sound
+//! POST /v1/builds -> intake: is there room? -> spool (a file without a name) -> package: one strict walk, refused or sound
 //!   -> record in MySQL, 202 -> context: re-emitted canonically + Dockerfile -> Engine: build, push
 //!   -> record says how it ended
 //! ```
@@ -11,9 +11,11 @@ mod api;
 pub mod config;
 pub mod context;
 mod engine;
+mod intake;
 mod job;
 mod log;
 pub mod package;
+mod procfile;
 mod registry;
 pub mod runtime;
 mod service;

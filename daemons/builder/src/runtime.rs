@@ -1,12 +1,16 @@
 //! Runtimes: how a package becomes an image. Files of the operator in `/etc/dinp/builder.d`, read at each use.
 
 use crate::package::{EntryKind, Format, Inventory};
+use crate::procfile::Procfile;
 use crate::template::{Template, TemplateError};
 use dinp_common::api::builder::RuntimeView;
 use dinp_common::model::{ImageRef, InvalidValue, RuntimeName};
 use serde::Deserialize;
 use std::io;
 use std::path::{Path, PathBuf};
+
+/// Where a package says by itself how it is started.
+const PROCFILE: &str = "Procfile";
 
 /// Why a runtime cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -102,10 +106,8 @@ impl Runtime {
         if self.required.is_empty() {
             return Ok(());
         }
-        let found: Vec<_> = self.required.iter().filter_map(|path| inventory.get(path)).collect();
-        let is_file = |kind: &EntryKind| !matches!(kind, EntryKind::Directory);
-        let is_executable = |kind: &EntryKind| !matches!(kind, EntryKind::File { executable: false, .. });
-        let files: Vec<_> = found.iter().filter(|entry| is_file(&entry.kind)).collect();
+        let files: Vec<_> =
+            self.required.iter().filter_map(|path| inventory.get(path)).filter(|found| found.is_file()).collect();
         if files.is_empty() {
             let wanted = words(self.required.iter().cloned());
             let hint = inventory.only_directory().map_or(String::new(), |directory| {
@@ -113,11 +115,48 @@ impl Runtime {
             });
             return Err(format!("runtime {name} needs {wanted} at the top of the package, which is not there{hint}"));
         }
-        if self.required_executable && !files.iter().any(|entry| is_executable(&entry.kind)) {
-            let path = &files[0].path;
-            return Err(format!("runtime {name} needs {path} to be executable: chmod +x {path} before packing"));
+        if self.required_executable {
+            let Some(started) = files.iter().find(|file| file.is_executable()) else {
+                let path = &files[0].entry.path;
+                return Err(format!("runtime {name} needs {path} to be executable: chmod +x {path} before packing"));
+            };
+            if let Some(fault) = started.fault {
+                return Err(format!("{} cannot be started: {fault}", started.entry.path));
+            }
         }
-        Ok(())
+        match self.procfile(inventory) {
+            Some(procfile) if !procfile.has_web => {
+                Err(format!("runtime {name} starts the line web: of the {PROCFILE}, which has none"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What the owner of a package should know of what is in it, and what is done with it.
+    pub fn notes(&self, inventory: &Inventory) -> Vec<String> {
+        let mut notes = Vec::new();
+        if let Some(procfile) = self.procfile(inventory).filter(|procfile| !procfile.others.is_empty()) {
+            let others = procfile.others.join(", ");
+            notes.push(format!("note: of the {PROCFILE} only web is run; not run: {others}"));
+        }
+        let (faults, more) = inventory.faults();
+        notes.extend(faults.iter().map(|(path, fault)| format!("note: {path} is of no use in an image: {fault}")));
+        if more > 0 {
+            notes.push(format!("note: so are {more} further files"));
+        }
+        notes
+    }
+
+    /// The paths of which one must be in a package.
+    pub fn required(&self) -> &[String] {
+        &self.required
+    }
+
+    /// The Procfile of a package, for a runtime that asks for one.
+    fn procfile(&self, inventory: &Inventory) -> Option<Procfile> {
+        let found = inventory.get(PROCFILE).filter(|_| self.required.iter().any(|path| path == PROCFILE))?;
+        let is_read = matches!(found.entry.kind, EntryKind::File { .. });
+        is_read.then(|| Procfile::parse(&String::from_utf8_lossy(&found.beginning)))
     }
 
     /// What callers are told.

@@ -2,8 +2,8 @@
 
 use crate::activity::Activity;
 use crate::config::BuilderConfig;
-use crate::engine::{EngineError, Scope};
-use crate::job::Job;
+use crate::engine::{Engine, EngineError, Scope};
+use crate::intake::Intake;
 use crate::registry::Registry;
 use crate::runtime::Runtimes;
 use dinp_common::api::UnixMillis;
@@ -28,6 +28,9 @@ const LOOK: Duration = Duration::from_secs(5);
 const LONGEST_LOOK: Duration = Duration::from_secs(30);
 /// How long builds that were stopped may take to say so.
 const LAST_WORDS: Duration = Duration::from_secs(15);
+
+/// Packages that are read at the same time. Each takes up to 60 MB of memory; the unit's MemoryMax= counts on that.
+const INSPECTIONS: usize = 2;
 
 /// Why a build is to end early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +64,10 @@ pub struct Service {
     pub registry: Registry,
     /// What it can build.
     pub runtimes: Runtimes,
+    /// Places for packages.
+    pub intake: Intake,
+    /// Packages that may be read now.
+    pub inspections: Arc<Semaphore>,
     /// Builds that may run now.
     pub slots: Semaphore,
     /// What holds off the idle exit.
@@ -77,6 +84,8 @@ impl Service {
     pub fn new(config: BuilderConfig, name: String, pool: Pool, registry: Registry, runtimes: Runtimes) -> Arc<Self> {
         Arc::new(Self {
             auth: ServiceAuth::new(pool.clone()),
+            intake: Intake::new(config.packages_per_person, config.packages_max, config.spool_max_mb),
+            inspections: Arc::new(Semaphore::new(INSPECTIONS)),
             slots: Semaphore::new(config.concurrent_builds as usize),
             config,
             scope: Scope::new(registry.address(), &name),
@@ -127,18 +136,26 @@ impl Service {
         Ok(())
     }
 
-    /// Starts a build.
-    pub fn start(self: &Arc<Self>, job: Job) {
+    /// Connects to the local Engine, anew for each build: it may come and go.
+    pub async fn engine(&self) -> Result<Engine, EngineError> {
+        Engine::connect(&self.config.docker_socket, self.scope.clone(), self.config.time_limit()).await
+    }
+
+    /// Lets a build run. `work` is told when it is to end early.
+    pub fn start<W>(self: &Arc<Self>, id: u64, work: impl FnOnce(watch::Receiver<Option<Stop>>) -> W)
+    where
+        W: Future<Output = ()> + Send + 'static,
+    {
         let (stop, stopped) = watch::channel(None);
         let ended = CancellationToken::new();
-        let id = job.id;
+        let work = work(stopped);
         self.running().insert(id, Running { stop, ended: ended.clone() });
         metrics::gauge!("dinp_builder_builds_running").increment(1.0);
         let service = self.clone();
         self.tasks.spawn(async move {
             let busy = service.activity.begin();
             // A task of its own, so that a panic still ends the record's entry here.
-            if let Err(error) = tokio::spawn(job.run(service.clone(), stopped)).await {
+            if let Err(error) = tokio::spawn(work).await {
                 tracing::error!(build = id, %error, "build panicked");
             }
             service.running().remove(&id);

@@ -318,3 +318,62 @@ async fn the_log_is_seen_while_it_grows_and_builds_can_be_stopped() {
     assert_eq!((build.status, build.reason.as_str()), (BuildStatus::Failed, "the builder was restarted"));
     world.stop_builder().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_person_does_not_fill_the_queue_nor_all_of_them_the_spool() {
+    let mut world = World::start(&["base-binary"]).await;
+    world.runtime("slow", "RUN sleep 60");
+    let package = || tar_gz(&[("app", "#!/bin/sh\n")]);
+    let upload = async |user: &str, version: &str| {
+        let query = [("app", "web"), ("version", version), ("runtime", "slow"), ("user", user), ("owner", "team1")];
+        world.upload(&query, package()).await
+    };
+    let mut ids = Vec::new();
+    for version in ["v1", "v2", "v3", "v4", "v5"] {
+        let (status, body) = upload("ann", version).await;
+        assert_eq!(status, 202, "{body}");
+        ids.push(body["id"].as_u64().unwrap());
+    }
+    let (status, body) = upload("ann", "v6").await;
+    assert_eq!((status, body["type"].as_str()), (429, Some("urn:dinp:too-many-packages")), "{body}");
+    assert!(body["detail"].as_str().unwrap().starts_with("you have 5 packages here that arrive, wait or"), "{body}");
+    let (status, body) = upload("bob", "v6").await;
+    assert_eq!(status, 202, "another person is not held up: {body}");
+    ids.push(body["id"].as_u64().unwrap());
+
+    // Uploads of which nobody knows the size: each holds the place of the largest package.
+    let open = (0..7).map(|number| {
+        let (sender, receiver) = tokio::sync::mpsc::channel::<std::io::Result<bytes::Bytes>>(1);
+        let body = reqwest::Body::wrap_stream(tokio_stream::wrappers::ReceiverStream::new(receiver));
+        let user = format!("user{number}");
+        let query = [("app", "web"), ("runtime", "slow"), ("user", &user), ("owner", "team1")];
+        let request = world.request(reqwest::Method::POST, "/v1/builds").query(&query).body(body);
+        (sender, tokio::spawn(request.send()))
+    });
+    let open: Vec<_> = open.collect();
+    let refused = eventually("the spool is full", async || {
+        let (sender, receiver) = tokio::sync::mpsc::channel::<std::io::Result<bytes::Bytes>>(1);
+        drop(sender);
+        let body = reqwest::Body::wrap_stream(tokio_stream::wrappers::ReceiverStream::new(receiver));
+        let query = [("app", "web"), ("runtime", "slow"), ("user", "eve"), ("owner", "team1")];
+        let answer = world.request(reqwest::Method::POST, "/v1/builds").query(&query).body(body).send().await.unwrap();
+        (answer.status() == 507).then_some(answer)
+    })
+    .await;
+    let body: serde_json::Value = refused.json().await.unwrap();
+    assert_eq!(body["type"].as_str(), Some("urn:dinp:spool-full"), "{body}");
+    assert!(body["detail"].as_str().unwrap().contains("fill the 8192 MiB that there are for them"), "{body}");
+
+    // Whoever gives up makes room, and so does a build that ends.
+    for (sender, answer) in open {
+        drop(sender);
+        assert_eq!(answer.await.unwrap().unwrap().status(), 422, "an empty package");
+    }
+    for id in ids {
+        let path = format!("/v1/builds/{id}");
+        assert_eq!(world.request(reqwest::Method::DELETE, &path).send().await.unwrap().status(), 204);
+    }
+    let (status, body) = upload("ann", "v7").await;
+    assert_eq!(status, 202, "{body}");
+    world.stop_builder().await;
+}

@@ -4,6 +4,7 @@
 
 use dinp_builder::context;
 use dinp_builder::package::{Entry, EntryKind, Limits, Package, PackageError, Spooled};
+use dinp_builder::runtime::Runtimes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use proptest::collection::{btree_map, vec};
@@ -13,17 +14,21 @@ use std::io::{Cursor, Read, Write};
 use tar::{EntryType, Header};
 use zip::write::SimpleFileOptions;
 
-const LIMITS: Limits = Limits { entries: 1000, unpacked_bytes: 1 << 30, ratio: 100 };
+const LIMITS: Limits = Limits { entries: 1000, name_bytes: 1 << 20, unpacked_bytes: 1 << 30, ratio: 100 };
 
 fn package(bytes: &[u8]) -> Result<Package, PackageError> {
+    opened(bytes, LIMITS)
+}
+
+fn opened(bytes: &[u8], limits: Limits) -> Result<Package, PackageError> {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(bytes).unwrap();
-    Package::open(Spooled::new(file, bytes.len() as u64, "00".into()), LIMITS)
+    Package::open(Spooled::new(file, bytes.len() as u64, "00".into()), limits)
 }
 
 fn inspect(bytes: &[u8]) -> Result<Vec<Entry>, PackageError> {
     let package = package(bytes)?;
-    package.inspect()?;
+    package.inspect(&[])?;
     let mut entries = Vec::new();
     package.walk(&mut |entry, _| {
         entries.push(entry.clone());
@@ -188,6 +193,110 @@ fn malicious_tars_are_refused_with_entry_and_rule() {
             assert!(empty || gz.contains(expected), "{index}: {text:?} instead of {expected:?}");
         }
     }
+}
+
+/// The name of entry `number` of a package in which each lies below 63 directories of its own, in 1,000 bytes.
+fn deep_name(number: usize) -> String {
+    format!("{number:04}{}", format!("/{}", "x".repeat(15)).repeat(62))
+}
+
+#[test]
+fn a_small_package_whose_directories_stand_in_names_alone_takes_no_memory() {
+    let deep = |count: usize| {
+        let tar = (0..count).fold(Tar::default(), |tar, number| {
+            tar.pax(&[("path", deep_name(number).as_bytes())]).entry(b'0', "f", "", b"")
+        });
+        gzip(&tar.end())
+    };
+    assert!(inspect(&deep(10)).is_ok(), "630 entries and directories");
+    let package = deep(3000);
+    assert!(package.len() < 100 << 10, "{}", package.len());
+    assert!(refusal(&package).contains("more than 1000 entries, counting the directories in their names"));
+
+    let limits = Limits { entries: 100_000, ..LIMITS };
+    let error = opened(&package, limits).unwrap().inspect(&[]).unwrap_err().to_string();
+    assert!(error.contains("the names of its entries and directories are longer than 1 MiB together"), "{error}");
+    // The same by targets of links.
+    let target = "t/".repeat(511);
+    let links = (0..2000)
+        .fold(Tar::default(), |tar, number| tar.pax(&[("linkpath", target.as_bytes())]).link(&number.to_string(), "t"));
+    let error = opened(&gzip(&links.end()), limits).unwrap().inspect(&[]).unwrap_err().to_string();
+    assert!(error.contains("longer than 1 MiB together"), "{error}");
+}
+
+#[test]
+fn links_that_lead_through_each_other_end_early() {
+    let chain = |tar: Tar, length: usize, target: &dyn Fn(usize) -> String| {
+        (0..length).fold(tar, |tar, number| {
+            tar.pax(&[("linkpath", target(number + 1).as_bytes())]).link(&format!("c{number}"), "t")
+        })
+    };
+    // Each lengthens the way of the one before.
+    let longer = |next: usize| format!("c{next}/{}", "d/".repeat(500));
+    assert!(inspect(&gzip(&chain(Tar::default(), 3, &longer).end())).is_ok());
+    assert!(refusal(&chain(Tar::default(), 6, &longer).end()).contains("leads to a name of more than 4096 bytes"));
+    // Many that go the same long way.
+    let turning = |next: usize| format!("{}c{next}", "d/../".repeat(200));
+    let starts = |count: usize| (0..count).fold(Tar::default(), |tar, n| tar.link(&format!("s{n}"), "c0"));
+    assert!(inspect(&gzip(&chain(starts(100), 30, &turning).end())).is_ok());
+    assert!(refusal(&chain(starts(900), 30, &turning).end()).contains("is one of too many that lead through each"));
+}
+
+#[test]
+fn what_is_read_as_a_whole_is_bounded() {
+    // A directory of a zip file that is as large as the file.
+    let mut zip = zip_file("f");
+    let end = zip.len() - 22;
+    zip.splice(end..end, std::iter::repeat_n(0, 33 << 20));
+    let at = zip.len() - 22;
+    let size = u32::try_from(zip.len() - 22 - central(&zip)).unwrap();
+    zip[at + 12..at + 16].copy_from_slice(&size.to_le_bytes());
+    assert!(refusal(&zip).contains("its directory is larger than 32 MiB"));
+
+    // A program whose headers are as large as the file.
+    let mut program = std::fs::read("/bin/sh").unwrap();
+    program[54..58].fill(0xff);
+    assert!(refusal(&program).contains("no program headers"));
+}
+
+#[test]
+fn what_a_runtime_starts_must_be_startable() {
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../etc/builder.d");
+    let runtimes = Runtimes::new(directory, "control:5000".into(), Some("bookworm".into()));
+    let runtime = |name: &str| runtimes.get(&name.parse().unwrap()).unwrap();
+    let checked = |name: &str, bytes: &[u8]| {
+        let runtime = runtime(name);
+        let package = package(bytes).unwrap();
+        let inventory = package.inspect(runtime.required()).unwrap();
+        runtime.check(package.format, &inventory).map(|()| runtime.notes(&inventory))
+    };
+    let file = |tar: Tar, name: &str, content: &[u8]| tar.entry(b'0', name, "", content);
+    let mut arm = std::fs::read("/bin/sh").unwrap();
+    arm.truncate(512);
+    arm[18] = if arm[18] == 62 { 183 } else { 62 };
+
+    let windows = file(Tar::default(), "control", b"#!/bin/sh\r\nexec ./web\r\n").end();
+    assert!(
+        checked("binary", &windows).unwrap_err().starts_with("control cannot be started: its lines end as on Windows")
+    );
+    let text = checked("binary", &file(Tar::default(), "app", &arm).end()).unwrap_err();
+    assert!(text.starts_with("app cannot be started: it is made for "), "{text}");
+    let beside = file(file(Tar::default(), "control", b"#!/bin/sh\n"), "lib/x.so", &arm).end();
+    let notes = checked("binary", &beside).unwrap();
+    assert!(notes[0].starts_with("note: lib/x.so is of no use in an image: it is made for "), "{notes:?}");
+    let many = (0..12).fold(file(Tar::default(), "app.py", b""), |tar, n| file(tar, &format!("{n}.so"), &arm)).end();
+    assert_eq!(checked("python", &many).unwrap().last().unwrap(), "note: so are 2 further files");
+
+    let procfile = |text: &[u8]| checked("python", &file(Tar::default(), "Procfile", text).end());
+    assert_eq!(procfile(b"web: python a.py\n").unwrap(), [""; 0]);
+    let notes = procfile(b"release: python migrate.py\nweb: python a.py\nworker: celery\n").unwrap();
+    assert_eq!(notes, ["note: of the Procfile only web is run; not run: release, worker"]);
+    let text = procfile(b"worker: celery\n").unwrap_err();
+    assert_eq!(text, "runtime python starts the line web: of the Procfile, which has none");
+
+    // As the Finder packs: the hint is of what people packed themselves.
+    let finder = file(file(Tar::default(), "myapp/app.py", b""), "__MACOSX/myapp/._app.py", b"").end();
+    assert!(checked("python", &finder).unwrap_err().contains("all of it lies in myapp/"));
 }
 
 #[test]
@@ -400,7 +509,7 @@ fn trees() -> impl Strategy<Value = Tree> {
 fn contents(bytes: &[u8]) -> Tree {
     let mut tree = Tree::new();
     let package = package(bytes).unwrap();
-    package.inspect().unwrap();
+    package.inspect(&[]).unwrap();
     let visited = package.walk(&mut |entry, content| {
         let mut bytes = Vec::new();
         content.read_to_end(&mut bytes)?;

@@ -56,6 +56,15 @@ impl<K: Clone + Eq + Hash> Quota<K> {
     }
 }
 
+impl<K: Eq + Hash> Share<K> {
+    /// Gives back what is more than `size`.
+    pub fn shrink(&mut self, size: usize) {
+        let kept = self.size.min(size);
+        lock(&self.taken).all -= self.size - kept;
+        self.size = kept;
+    }
+}
+
 impl<K: Eq + Hash> Drop for Share<K> {
     fn drop(&mut self) {
         let mut taken = lock(&self.taken);
@@ -84,8 +93,12 @@ mod tests {
         let third = quota.take(&"bob", 3).unwrap();
         assert_eq!(quota.clone().take(&"eve", 1).unwrap_err(), Full::All(5));
         drop((first, third));
-        assert!(quota.take(&"ann", 4).is_ok());
-        drop(second);
+        let mut fourth = quota.take(&"ann", 4).unwrap();
+        fourth.shrink(9);
+        assert_eq!(quota.take(&"bob", 1).unwrap_err(), Full::All(5), "shrinking takes nothing");
+        fourth.shrink(2);
+        assert!(quota.take(&"bob", 2).is_ok());
+        drop((second, fourth));
         assert!(lock(&quota.taken).by.is_empty(), "who has nothing is not remembered");
     }
 }

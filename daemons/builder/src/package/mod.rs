@@ -4,8 +4,10 @@
 //! strictly, and refuses whatever two programs could understand differently; nothing is ever written to a path
 //! that a user chose.
 
+mod content;
 mod elf;
 mod error;
+mod inventory;
 mod path;
 mod source;
 mod tarball;
@@ -13,6 +15,7 @@ mod tree;
 mod zipfile;
 
 pub use error::PackageError;
+pub use inventory::Inventory;
 pub use source::Spooled;
 pub use tree::{Entry, EntryKind};
 
@@ -66,8 +69,10 @@ impl Format {
 /// What a package may hold.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Most entries.
+    /// Most entries, and directories that only stand in the names of entries.
     pub entries: usize,
+    /// Most bytes of all their names and of the targets of links.
+    pub name_bytes: u64,
     /// Most bytes, unpacked.
     pub unpacked_bytes: u64,
     /// Most bytes unpacked for each packed byte; packages that unpack to little are let off.
@@ -96,44 +101,6 @@ pub struct Package {
     limits: Limits,
 }
 
-/// What a sound package holds.
-#[derive(Debug, Default)]
-pub struct Inventory {
-    entries: Vec<Entry>,
-}
-
-impl Inventory {
-    /// The entry at a path.
-    pub fn get(&self, path: &str) -> Option<&Entry> {
-        self.entries.iter().find(|entry| entry.path == path)
-    }
-
-    /// Number of entries.
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Whether there is no entry.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// The directory that all entries lie in, where there is just one at the top: packed one level too high.
-    pub fn only_directory(&self) -> Option<&str> {
-        let top = |entry: &Entry| entry.path.split('/').next().unwrap_or_default().to_owned();
-        let first = top(self.entries.first()?);
-        let lies_within = |entry: &Entry| {
-            entry.path.strip_prefix(&first).is_some_and(|rest| {
-                rest.starts_with('/') || (rest.is_empty() && matches!(entry.kind, EntryKind::Directory))
-            })
-        };
-        if !self.entries.iter().all(lies_within) {
-            return None;
-        }
-        self.entries.first()?.path.get(..first.len())
-    }
-}
-
 impl Package {
     /// Sees what a spooled file is.
     pub fn open(spooled: Spooled, limits: Limits) -> Result<Self, PackageError> {
@@ -141,13 +108,10 @@ impl Package {
         Ok(Self { spooled, format, limits })
     }
 
-    /// Reads it whole and tells what it holds, or the first rule that it breaks.
-    pub fn inspect(&self) -> Result<Inventory, PackageError> {
+    /// Reads it whole and tells what it holds, most of all at the paths in `wanted`, or the first rule that it breaks.
+    pub fn inspect(&self, wanted: &[String]) -> Result<Inventory, PackageError> {
         let mut inventory = Inventory::default();
-        self.walk(&mut |entry, content| {
-            inventory.entries.push(entry.clone());
-            std::io::copy(content, &mut std::io::sink()).map(drop)
-        })?;
+        self.walk(&mut |entry, content| inventory.note(entry, content, wanted))?;
         if inventory.is_empty() {
             return Err(PackageError::Empty);
         }
@@ -156,7 +120,7 @@ impl Package {
 
     /// Hands each entry to `visit`, in the order of the package.
     pub fn walk(&self, visit: &mut Visit<'_>) -> Result<(), PackageError> {
-        let mut tree = Tree::new(self.limits.entries);
+        let mut tree = Tree::new(self.limits);
         let most = self.limits.unpacked(self.spooled.len());
         let file = || BufReader::with_capacity(64 << 10, self.spooled.view());
         match self.format {

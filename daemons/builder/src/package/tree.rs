@@ -1,7 +1,7 @@
 //! The entries of a package as a tree in memory: duplicates, and where links lead.
 
 use super::error::PackageError;
-use super::path;
+use super::{Limits, path};
 use std::collections::HashMap;
 
 /// One entry of a sound package.
@@ -48,25 +48,30 @@ enum Node {
 
 /// Most links that are followed from one to the next.
 const MOST_HOPS: usize = 40;
+/// Most parts of names that are looked up to follow all links of a package; honest ones need a few for each link.
+const MOST_STEPS: usize = 4_000_000;
+/// Longest name that a link may lead to, in bytes: as long as file systems take.
+const LONGEST_WAY: usize = 4096;
 
 /// What is known of a package while it is read.
 #[derive(Debug)]
 pub(super) struct Tree {
     nodes: HashMap<String, Node>,
     seen: usize,
-    most: usize,
+    name_bytes: u64,
+    limits: Limits,
 }
 
 impl Tree {
-    pub(super) fn new(most: usize) -> Self {
-        Self { nodes: HashMap::new(), seen: 0, most }
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { nodes: HashMap::new(), seen: 0, name_bytes: 0, limits }
     }
 
     /// Takes an entry in, or says which rule it breaks.
     pub(super) fn admit(&mut self, name: &[u8], kind: EntryKind, modified: u64) -> Result<Entry, PackageError> {
         self.seen += 1;
-        if self.seen > self.most {
-            return Err(PackageError::Limit(format!("it holds more than {} entries", self.most)));
+        if self.seen > self.limits.entries {
+            return Err(self.too_many());
         }
         let path = path::canonical(name)?;
         let refuse = |rule: String| Err(PackageError::entry(name, rule));
@@ -103,11 +108,29 @@ impl Tree {
             // Archives name a directory again when they were added to.
             Some(Node::Directory) if node == Node::Directory => {}
             Some(_) => return refuse("it is there twice".into()),
-            None => {
-                self.nodes.insert(path.clone(), node);
-            }
+            None => self.remember(&path, node)?,
         }
         Ok(Entry { path, kind, modified })
+    }
+
+    /// Keeps what there is at a path. A directory that only stands in the names of others costs as much as an entry.
+    fn remember(&mut self, path: &str, node: Node) -> Result<(), PackageError> {
+        if self.nodes.len() >= self.limits.entries {
+            return Err(self.too_many());
+        }
+        let target = if let Node::Link(target) = &node { target.len() } else { 0 };
+        self.name_bytes += (path.len() + target) as u64;
+        if self.name_bytes > self.limits.name_bytes {
+            let rule = "the names of its entries and directories are longer than";
+            return Err(PackageError::Limit(format!("{rule} {} MiB together", self.limits.name_bytes >> 20)));
+        }
+        self.nodes.insert(path.to_owned(), node);
+        Ok(())
+    }
+
+    fn too_many(&self) -> PackageError {
+        let most = self.limits.entries;
+        PackageError::Limit(format!("it holds more than {most} entries, counting the directories in their names"))
     }
 
     fn make_parents(&mut self, name: &[u8], path: &str) -> Result<(), PackageError> {
@@ -121,9 +144,7 @@ impl Tree {
                 Some(Node::Link(_)) => {
                     return Err(PackageError::entry(name, format!("it lies below \"{parent}\", which is a link")));
                 }
-                None => {
-                    self.nodes.insert(parent.to_owned(), Node::Directory);
-                }
+                None => self.remember(parent, Node::Directory)?,
             }
         }
         Ok(())
@@ -131,10 +152,12 @@ impl Tree {
 
     /// Follows every symbolic link: none may leave the package, also by way of others.
     pub(super) fn check_links(&self) -> Result<(), PackageError> {
+        let mut left = Left { hops: 0, steps: MOST_STEPS };
         for (path, node) in &self.nodes {
             if let Node::Link(target) = node {
                 let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
-                self.follow(directory, target, &mut 0).map_err(|rule| {
+                left.hops = MOST_HOPS;
+                self.follow(directory, target, &mut left).map_err(|rule| {
                     PackageError::entry(path.as_bytes(), format!("it is a link to \"{target}\", which {rule}"))
                 })?;
             }
@@ -143,16 +166,14 @@ impl Tree {
     }
 
     /// Where `target` leads from `directory`. What does not exist is a plain name.
-    fn follow(&self, directory: &str, target: &str, hops: &mut usize) -> Result<String, &'static str> {
-        *hops += 1;
-        if *hops > MOST_HOPS {
-            return Err("leads through too many links");
-        }
+    fn follow(&self, directory: &str, target: &str, left: &mut Left) -> Result<String, &'static str> {
+        left.hops = left.hops.checked_sub(1).ok_or("leads through too many links")?;
         if target.starts_with('/') {
             return Err("leads out of the package");
         }
         let mut at = directory.to_owned();
         for part in target.split('/').filter(|part| !part.is_empty() && *part != ".") {
+            left.steps = left.steps.checked_sub(1).ok_or("is one of too many that lead through each other")?;
             if part == ".." {
                 if at.is_empty() {
                     return Err("leads out of the package");
@@ -161,11 +182,22 @@ impl Tree {
                 continue;
             }
             let next = if at.is_empty() { part.to_owned() } else { format!("{at}/{part}") };
+            if next.len() > LONGEST_WAY {
+                return Err("leads to a name of more than 4096 bytes");
+            }
             at = match self.nodes.get(&next) {
-                Some(Node::Link(further)) => self.follow(&at, further, hops)?,
+                Some(Node::Link(further)) => self.follow(&at, further, left)?,
                 _ => next,
             };
         }
         Ok(at)
     }
+}
+
+/// What may still be spent on following links.
+struct Left {
+    /// Links, from the present one on.
+    hops: usize,
+    /// Parts of names, for all links of the package.
+    steps: usize,
 }

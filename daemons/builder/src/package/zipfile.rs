@@ -21,6 +21,8 @@ const FLAG_SIZES_FOLLOW: u16 = 1 << 3;
 const STORED: u16 = 0;
 const DEFLATED: u16 = 8;
 const LONGEST_LINK: u64 = 1024;
+/// Largest directory that is read, which is done as a whole: the most entries of a zip file with names of usual length.
+const LARGEST_DIRECTORY: u64 = 32 << 20;
 
 fn corrupt(problem: impl Into<String>) -> PackageError {
     PackageError::Corrupt { format: Format::Zip, problem: problem.into() }
@@ -98,6 +100,10 @@ fn directory(spooled: &Spooled) -> Result<(Vec<Record>, u64), PackageError> {
     }
     if offset + size != tail_from + at as u64 {
         return Err(corrupt("its directory is not where it should be"));
+    }
+    if size > LARGEST_DIRECTORY {
+        let most = LARGEST_DIRECTORY >> 20;
+        return Err(PackageError::Limit(format!("its directory is larger than {most} MiB: send a tar.gz")));
     }
     let bytes = spooled.bytes(offset, size)?;
     let mut rest = bytes.as_slice();
