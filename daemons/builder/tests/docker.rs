@@ -18,8 +18,19 @@ struct Container {
 
 impl Container {
     async fn run(image: &str, client: &reqwest::Client) -> Self {
-        let flags =
-            ["run", "-d", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "-p", "127.0.0.1::8080", image];
+        let flags = [
+            "run",
+            "-d",
+            "--init",
+            "--read-only",
+            "--tmpfs",
+            "/tmp",
+            "--cap-drop",
+            "ALL",
+            "-p",
+            "127.0.0.1::8080",
+            image,
+        ];
         let id = sh("docker", &flags);
         let address = sh("docker", &["port", &id, "8080/tcp"]);
         let url = format!("http://{}", address.lines().next().unwrap());
@@ -30,6 +41,11 @@ impl Container {
 
     async fn get(&self, path: &str, client: &reqwest::Client) -> String {
         client.get(format!("{}{path}", self.url)).send().await.unwrap().text().await.unwrap()
+    }
+
+    fn output(&self) -> String {
+        let output = std::process::Command::new("docker").args(["logs", &self.id]).output().unwrap();
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
     }
 
     /// Stops it as agents do, and returns its exit code and how long it took.
@@ -95,6 +111,71 @@ async fn the_binary_samples_serve() {
     let version = body["version"].as_str().unwrap();
     assert!(version.len() == 24 && version.starts_with("20"), "{version}");
     world.succeeded(body["id"].as_u64().unwrap()).await;
+}
+
+/// An app that answers with a variable of its environment and tells how it ends.
+const SERVER: &str = r#"
+import http.server, os, signal, sys
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(os.environ["GREETING"].encode())
+
+def stop(*_):
+    print("stopped in order", flush=True)
+    sys.exit(0)
+
+signal.signal(signal.SIGTERM, stop)
+http.server.HTTPServer(("", int(os.environ["PORT"])), Handler).serve_forever()
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_line_of_the_procfile_is_run_and_all_of_it_is_stopped() {
+    let world = World::start(&["base-python"]).await;
+    let lines = ["cd src && GREETING=hello python server.py", "GREETING=hello python src/server.py; echo next"];
+    for (number, line) in lines.iter().enumerate() {
+        let procfile = format!("release: python migrate.py\r\nweb: {line}\r\nworker: celery\r\n");
+        let package = tar_gz(&[("Procfile", &procfile), ("src/server.py", SERVER)]);
+        let id = world.begin("line", &format!("v{number}"), "python", package).await;
+        let image = world.succeeded(id).await;
+        let log = world.log(id).await;
+        assert!(log.contains("note: of the Procfile only web is run; not run: release, worker\n"), "{log}");
+
+        world.pull(&image);
+        let container = Container::run(&image, &world.client).await;
+        assert_eq!(container.get("/", &world.client).await, "hello", "{line}");
+        let (code, took) = container.stop();
+        let output = container.output();
+        assert!(output.contains("stopped in order\n") && !output.contains("next"), "{line}: {output}");
+        assert!(code == "0" && took < Duration::from_secs(5), "{line}: ended with {code} after {took:?}");
+        assert!(!output.contains("tini"), "one init alone: {output}");
+        drop(container);
+        sh("docker", &["rmi", "-f", &image]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_access_log_is_of_people_and_the_scheme_is_theirs() {
+    let world = World::start(&["base-python"]).await;
+    let app = "def app(environ, start):\n    start('200 OK', [])\n    return [environ['wsgi.url_scheme'].encode()]\n";
+    let id = world.begin("scheme", "v1", "python", tar_gz(&[("app.py", app)])).await;
+    let image = world.succeeded(id).await;
+    world.pull(&image);
+    let container = Container::run(&image, &world.client).await;
+    for (path, agent) in [("/by-agent", "dinp-agent/0.1.0"), ("/by-hm", "dinp-hm/0.1.0"), ("/by-person", "curl/8")] {
+        let request = world.client.get(format!("{}{path}", container.url)).header("user-agent", agent);
+        let answer = request.header("x-forwarded-proto", "https").send().await.unwrap();
+        assert_eq!(answer.text().await.unwrap(), "https");
+    }
+    let output = eventually("the access log", async || {
+        Some(container.output()).filter(|output| output.contains("GET /by-person"))
+    })
+    .await;
+    assert!(!output.contains("/by-agent") && !output.contains("/by-hm"), "{output}");
+    drop(container);
+    sh("docker", &["rmi", "-f", &image]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

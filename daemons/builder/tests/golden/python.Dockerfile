@@ -5,4 +5,4 @@ WORKDIR /app
 USER 1000:1000
 ENV PORT=8080
 EXPOSE 8080
-ENTRYPOINT ["/usr/bin/tini-static", "--", "/usr/bin/dinp-start"]
+ENTRYPOINT ["/usr/bin/dinp-start"]
