@@ -8,6 +8,7 @@
 //! * [`man`]: manual pages of the daemons and of the command line,
 //! * [`auth`], [`credentials`], [`problem`], [`client`]: how daemons talk to each other,
 //! * [`quota`]: limits for each and for all,
+//! * [`network`]: networks of addresses,
 //! * [`web`]: what the daemons with pages share.
 
 pub mod api;
@@ -24,6 +25,7 @@ pub mod logging;
 pub mod man;
 pub mod metrics;
 pub mod model;
+pub mod network;
 pub mod problem;
 pub mod quota;
 pub mod routes;

@@ -1,4 +1,11 @@
-//! What the daemons with pages share: cookies, protection against forged requests, response headers, a deadline.
+//! What the daemons with pages share: who calls, cookies, protection against forged requests, response headers, a
+//! deadline.
+
+mod client;
+mod cookies;
+
+pub use client::{ClientAddress, know_client};
+pub use cookies::Cookies;
 
 use axum::extract::Request;
 use axum::middleware::Next;
@@ -14,27 +21,6 @@ use crate::problem::Problem;
 
 /// The style sheet of all pages.
 pub const STYLE: &str = include_str!("web.css");
-
-/// The value of a cookie in a request.
-pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers
-        .get_all(header::COOKIE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|line| line.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .find(|(key, _)| *key == name)
-        .map(|(_, value)| value)
-}
-
-/// A `Set-Cookie` value for a cookie that scripts cannot read and other sites do not send along with forms.
-///
-/// `value` must be made of letters, digits and the signs `:._-`; `max_age_secs` of 0 takes the cookie away.
-pub fn set_cookie(name: &str, value: &str, max_age_secs: u64, secure: bool) -> HeaderValue {
-    let secure = if secure { "; Secure" } else { "" };
-    let text = format!("{name}={value}; Path=/; Max-Age={max_age_secs}; HttpOnly; SameSite=Lax{secure}");
-    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
-}
 
 /// The token that a form must carry, made from a secret that only the browser and this daemon have.
 pub fn form_token(secret: &str) -> String {
@@ -52,7 +38,7 @@ pub fn is_form_token(secret: &str, token: &str) -> bool {
 /// Refuses a request that another site's page has caused: 403 `cross-site`.
 ///
 /// Browsers say where a request comes from in `Sec-Fetch-Site`, older ones in `Origin`; a client that says neither
-/// is no browser, and the form's token decides.
+/// is no browser, and the form's token decides. Behind [`know_client`], `X-Forwarded-Proto` is a trusted proxy's.
 pub fn require_same_origin(headers: &HeaderMap, public_url: &Url) -> Result<(), Problem> {
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let refused = || {
@@ -65,9 +51,8 @@ pub fn require_same_origin(headers: &HeaderMap, public_url: &Url) -> Result<(), 
         Some(_) => return refused(),
     }
     let Some(origin) = text(header::ORIGIN) else { return Ok(()) };
-    let of_host = text(header::HOST).is_some_and(|host| {
-        origin.strip_prefix("http://").or(origin.strip_prefix("https://")).is_some_and(|origin| origin == host)
-    });
+    let scheme = text(client::X_FORWARDED_PROTO).unwrap_or("http");
+    let of_host = text(header::HOST).is_some_and(|host| origin == format!("{scheme}://{host}"));
     if of_host || origin == public_url.origin().ascii_serialization() { Ok(()) } else { refused() }
 }
 
@@ -115,21 +100,15 @@ mod tests {
     }
 
     #[test]
-    fn cookies_are_found_by_their_whole_name() {
-        let headers = headers(&[("cookie", "xdinp=1; dinp=a:b; dinpx=2")]);
-        assert_eq!(cookie(&headers, "dinp"), Some("a:b"));
-        assert_eq!(cookie(&headers, "din"), None);
-        let set = set_cookie("dinp", "a:b", 60, true);
-        assert_eq!(set, "dinp=a:b; Path=/; Max-Age=60; HttpOnly; SameSite=Lax; Secure");
-    }
-
-    #[test]
     fn forms_of_other_sites_are_refused() {
         let url = Url::parse("http://dash.example:1985").unwrap();
         let check = |pairs: &[(&'static str, &str)]| require_same_origin(&headers(pairs), &url).is_ok();
         assert!(check(&[]));
         assert!(check(&[("sec-fetch-site", "same-origin"), ("origin", "http://dash.example:1985")]));
         assert!(check(&[("host", "127.0.0.1:1985"), ("origin", "http://127.0.0.1:1985")]));
+        assert!(!check(&[("host", "127.0.0.1:1985"), ("origin", "https://127.0.0.1:1985")]));
+        let by_tls = ("x-forwarded-proto", "https");
+        assert!(check(&[("host", "other.example"), ("origin", "https://other.example"), by_tls]));
         assert!(!check(&[("sec-fetch-site", "cross-site")]));
         assert!(!check(&[("sec-fetch-site", "same-site")]));
         assert!(!check(&[("host", "dash.example:1985"), ("origin", "http://evil.example")]));

@@ -1,6 +1,6 @@
 //! Apps: create, show, scale, stop, start, delete.
 
-use crate::{Caller, Dash, domains, invalid, permissions, record, refuse};
+use crate::{Caller, Dash, invalid, permissions, record, refuse};
 use dinp_common::api::people::{AppCreate, AppState, AppView, Scale};
 use dinp_common::model::AppName;
 use dinp_common::problem::Problem;
@@ -91,11 +91,6 @@ impl Dash {
         let name = &new.name;
         if self.config.reserved_names.iter().any(|reserved| reserved == name.as_str()) {
             return Err(refuse("name", "name-reserved", format!("the name {name} is reserved; choose another one")));
-        }
-        // Its address would be taken from dash or uic, and the cookies of who is signed in with it.
-        if domains::is_own_address(name, &self.cluster.domain, &self.own_hosts()) {
-            let detail = format!("the name {name} is reserved: its address is one of the cluster itself");
-            return Err(refuse("name", "name-reserved", detail));
         }
         let instances = new.instances.unwrap_or(1);
         self.config.limits.check_instances(instances).map_err(|error| invalid("instances", &error))?;

@@ -2,6 +2,7 @@
 
 use dinp_common::config::{ClusterConfig, ConfigError, DaemonConfig};
 use dinp_common::model::Limits;
+use dinp_common::network::Network;
 use dinp_common::quota::Quota;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -13,6 +14,8 @@ use url::Url;
 pub struct DashConfig {
     /// Addresses to listen on.
     pub listen: Vec<SocketAddr>,
+    /// Networks of proxies in front that are believed about who calls them and how.
+    pub trusted_proxies: Vec<Network>,
     /// URL of the routers without an app's label; empty: `http://<domain>`.
     pub apps_url: String,
     /// Names that no app may have.
@@ -40,6 +43,7 @@ impl Default for DashConfig {
         let reserved = ["admin", "api", "control", "dash", "dinp", "registry", "router", "server", "uic", "www"];
         Self {
             listen: vec![SocketAddr::from(([0, 0, 0, 0], 1985)), SocketAddr::from(([0_u16; 8], 1985))],
+            trusted_proxies: Vec::new(),
             apps_url: String::new(),
             reserved_names: reserved.map(str::to_owned).to_vec(),
             allowed_registries: Vec::new(),

@@ -5,7 +5,7 @@
 
 use crate::permissions::{self, Denied, Need};
 use crate::{Caller, Dash};
-use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, RawPathParams, Request};
+use axum::extract::{FromRequestParts, MatchedPath, RawPathParams, Request};
 use axum::response::Response;
 use dinp_common::api::builder::BuildView;
 use dinp_common::api::people::DeploymentView;
@@ -15,10 +15,9 @@ use dinp_common::model::AppName;
 use dinp_common::problem::Problem;
 use dinp_common::store::app::{self, AppRow};
 use dinp_common::store::{build, deployment};
-use dinp_common::web;
+use dinp_common::web::{self, ClientAddress, Cookies};
 use http::HeaderMap;
 use http::request::Parts;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Cookie that holds a browser's access token.
@@ -34,10 +33,11 @@ pub(crate) enum Surface {
 }
 
 impl Surface {
-    fn token(self, headers: &HeaderMap) -> Result<String, Problem> {
+    fn token(self, headers: &HeaderMap, cookies: Cookies) -> Result<String, Problem> {
         match self {
             Self::Api => bearer(headers).map(|credential| credential.to_string()),
-            Self::Pages => web::cookie(headers, COOKIE)
+            Self::Pages => cookies
+                .get(headers, COOKIE)
                 .map(str::to_owned)
                 .ok_or_else(|| Problem::unauthorized("you are not signed in")),
         }
@@ -117,9 +117,9 @@ impl Dash {
         if need == Need::Public {
             return Ok(());
         }
-        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
-        let address = peer.map(|ConnectInfo(peer)| peer.ip().to_canonical().to_string()).unwrap_or_default();
-        let caller = self.caller(&surface.token(&parts.headers)?, address).await?;
+        let ClientAddress(address) = ClientAddress::of(&parts.extensions);
+        let token = surface.token(&parts.headers, self.cookies)?;
+        let caller = self.caller(&token, address.to_string()).await?;
         let params = RawPathParams::from_request_parts(parts, &()).await;
         let params = params.map_err(|_| Problem::not_found("there is nothing at this address"))?;
         let param = |name: &str| {

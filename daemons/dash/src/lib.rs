@@ -28,6 +28,7 @@ mod registry;
 
 pub use config::DashConfig;
 
+use axum::middleware;
 use caller::{Caller, Tokens};
 use dinp_common::auth::Credential;
 use dinp_common::client::ApiClient;
@@ -40,6 +41,7 @@ use dinp_common::problem::Problem;
 use dinp_common::quota::{Full, Quota, Share};
 use dinp_common::store::audit::{self, AuditEvent};
 use dinp_common::store::{self, Change, StoreError};
+use dinp_common::web::{self, Cookies};
 use http::StatusCode;
 use mysql_async::{Conn, Pool};
 use registry::Registry;
@@ -79,6 +81,7 @@ pub struct Dash {
     registry: Registry,
     tokens: Tokens,
     log_readers: Quota<String>,
+    cookies: Cookies,
     banner_cache: pages::BannerCache,
 }
 
@@ -97,6 +100,7 @@ impl Dash {
             registry: Registry::new(&cluster.registry, account, &loaded.daemon.allowed_registries),
             tokens: Tokens::default(),
             log_readers: loaded.daemon.log_readers(),
+            cookies: Cookies::at(&cluster.dash.public_url),
             banner_cache: pages::BannerCache::default(),
             config: loaded.daemon.clone(),
             cluster,
@@ -132,11 +136,6 @@ impl Dash {
             };
             Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-readers", detail).with("limit", limit)
         })
-    }
-
-    /// Whether cookies go over TLS only.
-    fn secure(&self) -> bool {
-        self.cluster.dash.public_url.scheme() == "https"
     }
 }
 
@@ -175,5 +174,9 @@ pub async fn run(loaded: Loaded<DashConfig>, lifecycle: Lifecycle) -> Result<(),
 
 /// API and pages.
 pub fn router(dash: Arc<Dash>) -> axum::Router {
-    api::router(dash.clone()).merge(pages::router(dash))
+    let trusted = dash.config.trusted_proxies.clone();
+    api::router(dash.clone()).merge(pages::router(dash)).layer(middleware::from_fn(move |request, next| {
+        let trusted = trusted.clone();
+        async move { web::know_client(&trusted, request, next).await }
+    }))
 }

@@ -1,7 +1,7 @@
 //! `router.toml`.
 
-use crate::forwarded::Network;
 use dinp_common::config::{ClusterConfig, ConfigError, DaemonConfig};
+use dinp_common::network::Network;
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;

@@ -11,7 +11,6 @@ mod api;
 mod applier;
 mod config;
 mod feed;
-mod forwarded;
 mod gate;
 mod keeper;
 mod proxy;
@@ -24,7 +23,6 @@ mod worker;
 
 pub use api::Routes;
 pub use config::RouterConfig;
-pub use forwarded::{InvalidNetwork, Network};
 pub use settings::{RedisAccess, Settings};
 
 use applier::Applier;

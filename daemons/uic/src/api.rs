@@ -41,7 +41,7 @@ pub fn router(uic: Arc<Uic>) -> Router {
     // Browsers apply form-action to the redirects that follow a form too, and signing in ends at the client.
     let targets = format!("{} http://127.0.0.1:* http://localhost:*", uic.dash_url.origin().ascii_serialization());
     let targets: Arc<str> = targets.into();
-    let deadline = uic.deadline;
+    let (deadline, trusted) = (uic.deadline, uic.config.trusted_proxies.clone());
     Router::new()
         .route("/", get(pages::account))
         .route("/login", get(pages::login).post(pages::sign_in))
@@ -67,6 +67,10 @@ pub fn router(uic: Arc<Uic>) -> Router {
         .layer(middleware::from_fn(move |request, next| {
             let targets = targets.clone();
             async move { web::secure_headers(&targets, request, next).await }
+        }))
+        .layer(middleware::from_fn(move |request, next| {
+            let trusted = trusted.clone();
+            async move { web::know_client(&trusted, request, next).await }
         }))
         .with_state(uic)
 }

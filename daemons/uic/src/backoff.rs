@@ -1,9 +1,9 @@
 //! Guessing passwords gets slower: after a few failures for one user from one address each try has to wait, and after
 //! more of them from one address whatever the user.
 //!
-//! The address is the peer's. The second limit keeps one machine that tries many names from taking all turns of hashing;
-//! many people may share an address, all of them where a proxy stands before uic, so it allows many, forgives steadily
-//! and never asks for a long wait.
+//! The second limit keeps one machine that tries many names from taking all turns of hashing; many people may share an
+//! address, all of them where a proxy stands before uic that `trusted_proxies` does not name, so it allows many, forgives
+//! steadily and never asks for a long wait.
 
 use std::collections::HashMap;
 use std::hash::Hash;

@@ -1,6 +1,7 @@
 //! `uic.toml`.
 
 use dinp_common::config::{ClusterConfig, ConfigError, DaemonConfig};
+use dinp_common::network::Network;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
@@ -10,6 +11,8 @@ use std::net::SocketAddr;
 pub struct UicConfig {
     /// Addresses to listen on.
     pub listen: Vec<SocketAddr>,
+    /// Networks of proxies in front that are believed about who calls them and how.
+    pub trusted_proxies: Vec<Network>,
     /// How long a browser stays signed in.
     pub session_secs: u64,
     /// How long a dashboard's access token lasts.
@@ -30,6 +33,7 @@ impl Default for UicConfig {
     fn default() -> Self {
         Self {
             listen: vec![SocketAddr::from(([0, 0, 0, 0], 1984)), SocketAddr::from(([0_u16; 8], 1984))],
+            trusted_proxies: Vec::new(),
             session_secs: 12 * 3600,
             access_token_secs: 12 * 3600,
             cli_token_secs: 30 * 24 * 3600,

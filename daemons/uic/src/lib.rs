@@ -28,6 +28,7 @@ use dinp_common::lifecycle::Lifecycle;
 use dinp_common::listen::{self, ListenError};
 use dinp_common::problem::Problem;
 use dinp_common::store::{self, StoreError};
+use dinp_common::web::Cookies;
 use mysql_async::{Conn, Pool};
 use passwords::{PasswordError, Passwords};
 use std::sync::{Arc, Mutex};
@@ -64,6 +65,7 @@ pub struct Uic {
     config: UicConfig,
     /// Longest time for an answer; tests are less patient.
     pub deadline: Duration,
+    cookies: Cookies,
     /// Where browsers reach us.
     public_url: Url,
     /// Where browsers reach the dashboard.
@@ -82,6 +84,7 @@ impl Uic {
             backoff: Mutex::default(),
             config,
             deadline: DEADLINE,
+            cookies: Cookies::at(&loaded.cluster.uic.public_url),
             public_url: loaded.cluster.uic.public_url.clone(),
             dash_url: loaded.cluster.dash.public_url.clone(),
         })
@@ -89,11 +92,6 @@ impl Uic {
 
     async fn conn(&self) -> Result<Conn, Problem> {
         Ok(store::connect(&self.pool, CONNECT).await?)
-    }
-
-    /// Whether cookies go over TLS only.
-    fn secure(&self) -> bool {
-        self.public_url.scheme() == "https"
     }
 }
 

@@ -10,7 +10,7 @@ use crate::Uic;
 use crate::pages;
 use axum::Form;
 use axum::Json;
-use axum::extract::{ConnectInfo, Query, State};
+use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -19,12 +19,12 @@ use dinp_common::auth::{hash_matches, hex, secret_hash};
 use dinp_common::problem::Problem;
 use dinp_common::store::audit::{self, AuditEvent};
 use dinp_common::store::session::{self, AuthCode, SessionKind};
+use dinp_common::web::ClientAddress;
 use http::{HeaderMap, StatusCode, Uri};
 use rand::TryRngCore;
 use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use url::Url;
 
@@ -265,7 +265,7 @@ fn meets(verifier: &str, challenge: &str) -> bool {
 /// `POST /oauth/token`.
 pub(crate) async fn token(
     State(uic): State<Arc<Uic>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    ClientAddress(client_address): ClientAddress,
     Form(form): Form<TokenForm>,
 ) -> Result<Response, Problem> {
     if form.grant_type != "authorization_code" {
@@ -295,7 +295,7 @@ pub(crate) async fn token(
     let Some(credential) = credential else { return Ok(ended()) };
     let event = AuditEvent {
         actor: &browser.user.name,
-        address: &peer.ip().to_string(),
+        address: &client_address.to_string(),
         action: "session.token",
         object: &format!("user/{}", browser.user.name),
         detail: client.as_str(),

@@ -6,7 +6,7 @@ use crate::people::{self, Actor};
 use crate::sessions::{Browser, COOKIE};
 use askama::Template;
 use axum::Form;
-use axum::extract::{ConnectInfo, Query, State};
+use axum::extract::{Query, State};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use dinp_common::api::uic::TeamMembership;
 use dinp_common::auth::{Credential, CredentialKind};
@@ -15,10 +15,10 @@ use dinp_common::problem::Problem;
 use dinp_common::store::audit::{self, AuditEvent};
 use dinp_common::store::session;
 use dinp_common::store::user::{self, UserRow};
-use dinp_common::web;
+use dinp_common::web::{self, ClientAddress};
 use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
@@ -108,14 +108,14 @@ fn safe_next(next: &str) -> &str {
 /// The sign-in form.
 pub(crate) fn login_form(uic: &Uic, headers: &HeaderMap, next: &str, name: &str, message: Option<&str>) -> Response {
     // The secret in the cookie is only compared with the form; the credential type draws and checks it.
-    let kept = web::cookie(headers, FORM_COOKIE).and_then(|text| text.parse::<Credential>().ok());
+    let kept = uic.cookies.get(headers, FORM_COOKIE).and_then(|text| text.parse::<Credential>().ok());
     let credential = kept.unwrap_or_else(|| Credential::generate(CredentialKind::Session, "form"));
     let csrf = web::form_token(credential.secret.expose());
     let status = if message.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
     let next = safe_next(next);
     let for_cli = oauth::to_be_asked(uic, next).is_some();
     let mut response = html(status, &LoginPage { csrf: &csrf, next, for_cli, name, error: message });
-    let cookie = web::set_cookie(FORM_COOKIE, &credential.to_string(), FORM_TTL_SECS, uic.secure());
+    let cookie = uic.cookies.set(FORM_COOKIE, &credential.to_string(), FORM_TTL_SECS);
     response.headers_mut().append(header::SET_COOKIE, cookie);
     response
 }
@@ -180,7 +180,7 @@ pub(crate) struct LoginForm {
 /// `POST /login`.
 pub(crate) async fn sign_in(
     State(uic): State<Arc<Uic>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    ClientAddress(client): ClientAddress,
     headers: HeaderMap,
     Form(form): Form<LoginForm>,
 ) -> Response {
@@ -189,11 +189,11 @@ pub(crate) async fn sign_in(
     }
     let name: String = form.username.trim().to_lowercase().chars().take(63).collect();
     let again = |message: &str| login_form(&uic, &headers, &form.next, &name, Some(message));
-    let secret = web::cookie(&headers, FORM_COOKIE).and_then(|text| text.parse::<Credential>().ok());
+    let secret = uic.cookies.get(&headers, FORM_COOKIE).and_then(|text| text.parse::<Credential>().ok());
     if !secret.is_some_and(|secret| web::is_form_token(secret.secret.expose(), &form.csrf)) {
         return again("This form was open for too long, or cookies are switched off. Please try again.");
     }
-    let outcome = check_password(&uic, &name, &form.password, peer).await;
+    let outcome = check_password(&uic, &name, &form.password, client).await;
     let result = match &outcome {
         Ok(Ok(_)) => "ok",
         Ok(Err(_)) => "refused",
@@ -205,7 +205,7 @@ pub(crate) async fn sign_in(
         Ok(Err(refusal)) => return again(&refusal),
         Err(problem) => return error(&problem),
     };
-    match begin(&uic, &headers, &user, peer).await {
+    match begin(&uic, &headers, &user, client).await {
         Ok(None) => again(WRONG),
         Ok(Some(session)) => {
             let next = safe_next(&form.next);
@@ -214,8 +214,8 @@ pub(crate) async fn sign_in(
                 Some(request) => request.allow(&uic, &session.name).await,
                 None => Redirect::to(next).into_response(),
             };
-            let begun = web::set_cookie(COOKIE, &session.to_string(), uic.config.session_secs, uic.secure());
-            let done = web::set_cookie(FORM_COOKIE, "", 0, uic.secure());
+            let begun = uic.cookies.set(COOKIE, &session.to_string(), uic.config.session_secs);
+            let done = uic.cookies.remove(FORM_COOKIE);
             for cookie in [begun, done] {
                 response.headers_mut().append(header::SET_COOKIE, cookie);
             }
@@ -246,7 +246,7 @@ async fn check_password(
     uic: &Uic,
     name: &str,
     password: &str,
-    peer: SocketAddr,
+    client: IpAddr,
 ) -> Result<Result<UserRow, String>, Problem> {
     let mut conn = uic.conn().await?;
     // MySQL takes some names for equal that are not, such as one with spaces after it: each would have tries of its own.
@@ -257,44 +257,39 @@ async fn check_password(
     // Only here, so that a database that is away does not count as wrong passwords of all who try.
     let begun = {
         let mut backoff = uic.backoff.lock().unwrap_or_else(PoisonError::into_inner);
-        backoff.begin(name, peer.ip(), Instant::now())
+        backoff.begin(name, client, Instant::now())
     };
     if let Err(wait) = begun {
-        tracing::warn!(user = name, address = %peer.ip(), "sign-on refused, too many failed tries");
+        tracing::warn!(user = name, address = %client, "sign-on refused, too many failed tries");
         return Ok(Err(format!("Too many tries have failed. Please wait {} s and try again.", wait.as_secs() + 1)));
     }
-    let mut attempt = Attempt { uic, name, address: peer.ip(), compared: false };
+    let mut attempt = Attempt { uic, name, address: client, compared: false };
     let right = uic.passwords.verify(Secret::new(password), stored).await?;
     attempt.compared = true;
     let Some(row) = row.filter(|_| right) else {
-        tracing::info!(user = name, address = %peer.ip(), "sign-on failed");
+        tracing::info!(user = name, address = %client, "sign-on failed");
         return Ok(Err(WRONG.to_owned()));
     };
-    uic.backoff.lock().unwrap_or_else(PoisonError::into_inner).succeeded(name, peer.ip());
+    uic.backoff.lock().unwrap_or_else(PoisonError::into_inner).succeeded(name, client);
     if row.suspended {
         return Ok(Err("This account is suspended. Please ask an administrator.".to_owned()));
     }
     Ok(Ok(row))
 }
 
-async fn begin(
-    uic: &Uic,
-    headers: &HeaderMap,
-    user: &UserRow,
-    peer: SocketAddr,
-) -> Result<Option<Credential>, Problem> {
+async fn begin(uic: &Uic, headers: &HeaderMap, user: &UserRow, client: IpAddr) -> Result<Option<Credential>, Problem> {
     let before = uic.browser(headers).await?;
     let mut conn = uic.conn().await?;
     if let Some(before) = before {
         session::remove(&mut conn, &before.session.id).await?;
     }
     let Some(session) = uic.begin_browser(&mut conn, user).await? else { return Ok(None) };
-    record(&mut conn, &user.name, peer, "session.begin").await?;
+    record(&mut conn, &user.name, client, "session.begin").await?;
     Ok(Some(session))
 }
 
-async fn record(conn: &mut mysql_async::Conn, name: &str, peer: SocketAddr, action: &str) -> Result<(), Problem> {
-    let (object, address) = (format!("user/{name}"), peer.ip().to_string());
+async fn record(conn: &mut mysql_async::Conn, name: &str, client: IpAddr, action: &str) -> Result<(), Problem> {
+    let (object, address) = (format!("user/{name}"), client.to_string());
     let event = AuditEvent { actor: name, address: &address, action, object: &object, detail: "browser" };
     Ok(audit::write(conn, &event).await?)
 }
@@ -363,7 +358,7 @@ pub(crate) async fn sender(uic: &Uic, headers: &HeaderMap, csrf: &str, anew: &st
 /// `POST /logout`.
 pub(crate) async fn sign_out(
     State(uic): State<Arc<Uic>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    ClientAddress(client): ClientAddress,
     headers: HeaderMap,
     Form(form): Form<LogoutForm>,
 ) -> Response {
@@ -374,13 +369,13 @@ pub(crate) async fn sign_out(
     let end = async {
         let mut conn = uic.conn().await?;
         uic.end_browser(&mut conn, &browser.session.id).await?;
-        record(&mut conn, &browser.session.user.name, peer, "session.end").await
+        record(&mut conn, &browser.session.user.name, client, "session.end").await
     };
     if let Err(problem) = end.await {
         return error(&problem);
     }
     let mut response = Redirect::to("/login").into_response();
-    response.headers_mut().append(header::SET_COOKIE, web::set_cookie(COOKIE, "", 0, uic.secure()));
+    response.headers_mut().append(header::SET_COOKIE, uic.cookies.remove(COOKIE));
     response
 }
 
@@ -396,7 +391,7 @@ pub(crate) struct PasswordForm {
 /// `POST /password`.
 pub(crate) async fn change_password(
     State(uic): State<Arc<Uic>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    ClientAddress(client): ClientAddress,
     headers: HeaderMap,
     Form(form): Form<PasswordForm>,
 ) -> Response {
@@ -408,7 +403,7 @@ pub(crate) async fn change_password(
     if form.new != form.repeated {
         return account_page(&uic, &browser, false, Some("The two new passwords differ.")).await;
     }
-    match check_password(&uic, &user.name, &form.current, peer).await {
+    match check_password(&uic, &user.name, &form.current, client).await {
         Ok(Ok(_)) => {}
         Ok(Err(refusal)) => {
             let refusal = if refusal == WRONG { "The current password is wrong.".to_owned() } else { refusal };
@@ -416,7 +411,7 @@ pub(crate) async fn change_password(
         }
         Err(problem) => return error(&problem),
     }
-    let actor = Actor { name: user.name.clone(), address: peer.ip().to_string() };
+    let actor = Actor { name: user.name.clone(), address: client.to_string() };
     match people::change_own_password(&uic.pool, &uic.passwords, &actor, user, &browser.session.id, form.new).await {
         Ok(()) => Redirect::to("/?saved=1").into_response(),
         Err(problem) if problem.status == 422 => account_page(&uic, &browser, false, Some(&problem.detail)).await,

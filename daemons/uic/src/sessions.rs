@@ -47,7 +47,7 @@ async fn find(conn: &mut Conn, credential: &Credential, kind: SessionKind) -> Re
 impl Uic {
     /// The browser that sent these headers, if it is signed in.
     pub(crate) async fn browser(&self, headers: &HeaderMap) -> Result<Option<Browser>, Problem> {
-        let credential = web::cookie(headers, COOKIE).and_then(|text| text.parse::<Credential>().ok());
+        let credential = self.cookies.get(headers, COOKIE).and_then(|text| text.parse::<Credential>().ok());
         let Some(credential) = credential else { return Ok(None) };
         let mut conn = self.conn().await?;
         let session = find(&mut conn, &credential, SessionKind::Browser).await?;

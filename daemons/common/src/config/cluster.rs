@@ -69,17 +69,15 @@ impl ClusterConfig {
         if self.servers.is_empty() {
             return Err(ConfigError::invalid("servers", "must name at least one server"));
         }
-        let urls = self.servers.iter().map(|url| ("servers", url)).chain([
-            ("uic.url", &self.uic.url),
-            ("uic.public_url", &self.uic.public_url),
-            ("dash.public_url", &self.dash.public_url),
-            ("builder.url", &self.builder.url),
-        ]);
+        let urls = self.servers.iter().map(|url| ("servers", url));
+        let urls = urls.chain([("uic.url", &self.uic.url), ("builder.url", &self.builder.url)]);
         for (key, url) in urls {
             if url.scheme() != "http" || url.host_str().is_none() {
                 return Err(ConfigError::invalid(key, format!("{url} is not an http:// URL with a host")));
             }
         }
+        self.check_public("uic.public_url", &self.uic.public_url)?;
+        self.check_public("dash.public_url", &self.dash.public_url)?;
         if self.redis.url.scheme() != "redis" {
             return Err(ConfigError::invalid("redis.url", "must start with redis://"));
         }
@@ -91,6 +89,22 @@ impl ClusterConfig {
         }
         if tracing_subscriber::EnvFilter::try_new(&self.log.level).is_err() {
             return Err(ConfigError::invalid("log.level", "must be error, warn, info, debug, trace or a filter"));
+        }
+        Ok(())
+    }
+
+    /// Where browsers go: by TLS if a proxy in front speaks it. Never among the apps, any of which could set cookies
+    /// for the whole of their domain, and so plant a sign-on.
+    fn check_public(&self, key: &str, url: &Url) -> Result<(), ConfigError> {
+        let host = url.host_str().unwrap_or_default();
+        if !matches!(url.scheme(), "http" | "https") || host.is_empty() {
+            return Err(ConfigError::invalid(key, format!("{url} is not an http:// or https:// URL with a host")));
+        }
+        let above = host.strip_suffix(&self.domain);
+        if above.is_some_and(|above| above.is_empty() || above.ends_with('.')) {
+            let domain = &self.domain;
+            let problem = format!("{host} lies under {domain}, where apps answer and could set cookies for it");
+            return Err(ConfigError::invalid(key, problem));
         }
         Ok(())
     }

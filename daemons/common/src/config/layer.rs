@@ -155,14 +155,17 @@ fn check<T: DeserializeOwned>(file: &File<'_>, table: Spanned<DeTable<'_>>, more
     })
 }
 
-/// TLS is not spoken yet, so an https:// address could never work.
+/// Daemons do not speak TLS yet, so an https:// address could never work, but where people go, a proxy may speak it.
 fn refuse_https(file: &File<'_>, table: &DeTable<'_>) -> Result<(), ConfigError> {
     use toml::de::DeValue;
     fn find(value: &Spanned<DeValue<'_>>) -> Option<Range<usize>> {
         match value.get_ref() {
             DeValue::String(text) if text.starts_with("https://") => Some(value.span()),
             DeValue::Array(items) => items.iter().find_map(find),
-            DeValue::Table(table) => table.values().find_map(find),
+            DeValue::Table(table) => {
+                let called = table.iter().filter(|(key, _)| key.get_ref() != "public_url");
+                called.map(|(_, value)| value).find_map(find)
+            }
             _ => None,
         }
     }

@@ -102,6 +102,22 @@ fn later_files_win_key_by_key() {
 }
 
 #[test]
+fn people_may_come_by_tls_and_never_through_the_apps_domain() {
+    let dir = Dir::new();
+    dir.write("dinp.toml", "domain = 'apps.example'\n[dash]\npublic_url = 'https://dash.example'\n");
+    assert_eq!(load::<Own>(dir.path(), "server").unwrap().cluster.dash.public_url.scheme(), "https");
+    for (bad, problem) in [
+        ("https://dash.apps.example", "dash.apps.example lies under apps.example, where apps answer"),
+        ("http://apps.example:1985", "apps.example lies under apps.example, where apps answer"),
+        ("ftp://dash.example", "is not an http:// or https:// URL with a host"),
+    ] {
+        let said = fails("dinp.toml", &format!("domain = 'apps.example'\n[dash]\npublic_url = '{bad}'\n"));
+        assert!(said.contains("dash.public_url") && said.contains(problem), "{said}");
+    }
+    assert!(fails("dinp.toml", "[uic]\nurl = 'https://uic.example'\n").contains("https:// is not supported yet"));
+}
+
+#[test]
 fn unknown_keys_name_file_line_and_nearest() {
     assert_eq!(
         fails("dinp.toml", "cluster = 'x'\n\n[mysql]\nhots = 'a'\n"),

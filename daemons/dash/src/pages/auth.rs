@@ -15,7 +15,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use dinp_common::api::uic::TokenReply;
 use dinp_common::auth::{hash_matches, hex};
 use dinp_common::problem::Problem;
-use dinp_common::web;
 use http::{HeaderMap, Method, StatusCode, header};
 use rand::TryRngCore;
 use serde::Deserialize;
@@ -91,7 +90,7 @@ pub(super) async fn login(State(dash): Shared, Query(query): Query<LoginQuery>) 
         ("code_challenge_method", "S256"),
     ]);
     let mut response = Redirect::to(url.as_str()).into_response();
-    let cookie = web::set_cookie(LOGIN_COOKIE, &attempt.cookie(), LOGIN_TTL_SECS, dash.secure());
+    let cookie = dash.cookies.set(LOGIN_COOKIE, &attempt.cookie(), LOGIN_TTL_SECS);
     response.headers_mut().append(header::SET_COOKIE, cookie);
     Ok(response)
 }
@@ -112,7 +111,7 @@ fn not_signed_in(detail: &str) -> Response {
 
 /// `GET /auth/callback`: uic sends the browser back here.
 pub(super) async fn callback(State(dash): Shared, headers: HeaderMap, Query(query): Query<CallbackQuery>) -> Page {
-    let attempt = web::cookie(&headers, LOGIN_COOKIE).and_then(Attempt::parse);
+    let attempt = dash.cookies.get(&headers, LOGIN_COOKIE).and_then(Attempt::parse);
     let Some(attempt) = attempt.filter(|attempt| hash_matches(attempt.state.as_bytes(), query.state.as_bytes())) else {
         return Ok(not_signed_in(
             "The sign-on took too long, was begun in another window, or cookies are switched off.",
@@ -131,8 +130,8 @@ pub(super) async fn callback(State(dash): Shared, headers: HeaderMap, Query(quer
     };
     let mut response = Redirect::to(safe_next(&attempt.next)).into_response();
     let cookies = response.headers_mut();
-    cookies.append(header::SET_COOKIE, web::set_cookie(COOKIE, &reply.access_token, reply.expires_in, dash.secure()));
-    cookies.append(header::SET_COOKIE, web::set_cookie(LOGIN_COOKIE, "", 0, dash.secure()));
+    cookies.append(header::SET_COOKIE, dash.cookies.set(COOKIE, &reply.access_token, reply.expires_in));
+    cookies.append(header::SET_COOKIE, dash.cookies.remove(LOGIN_COOKIE));
     Ok(response)
 }
 
@@ -157,7 +156,7 @@ pub(super) async fn logout(State(dash): Shared, Extension(caller): Extension<Cal
     backend::head(request.form(&form), Some(LIMIT), &UIC).await?;
     dash.tokens.forget(caller.token.expose());
     let mut response = Redirect::to("/signed-out").into_response();
-    response.headers_mut().append(header::SET_COOKIE, web::set_cookie(COOKIE, "", 0, dash.secure()));
+    response.headers_mut().append(header::SET_COOKIE, dash.cookies.remove(COOKIE));
     Ok(response)
 }
 

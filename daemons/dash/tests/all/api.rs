@@ -492,3 +492,37 @@ async fn without_the_database_everything_says_so_and_comes_back() {
     stage.mysql.start_again().await;
     assert_eq!(stage.call(&anna, Method::GET, "/v1/apps", NONE).await.0, 200);
 }
+
+#[tokio::test]
+async fn behind_a_tls_proxy_the_sign_on_goes_by_tls_and_who_calls_is_known() {
+    let config = DashConfig { trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()], ..DashConfig::default() };
+    let stage = Stage::set_at(config, Some(["https://dash.example", "https://uic.example"])).await;
+    let begun = stage.http.get(format!("{}/login", stage.url)).send().await.unwrap();
+    let (cookie, location) = (&begun.headers()["set-cookie"], begun.headers()["location"].to_str().unwrap());
+    let cookie = cookie.to_str().unwrap();
+    assert!(cookie.starts_with("__Host-dinp_dash_login=") && cookie.ends_with("; Secure"), "{cookie}");
+    assert!(cookie.contains("; Path=/;") && !cookie.contains("Domain"), "{cookie}");
+    let back = "redirect_uri=https%3A%2F%2Fdash.example%2Fauth%2Fcallback";
+    assert!(location.starts_with("https://uic.example/oauth/authorize?") && location.contains(back), "{location}");
+
+    // A cookie that some other host of the domain has planted is no sign-on.
+    let anna = stage.token("anna").await;
+    for (name, status) in [("__Host-dinp_dash", 200), ("dinp_dash", 303)] {
+        let request = stage.http.get(format!("{}/apps", stage.url)).header("cookie", format!("{name}={anna}"));
+        assert_eq!(request.send().await.unwrap().status(), status, "{name}");
+    }
+
+    let created = stage.http.post(format!("{}/v1/apps", stage.url)).bearer_auth(&anna).json(&json!({"name": "web"}));
+    let created = created.header("x-forwarded-for", "6.6.6.6, 198.51.100.7").send().await.unwrap();
+    assert_eq!(created.status(), 201);
+    assert_eq!(stage.text("SELECT address FROM audit_event WHERE action = 'app.create'").await, "198.51.100.7");
+}
+
+#[tokio::test]
+async fn what_an_untrusted_peer_says_about_addresses_is_not_written_down() {
+    let stage = Stage::set().await;
+    let anna = stage.token("anna").await;
+    let created = stage.http.post(format!("{}/v1/apps", stage.url)).bearer_auth(&anna).json(&json!({"name": "web"}));
+    assert_eq!(created.header("x-forwarded-for", "198.51.100.7").send().await.unwrap().status(), 201);
+    assert_eq!(stage.text("SELECT address FROM audit_event WHERE action = 'app.create'").await, "127.0.0.1");
+}

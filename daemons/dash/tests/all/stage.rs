@@ -46,6 +46,11 @@ impl Stage {
 
     /// The same with other settings of dash.
     pub async fn set_with(config: DashConfig) -> Self {
+        Self::set_at(config, None).await
+    }
+
+    /// The same where browsers reach dash and uic elsewhere.
+    pub async fn set_at(config: DashConfig, public: Option<[&str; 2]>) -> Self {
         let log = LogConfig { sink: LogSink::Stderr, level: "warn".into() };
         dinp_common::logging::init("dash", &log);
         let mysql = Mysql::start().await;
@@ -108,6 +113,10 @@ impl Stage {
         let mut loaded = Loaded::for_tests("uic", uic_config);
         loaded.cluster.uic.public_url = Url::parse(&uic_url).unwrap();
         loaded.cluster.dash.public_url = Url::parse(&url).unwrap();
+        if let Some([dash, uic]) = public {
+            loaded.cluster.dash.public_url = Url::parse(dash).unwrap();
+            loaded.cluster.uic.public_url = Url::parse(uic).unwrap();
+        }
         let uic = Arc::new(Uic::new(&loaded, uic_pool.clone(), services).unwrap());
         let drain = Duration::from_secs(1);
         tokio::spawn(listen::serve(vec![uic_listener], dinp_uic::api::router(uic), Default::default(), drain));

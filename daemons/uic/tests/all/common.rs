@@ -32,11 +32,20 @@ pub struct Server {
 impl Server {
     /// Starts uic with the administrator `admin` and the user `anna`.
     pub async fn start() -> Self {
-        Self::with_deadline(Duration::from_secs(20)).await
+        Self::start_with(|_| {}).await
     }
 
     /// The same with another patience for answers.
     pub async fn with_deadline(deadline: Duration) -> Self {
+        Self::start_so(deadline, |_| {}).await
+    }
+
+    /// The same with other settings.
+    pub async fn start_with(change: impl FnOnce(&mut Loaded<UicConfig>)) -> Self {
+        Self::start_so(Duration::from_secs(20), change).await
+    }
+
+    async fn start_so(deadline: Duration, change: impl FnOnce(&mut Loaded<UicConfig>)) -> Self {
         let mysql = Mysql::start().await;
         let root = mysql.database().await;
         let pool = mysql.account(&root, "dinp_uic").await;
@@ -54,6 +63,7 @@ impl Server {
         let mut loaded = Loaded::for_tests("uic", config);
         loaded.cluster.uic.public_url = Url::parse(&url).unwrap();
         loaded.cluster.dash.public_url = Url::parse("http://dash.example:1985").unwrap();
+        change(&mut loaded);
         let dash = Credential::generate(CredentialKind::Service, "dash");
         let router = Credential::generate(CredentialKind::Service, "router");
         let services = ServiceAuth::for_tests([(dash.clone(), Role::Dash), (router.clone(), Role::Router)]);

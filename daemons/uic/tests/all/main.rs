@@ -4,4 +4,5 @@
 
 mod common;
 mod people;
+mod proxies;
 mod sign_on;

@@ -1,4 +1,4 @@
-//! Who is believed about X-Forwarded-*: networks of trusted proxies.
+//! Networks of addresses, as configuration names them: whose proxies are believed.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
