@@ -32,6 +32,8 @@ pub struct DashConfig {
     pub log_readers_max: u32,
     /// How long an access token is believed without asking uic again.
     pub token_cache_secs: u64,
+    /// Days that the audit log is kept.
+    pub audit_days: u32,
     /// Time for requests under way when stopping.
     pub drain_timeout_secs: u64,
     /// What users may ask for.
@@ -52,6 +54,7 @@ impl Default for DashConfig {
             log_readers_per_person: 10,
             log_readers_max: 200,
             token_cache_secs: 30,
+            audit_days: 400,
             drain_timeout_secs: 10,
             limits: Limits::default(),
         }
@@ -92,6 +95,9 @@ impl DaemonConfig for DashConfig {
         }
         if self.token_cache_secs > 300 {
             return Err(ConfigError::invalid("token_cache_secs", "must be at most 300"));
+        }
+        if !(1..=36_500).contains(&self.audit_days) {
+            return Err(ConfigError::invalid("audit_days", "must be from 1 to 36500"));
         }
         if self.drain_timeout_secs > 300 {
             return Err(ConfigError::invalid("drain_timeout_secs", "must be at most 300"));

@@ -6,7 +6,8 @@
 //! * [`caller`]: who calls,
 //! * [`apps`], [`deploys`], [`environment`], [`domains`], [`builds`], [`people`], [`cluster`]: the actions,
 //! * [`registry`]: which image a name stands for,
-//! * [`backend`]: calls to the other daemons.
+//! * [`backend`]: calls to the other daemons,
+//! * [`retention`]: what has become old goes.
 //!
 //! dash holds nothing: several may run side by side.
 
@@ -25,6 +26,7 @@ mod pages;
 mod people;
 pub mod permissions;
 mod registry;
+mod retention;
 
 pub use config::DashConfig;
 
@@ -164,7 +166,8 @@ pub async fn run(loaded: Loaded<DashConfig>, lifecycle: Lifecycle) -> Result<(),
     let dash = Arc::new(Dash::new(&loaded, pool.clone(), &credential)?);
     let listeners = listen::listeners("http", &loaded.daemon.listen).await?;
     let shutdown = lifecycle.shutdown();
-    lifecycle.task("database", store::watch(pool, lifecycle.condition("database"), shutdown.clone()));
+    lifecycle.task("database", store::watch(pool.clone(), lifecycle.condition("database"), shutdown.clone()));
+    lifecycle.task("retention", retention::run(pool, loaded.daemon.audit_days, shutdown.clone()));
     lifecycle.ready();
     let app = router(dash).merge(dinp_common::metrics::ops_router(&lifecycle));
     listen::serve(listeners, app, shutdown, Duration::from_secs(loaded.daemon.drain_timeout_secs)).await;

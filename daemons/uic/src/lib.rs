@@ -40,7 +40,7 @@ const CONNECT: Duration = Duration::from_secs(3);
 /// Longest time for an answer.
 const DEADLINE: Duration = Duration::from_secs(20);
 /// Time between two removals of sessions that have ended.
-const SWEEP: Duration = Duration::from_secs(600);
+const SWEEP: Duration = Duration::from_secs(60);
 
 /// What ends the daemon.
 #[derive(Debug, thiserror::Error)]

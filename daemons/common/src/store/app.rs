@@ -1,12 +1,12 @@
 //! Table `app`: written by dash, but for `release_id`, which is the server's.
 
 use super::columns::{Columns, millis};
-use super::{Change, StoreError};
+use super::{Change, StoreError, env};
 use crate::api::UnixMillis;
 use crate::api::people::AppState;
 use crate::model::AppName;
 use mysql_async::prelude::Queryable;
-use mysql_async::{Params, Row, Value};
+use mysql_async::{Conn, Params, Pool, Row, Value};
 
 /// An app.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -191,9 +191,10 @@ pub async fn set_state(change: &mut Change, name: &AppName, state: AppState) -> 
     update(change, name, "state = ?", Value::from(state.as_str())).await
 }
 
-/// Sets the newest version of its environment.
+/// Sets the newest version of its environment, and lets go of those that nothing needs any more.
 pub async fn set_env_version(change: &mut Change, name: &AppName, version: u32) -> Result<(), StoreError> {
-    update(change, name, "env_version = ?", Value::from(version)).await
+    update(change, name, "env_version = ?", Value::from(version)).await?;
+    env::prune(change, name).await
 }
 
 /// Marks an app as deleted; its row stays.
@@ -208,4 +209,49 @@ pub async fn delete(change: &mut Change, name: &AppName) -> Result<(), StoreErro
         )
         .await
         .map_err(StoreError::doing("delete an app"))
+}
+
+/// Hours after which a deleted app's environment, releases and deployments go; meanwhile it counts as one of its owner's.
+pub const DELETED_HOURS: u32 = 1;
+/// Days after which the row of a deleted app goes: a node that was away for so long is told no more to stop it, and what it
+/// still runs of the app is an orphan.
+const DELETED_DAYS: u32 = 30;
+
+/// Drops what is left of apps that were deleted and have nothing that runs: what they had after [`DELETED_HOURS`], their
+/// rows at last. Returns how many apps that were.
+pub async fn forget_deleted(pool: &Pool, conn: &mut Conn) -> Result<usize, StoreError> {
+    let mut forgotten = 0;
+    while !left_of_deleted(conn).await?.is_empty() {
+        let mut change = Change::begin(pool).await?;
+        // Again within the change: meanwhile somebody may have taken the name for a new app.
+        let names = left_of_deleted(&mut change.tx).await?;
+        for name in &names {
+            forget(&mut change, name).await?;
+        }
+        change.commit().await?;
+        forgotten += names.len();
+    }
+    Ok(forgotten)
+}
+
+async fn left_of_deleted<Q: Queryable>(conn: &mut Q) -> Result<Vec<String>, StoreError> {
+    conn.exec(
+        "SELECT a.name FROM app a WHERE a.deleted_at < UTC_TIMESTAMP(3) - INTERVAL ? HOUR AND a.release_id IS NULL \
+         AND NOT EXISTS (SELECT 1 FROM deployment d WHERE d.app = a.name \
+         AND d.state NOT IN ('succeeded', 'rolled_back', 'cancelled', 'superseded')) \
+         AND (a.deleted_at < UTC_TIMESTAMP(3) - INTERVAL ? DAY OR EXISTS (SELECT 1 FROM env e WHERE e.app = a.name) \
+         OR EXISTS (SELECT 1 FROM `release` r WHERE r.app = a.name)) LIMIT 100",
+        (DELETED_HOURS, DELETED_DAYS),
+    )
+    .await
+    .map_err(StoreError::doing("read deleted apps"))
+}
+
+async fn forget(change: &mut Change, name: &str) -> Result<(), StoreError> {
+    let doing = StoreError::doing("drop what is left of a deleted app");
+    for table in ["env", "deployment", "`release`"] {
+        change.tx.exec_drop(format!("DELETE FROM {table} WHERE app = ?"), (name,)).await.map_err(&doing)?;
+    }
+    let row = "DELETE FROM app WHERE name = ? AND deleted_at < UTC_TIMESTAMP(3) - INTERVAL ? DAY";
+    change.tx.exec_drop(row, (name, DELETED_DAYS)).await.map_err(&doing)
 }

@@ -6,6 +6,7 @@ use super::audit::{self, AuditEvent};
 use super::columns::{Columns, millis};
 use crate::api::UnixMillis;
 use crate::api::builder::{BuildStatus, BuildView};
+use crate::error::ErrorChain;
 use crate::model::AppName;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Params, Row, TxOpts, Value, params};
@@ -89,7 +90,46 @@ pub async fn begin(conn: &mut Conn, new: &NewBuild<'_>) -> Result<Result<BuildVi
         problem: "no row that was just written".into(),
     })?;
     tx.commit().await.map_err(&doing)?;
+    if let Err(error) = prune(conn, new.app).await {
+        // The next build will see to it.
+        tracing::warn!(app = new.app, error = %ErrorChain(&error), "old builds not dropped");
+    }
     Ok(Ok(view))
+}
+
+/// Builds of one app that are kept, newest first, besides those of the last day, which count for their owner's quota.
+pub const KEPT: u32 = 100;
+/// Bytes of logs of one app that are kept, newest first.
+pub const KEPT_LOG_BYTES: u64 = 32 * 1024 * 1024;
+/// Days that a build is kept at most.
+const KEPT_DAYS: u32 = 90;
+/// Builds that one new build drops at most: many more than it adds.
+const PRUNED: u32 = 200;
+
+/// Drops old builds: of this app what there is too much of, of all apps what is too old, and of deleted apps the logs.
+async fn prune(conn: &mut Conn, app: &str) -> Result<(), StoreError> {
+    let surplus = "SELECT id FROM (SELECT id, status, started_at FROM build WHERE app = ? ORDER BY id DESC LIMIT ? OFFSET ?) b \
+                   WHERE status <> 'running' AND started_at < UTC_TIMESTAMP(3) - INTERVAL 1 DAY";
+    let old = "SELECT id FROM build WHERE started_at < UTC_TIMESTAMP(3) - INTERVAL ? DAY LIMIT ?";
+    let long = "SELECT build_id FROM (SELECT l.build_id, SUM(SUM(LENGTH(l.text))) OVER (ORDER BY l.build_id DESC) AS bytes \
+                FROM build_log l JOIN build b ON b.id = l.build_id WHERE b.app = ? GROUP BY l.build_id) s \
+                WHERE bytes > ? LIMIT ?";
+    let orphaned = "SELECT b.id FROM build b JOIN app a ON a.name = b.app AND (a.deleted_at IS NOT NULL \
+                    OR b.started_at < a.created_at) WHERE b.status <> 'running' \
+                    AND EXISTS (SELECT 1 FROM build_log l WHERE l.build_id = b.id) LIMIT ?";
+    let doing = StoreError::doing("read old builds");
+    let mut builds: Vec<u64> = conn.exec(surplus, (app, PRUNED, KEPT)).await.map_err(&doing)?;
+    builds.extend(conn.exec::<u64, _, _>(old, (KEPT_DAYS, PRUNED)).await.map_err(&doing)?);
+    let mut logs: Vec<u64> = conn.exec(long, (app, KEPT_LOG_BYTES, PRUNED)).await.map_err(&doing)?;
+    logs.extend(conn.exec::<u64, _, _>(orphaned, (PRUNED,)).await.map_err(&doing)?);
+    let doing = StoreError::doing("drop an old build");
+    for id in logs.iter().chain(&builds) {
+        conn.exec_drop("DELETE FROM build_log WHERE build_id = ?", (id,)).await.map_err(&doing)?;
+    }
+    for id in &builds {
+        conn.exec_drop("DELETE FROM build WHERE id = ?", (id,)).await.map_err(&doing)?;
+    }
+    Ok(())
 }
 
 async fn why_not<Q: Queryable>(conn: &mut Q, new: &NewBuild<'_>) -> Result<Refused, StoreError> {

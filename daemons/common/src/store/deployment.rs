@@ -2,7 +2,7 @@
 
 use super::app::marks;
 use super::columns::{Columns, millis};
-use super::{Change, StoreError};
+use super::{Change, StoreError, release};
 use crate::api::people::{DeploymentState, DeploymentView};
 use crate::model::AppName;
 use mysql_async::prelude::Queryable;
@@ -76,10 +76,35 @@ pub async fn insert(change: &mut Change, app: &AppName, release_id: u64, created
         )
         .await
         .map_err(StoreError::doing("write a deployment"))?;
-    change.tx.last_insert_id().ok_or_else(|| StoreError::Corrupt {
+    let id = change.tx.last_insert_id().ok_or_else(|| StoreError::Corrupt {
         object: "table deployment".into(),
         problem: "no id for a row that was just written".into(),
-    })
+    })?;
+    release::prune(change, app).await?;
+    prune(change, app).await?;
+    Ok(id)
+}
+
+/// Deployments of an app that are kept, newest first.
+pub const KEPT: u32 = 200;
+
+/// Drops old deployments of an app that have ended, but for the last one by which each release came up: the way back
+/// leads along these.
+async fn prune(change: &mut Change, app: &AppName) -> Result<(), StoreError> {
+    let doing = StoreError::doing("drop old deployments");
+    let oldest = "SELECT id FROM deployment WHERE app = ? ORDER BY id DESC LIMIT 1 OFFSET ?";
+    let oldest: Option<u64> = change.tx.exec_first(oldest, (app.as_str(), KEPT)).await.map_err(&doing)?;
+    let Some(oldest) = oldest else { return Ok(()) };
+    change
+        .tx
+        .exec_drop(
+            "DELETE FROM deployment WHERE app = ? AND id <= ? \
+             AND state IN ('succeeded', 'rolled_back', 'cancelled', 'superseded') AND id NOT IN (SELECT id FROM \
+             (SELECT MAX(id) AS id FROM deployment WHERE app = ? AND state = 'succeeded' GROUP BY release_id) came_up)",
+            (app.as_str(), oldest, app.as_str()),
+        )
+        .await
+        .map_err(&doing)
 }
 
 /// Asks the server to end a deployment; false if it has ended.

@@ -81,7 +81,18 @@ pub async fn remove(change: &mut Change, name: &DomainName, app: &AppName) -> Re
         )
         .await
         .map_err(StoreError::doing("remove a domain"))?;
-    Ok(change.tx.affected_rows() > 0)
+    let removed = change.tx.affected_rows() > 0;
+    prune(change).await?;
+    Ok(removed)
+}
+
+/// Drops the rows of domains that were removed so long ago that every server has read that they were.
+async fn prune(change: &mut Change) -> Result<(), StoreError> {
+    change
+        .tx
+        .query_drop("DELETE FROM domain WHERE deleted_at < UTC_TIMESTAMP(3) - INTERVAL 1 HOUR LIMIT 1000")
+        .await
+        .map_err(StoreError::doing("drop removed domains"))
 }
 
 /// Takes all its domains from an app.
@@ -94,5 +105,6 @@ pub async fn remove_all(change: &mut Change, app: &AppName) -> Result<(), StoreE
             (rev, app.as_str()),
         )
         .await
-        .map_err(StoreError::doing("remove domains"))
+        .map_err(StoreError::doing("remove domains"))?;
+    prune(change).await
 }

@@ -70,6 +70,22 @@ pub async fn copy(change: &mut Change, app: &AppName, from: u32, to: u32, but: &
         .map_err(StoreError::doing("copy an environment"))
 }
 
+/// Versions of an environment that are kept though no release names them: 5 MiB at most, at 256 KiB each.
+pub const SPARE_VERSIONS: u32 = 20;
+
+/// Drops the versions of an app's environment that no release names, but for the newest ones.
+pub(super) async fn prune(change: &mut Change, app: &AppName) -> Result<(), StoreError> {
+    change
+        .tx
+        .exec_drop(
+            "DELETE FROM env WHERE app = ? AND version + ? <= (SELECT env_version FROM app WHERE name = ?) \
+             AND version NOT IN (SELECT env_version FROM `release` WHERE app = ?)",
+            (app.as_str(), SPARE_VERSIONS, app.as_str(), app.as_str()),
+        )
+        .await
+        .map_err(StoreError::doing("drop old environments"))
+}
+
 /// Writes one sealed variable.
 pub async fn insert(
     change: &mut Change,

@@ -1,11 +1,12 @@
 //! What happened to instances, for people to read.
 
-use super::StoreError;
 use super::columns::{Columns, millis};
+use super::{BATCH, StoreError, drop_all};
 use crate::api::people::EventView;
 use crate::model::AppName;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
+use std::collections::BTreeSet;
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,15 +37,31 @@ pub async fn append(conn: &mut Conn, events: &[NewEvent]) -> Result<(), StoreErr
         rows,
     )
     .await
-    .map_err(StoreError::doing("write events"))
+    .map_err(StoreError::doing("write events"))?;
+    let apps: BTreeSet<&str> = events.iter().map(|event| event.app.as_str()).collect();
+    for app in apps {
+        prune(conn, app).await?;
+    }
+    Ok(())
 }
 
-/// Drops events that are older than so many days, a bounded number at a time.
+/// Events of one app that are kept, newest first.
+pub const KEPT: u32 = 5_000;
+
+/// Drops what is more than [`KEPT`], so that an app whose instances crash without end fills nothing.
+async fn prune(conn: &mut Conn, app: &str) -> Result<(), StoreError> {
+    let act = "drop surplus events";
+    let oldest = "SELECT id FROM instance_event WHERE app = ? ORDER BY id DESC LIMIT 1 OFFSET ?";
+    let oldest: Option<u64> = conn.exec_first(oldest, (app, KEPT)).await.map_err(StoreError::doing(act))?;
+    let Some(oldest) = oldest else { return Ok(()) };
+    let surplus = format!("DELETE FROM instance_event WHERE app = ? AND id <= ? LIMIT {BATCH}");
+    drop_all(conn, act, &surplus, (app, oldest)).await.map(drop)
+}
+
+/// Drops events that are older than so many days; returns how many went.
 pub async fn expire(conn: &mut Conn, days: u32) -> Result<u64, StoreError> {
-    conn.exec_drop("DELETE FROM instance_event WHERE at < UTC_TIMESTAMP(3) - INTERVAL ? DAY LIMIT 10000", (days,))
-        .await
-        .map_err(StoreError::doing("drop old events"))?;
-    Ok(conn.affected_rows())
+    let old = format!("DELETE FROM instance_event WHERE at < UTC_TIMESTAMP(3) - INTERVAL ? DAY LIMIT {BATCH}");
+    drop_all(conn, "drop old events", &old, (days,)).await
 }
 
 /// Events of an app with their ids, newest first, before an id; what is older than the app belonged to a deleted one.

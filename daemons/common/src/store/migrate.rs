@@ -8,6 +8,7 @@ use mysql_async::{Conn, Pool};
 const MIGRATIONS: &[(u32, &str, &str)] = &[
     (1, "initial", include_str!("migrations/0001_initial.sql")),
     (2, "releases", include_str!("migrations/0002_releases.sql")),
+    (3, "bounds", include_str!("migrations/0003_bounds.sql")),
 ];
 
 /// Applies the migrations that the database lacks and returns their names.

@@ -3,6 +3,11 @@
 //! Each table has one module with all queries that touch it; who may write what is set by grants
 //! ([`grants`]), not by these functions. A change of desired state runs in a [`Change`], which raises the
 //! revision first.
+//!
+//! No table grows without end, and none of this needs anybody's care: who writes rows drops in the same breath what
+//! there is too much of (environments, releases, deployments, domains, builds, events, sessions). What only gets old is
+//! dropped now and then: [`app::forget_deleted`] and [`audit::expire`] by dash, [`session::remove_expired`] by uic,
+//! [`event::expire`] by the server.
 
 pub mod app;
 pub mod audit;
@@ -29,7 +34,8 @@ pub use revision::{Change, current_revision};
 pub use watch::watch;
 
 use crate::credentials::Secret;
-use mysql_async::{Conn, OptsBuilder, Pool, PoolConstraints, PoolOpts};
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, OptsBuilder, Params, Pool, PoolConstraints, PoolOpts};
 use std::time::Duration;
 
 /// Failure of the store. The database's own text is the source.
@@ -133,6 +139,22 @@ pub fn pool(host: &str, port: u16, database: &str, user: &str, password: &Secret
                 .with_inactive_connection_ttl(Duration::from_secs(60)),
         );
     Pool::new(options)
+}
+
+/// Rows that one statement drops, so that none of them holds its locks for long.
+const BATCH: u64 = 10_000;
+
+/// Repeats a statement that drops [`BATCH`] rows at most until there are no more; returns how many went.
+async fn drop_all(conn: &mut Conn, act: &'static str, sql: &str, values: impl Into<Params>) -> Result<u64, StoreError> {
+    let values = values.into();
+    let mut dropped = 0;
+    loop {
+        conn.exec_drop(sql, values.clone()).await.map_err(StoreError::doing(act))?;
+        dropped += conn.affected_rows();
+        if conn.affected_rows() < BATCH {
+            return Ok(dropped);
+        }
+    }
 }
 
 /// Takes a connection, waiting at most `deadline` for the database to answer.

@@ -7,7 +7,7 @@ use super::{Change, StoreError};
 use crate::api::people::ReleaseView;
 use crate::model::{AppName, HealthCheck, ImageRef, Timing};
 use mysql_async::prelude::Queryable;
-use mysql_async::{Params, Row, Value};
+use mysql_async::{Params, Row, Value, params};
 
 /// A release to write.
 #[derive(Debug, Clone)]
@@ -103,6 +103,39 @@ pub async fn insert(change: &mut Change, new: &NewRelease<'_>) -> Result<u64, St
         object: "table release".into(),
         problem: "no id for a row that was just written".into(),
     })
+}
+
+/// Releases of an app that are kept, newest first.
+pub const KEPT: u32 = 50;
+/// Releases that came up are kept besides, newest first: to go back to, however many failed after them.
+const KEPT_GOOD: u32 = 10;
+
+/// Drops the releases of an app that nobody will bring back, with their deployments. What is in force and what a
+/// deployment under way goes to or comes from stays.
+pub(super) async fn prune(change: &mut Change, app: &AppName) -> Result<(), StoreError> {
+    let values = params! { "app" => app.as_str(), "kept" => KEPT, "good" => KEPT_GOOD };
+    let old: Vec<u64> = change
+        .tx
+        .exec(
+            "SELECT r.id FROM `release` r JOIN app a ON a.name = r.app WHERE r.app = :app \
+             AND r.number + :kept <= (SELECT MAX(number) FROM `release` WHERE app = :app) \
+             AND (a.release_id IS NULL OR a.release_id <> r.id) \
+             AND NOT EXISTS (SELECT 1 FROM deployment d WHERE d.app = :app AND r.id IN (d.release_id, d.previous_release_id) \
+             AND d.state NOT IN ('succeeded', 'rolled_back', 'cancelled', 'superseded')) \
+             AND r.number NOT IN (SELECT number FROM (SELECT DISTINCT g.number FROM `release` g \
+             JOIN deployment s ON s.release_id = g.id WHERE g.app = :app AND s.app = :app AND s.state = 'succeeded' \
+             ORDER BY g.number DESC LIMIT :good) came_up) ORDER BY r.number LIMIT 100",
+            values,
+        )
+        .await
+        .map_err(StoreError::doing("read old releases"))?;
+    for id in old {
+        let doing = StoreError::doing("drop an old release");
+        let of_app = "DELETE FROM deployment WHERE app = ? AND release_id = ?";
+        change.tx.exec_drop(of_app, (app.as_str(), id)).await.map_err(&doing)?;
+        change.tx.exec_drop("DELETE FROM `release` WHERE id = ?", (id,)).await.map_err(&doing)?;
+    }
+    Ok(())
 }
 
 /// Releases by their ids.

@@ -1,8 +1,8 @@
 //! Tables `session` and `auth_code`: who is signed in where. Written by uic alone; times are the database's.
 
-use super::StoreError;
 use super::columns::{Columns, millis};
 use super::user::UserRow;
+use super::{BATCH, StoreError, drop_all};
 use crate::api::UnixMillis;
 use crate::auth::SecretHash;
 use mysql_async::prelude::Queryable;
@@ -91,7 +91,26 @@ pub async fn insert_while<Q: Queryable>(
     };
     conn.exec_drop(sql, values).await.map_err(&doing)?;
     let row: Option<Row> = conn.exec_first("SELECT id FROM session WHERE id = ?", (new.id,)).await.map_err(&doing)?;
+    prune(conn, &new).await?;
     Ok(row.is_some())
+}
+
+/// Sessions of one person and kind at the same time; a further one ends the oldest.
+pub const KEPT: u32 = 100;
+
+async fn prune<Q: Queryable>(conn: &mut Q, new: &NewSession<'_>) -> Result<(), StoreError> {
+    let doing = StoreError::doing("end old sessions");
+    let surplus: Vec<String> = conn
+        .exec(
+            "SELECT id FROM session WHERE user_id = ? AND kind = ? ORDER BY id = ? DESC, created_at DESC LIMIT 1000 OFFSET ?",
+            (new.user_id, new.kind.as_str(), new.id, KEPT),
+        )
+        .await
+        .map_err(&doing)?;
+    for id in surplus {
+        conn.exec_drop("DELETE FROM session WHERE id = ?", (id,)).await.map_err(&doing)?;
+    }
+    Ok(())
 }
 
 /// A session of this kind that has not ended.
@@ -140,11 +159,12 @@ pub async fn remove_of_user<Q: Queryable>(conn: &mut Q, user_id: u64, but: &str)
 
 /// Removes what has ended by itself; returns how many rows went.
 pub async fn remove_expired(conn: &mut mysql_async::Conn) -> Result<u64, StoreError> {
-    let doing = StoreError::doing("remove ended sessions");
-    conn.query_drop("DELETE FROM session WHERE expires_at < UTC_TIMESTAMP(3) LIMIT 1000").await.map_err(&doing)?;
-    let sessions = conn.affected_rows();
-    conn.query_drop("DELETE FROM auth_code WHERE expires_at < UTC_TIMESTAMP(3) LIMIT 1000").await.map_err(&doing)?;
-    Ok(sessions + conn.affected_rows())
+    let mut removed = 0;
+    for table in ["session", "auth_code"] {
+        let sql = format!("DELETE FROM {table} WHERE expires_at < UTC_TIMESTAMP(3) LIMIT {BATCH}");
+        removed += drop_all(conn, "remove ended sessions", &sql, ()).await?;
+    }
+    Ok(removed)
 }
 
 /// An authorization code to write, or one that was taken.
@@ -160,6 +180,9 @@ pub struct AuthCode {
     pub challenge: String,
 }
 
+/// Codes of one browser session that wait to be exchanged; a further one takes the oldest's place.
+pub const KEPT_CODES: u32 = 20;
+
 /// Writes an authorization code.
 pub async fn insert_code<Q: Queryable>(
     conn: &mut Q,
@@ -173,7 +196,20 @@ pub async fn insert_code<Q: Queryable>(
         (&code_hash[..], &code.session_id, &code.client, &code.redirect_uri, &code.challenge, ttl_secs),
     )
     .await
-    .map_err(StoreError::doing("write an authorization code"))
+    .map_err(StoreError::doing("write an authorization code"))?;
+    let doing = StoreError::doing("drop old authorization codes");
+    let surplus: Vec<Vec<u8>> = conn
+        .exec(
+            "SELECT code_hash FROM auth_code WHERE session_id = ? \
+             ORDER BY code_hash = ? DESC, expires_at DESC LIMIT 1000 OFFSET ?",
+            (&code.session_id, &code_hash[..], KEPT_CODES),
+        )
+        .await
+        .map_err(&doing)?;
+    for hash in surplus {
+        conn.exec_drop("DELETE FROM auth_code WHERE code_hash = ?", (hash,)).await.map_err(&doing)?;
+    }
+    Ok(())
 }
 
 /// Takes an authorization code: of two who try, one gets it.

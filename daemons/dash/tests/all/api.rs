@@ -526,3 +526,21 @@ async fn what_an_untrusted_peer_says_about_addresses_is_not_written_down() {
     assert_eq!(created.header("x-forwarded-for", "198.51.100.7").send().await.unwrap().status(), 201);
     assert_eq!(stage.text("SELECT address FROM audit_event WHERE action = 'app.create'").await, "127.0.0.1");
 }
+
+#[tokio::test]
+async fn changing_a_large_environment_again_and_again_fills_five_mebibytes_at_most() {
+    let stage = Stage::set().await;
+    let anna = stage.token("anna").await;
+    stage.call(&anna, Method::POST, "/v1/apps", json!({"name": "web"})).await;
+    let large: BTreeMap<String, String> = (0..7).map(|n| (format!("LARGE_{n}"), "x".repeat(32 * 1024))).collect();
+    let patch = |set: Value| stage.call(&anna, Method::PATCH, "/v1/apps/web/env", json!({"set": set, "deploy": false}));
+    assert_eq!(patch(json!(large)).await.0, 200);
+    for n in 0..40 {
+        let (status, answer) = patch(json!({ "SMALL": n.to_string() })).await;
+        assert_eq!((status, &answer["version"]), (200, &(n + 2).into()), "{answer}");
+    }
+    let bytes: u64 = stage.text("SELECT CAST(SUM(LENGTH(sealed)) AS CHAR) FROM env").await.parse().unwrap();
+    assert!((4 * 1024 * 1024..=5 * 1024 * 1024).contains(&bytes), "{bytes}");
+    let (_, view) = stage.call(&anna, Method::GET, "/v1/apps/web/env", NONE).await;
+    assert_eq!(view["names"].as_array().unwrap().len(), 8);
+}
