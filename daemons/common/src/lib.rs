@@ -7,7 +7,7 @@
 //! * [`config`], [`lifecycle`], [`logging`], [`listen`], [`daemon`]: how a daemon starts, lives and ends,
 //! * [`man`]: manual pages of the daemons and of the command line,
 //! * [`auth`], [`credentials`], [`problem`], [`client`]: how daemons talk to each other,
-//! * [`quota`]: limits for each and for all,
+//! * [`quota`], [`rate`]: how much each and all may hold, and how often each may ask,
 //! * [`network`]: networks of addresses,
 //! * [`web`]: what the daemons with pages share.
 
@@ -28,6 +28,7 @@ pub mod model;
 pub mod network;
 pub mod problem;
 pub mod quota;
+pub mod rate;
 pub mod routes;
 pub mod seal;
 pub mod store;

@@ -14,7 +14,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{MethodRouter, delete, get, patch, post, put};
 use axum::{Extension, Router};
-use dinp_common::api::people::Meta;
+use dinp_common::api::people::{Meta, QuotaView};
 use dinp_common::api::uic::UserInfo;
 use dinp_common::api::{Page, PageQuery};
 use dinp_common::problem::{ApiJson, Problem};
@@ -44,6 +44,7 @@ fn endpoints() -> Vec<(&'static str, MethodRouter<Arc<Dash>>)> {
     vec![
         ("/v1/meta", get(meta)),
         ("/v1/me", get(me)),
+        ("/v1/quotas", get(quotas)),
         ("/v1/status", get(operators::status)),
         ("/v1/apps", get(apps::list).post(apps::create)),
         ("/v1/apps/{app}", get(apps::show).delete(apps::remove)),
@@ -130,6 +131,13 @@ async fn meta(State(dash): Shared) -> ApiJson<Meta> {
         domain: dash.cluster.domain.clone(),
         apps_url: trimmed(&dash.apps_url),
     })
+}
+
+async fn quotas(
+    State(dash): Shared,
+    Extension(caller): Extension<Caller>,
+) -> Result<ApiJson<Page<QuotaView>>, Problem> {
+    Ok(ApiJson(Page { items: dash.quota_views(&caller).await?, next: None }))
 }
 
 async fn me(Extension(caller): Extension<Caller>) -> ApiJson<UserInfo> {

@@ -124,6 +124,7 @@ impl Dash {
                 return Err(Problem::conflict("still-stopping", detail).with("field", "name"));
             }
         }
+        self.check_new_app(&mut change.tx, caller, team.unwrap_or(caller.name()), name, instances).await?;
         app::create(&mut change, &NewApp { name, owner: caller.name(), team, instances }).await?;
         let row = app::find(&mut change.tx, name).await?.ok_or_else(|| no_app(name))?;
         record(&mut change, caller, "app.create", &object(name), team.unwrap_or_default()).await?;
@@ -147,9 +148,10 @@ impl Dash {
         self.config.limits.check_instances(scale.instances).map_err(|error| invalid("instances", &error))?;
         let name = &row.name;
         let mut change = self.begin().await?;
-        let before = within(&mut change, row).await?.instances;
+        let before = within(&mut change, row).await?;
+        self.check_quota(&mut change.tx, caller, &before, scale.instances, None).await?;
         app::set_instances(&mut change, name, scale.instances).await?;
-        let detail = format!("{before} -> {}", scale.instances);
+        let detail = format!("{} -> {}", before.instances, scale.instances);
         record(&mut change, caller, "app.scale", &object(name), &detail).await?;
         self.commit(change).await?;
         self.app_view(row).await

@@ -72,9 +72,12 @@ impl Dash {
         if let Some(version) = &upload.version {
             check_version(version).map_err(|error| invalid("version", &error))?;
         }
-        let max = self.config.upload_max_mb * 1024 * 1024;
+        let left = self.upload_left(caller, row).await?;
+        let largest = self.config.upload_max_mb * 1024 * 1024;
+        let max = largest.min(left);
+        let too_large = || if left < largest { self.uploads_exceeded(row) } else { self.too_large() };
         if upload.length.is_some_and(|length| length > max) {
-            return Err(self.too_large());
+            return Err(too_large());
         }
         let path = {
             let mut query = url::form_urlencoded::Serializer::new(String::new());
@@ -118,7 +121,7 @@ impl Dash {
         }
         let answer = backend::head(request.body(reqwest::Body::wrap_stream(counted)), None, &BUILDER).await;
         if over.load(Ordering::Relaxed) {
-            return Err(self.too_large());
+            return Err(too_large());
         }
         if broken.load(Ordering::Relaxed) {
             return Err(Problem::bad_request("upload-incomplete", "the package did not arrive whole"));

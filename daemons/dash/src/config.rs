@@ -1,5 +1,6 @@
 //! `dash.toml`.
 
+use crate::quotas::Quotas;
 use dinp_common::config::{ClusterConfig, ConfigError, DaemonConfig};
 use dinp_common::model::Limits;
 use dinp_common::network::Network;
@@ -38,6 +39,8 @@ pub struct DashConfig {
     pub drain_timeout_secs: u64,
     /// What users may ask for.
     pub limits: Limits,
+    /// What one owner may have in all.
+    pub quota: Quotas,
 }
 
 impl Default for DashConfig {
@@ -57,6 +60,7 @@ impl Default for DashConfig {
             audit_days: 400,
             drain_timeout_secs: 10,
             limits: Limits::default(),
+            quota: Quotas::default(),
         }
     }
 }
@@ -109,7 +113,7 @@ impl DaemonConfig for DashConfig {
         if limits.instances_max == 0 || limits.cpu_max_millis == 0 {
             return Err(ConfigError::invalid("limits", "instances_max and cpu_max_millis must be at least 1"));
         }
-        Ok(())
+        self.quota.validate()
     }
 }
 

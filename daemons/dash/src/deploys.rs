@@ -163,6 +163,7 @@ impl Dash {
             app::set_instances(&mut change, name, instances).await?;
         }
         let spec = lay_over(image, wish, base.as_ref());
+        self.check_quota(&mut change.tx, caller, &row, instances, Some(spec.memory_mb)).await?;
         let row = AppRow { instances, ..row };
         let id = release_and_deploy(&mut change, caller, &row, &spec, &wish.note).await?;
         self.commit(change).await?;
@@ -213,6 +214,8 @@ impl Dash {
             let detail = format!("release {number} of app {name} is in force already");
             return Err(Problem::conflict("already-in-force", detail));
         }
+        let memory_mb = release::by_ids(&mut change.tx, &[id]).await?.first().map(|view| view.memory_mb);
+        self.check_quota(&mut change.tx, caller, &row, row.instances, memory_mb).await?;
         let deployment = deployment::insert(&mut change, name, id, caller.name()).await?;
         record(&mut change, caller, "app.rollback", &object(name), &format!("to release {number}")).await?;
         self.commit(change).await?;

@@ -64,6 +64,7 @@ impl Dash {
         if domain::list(&mut change.tx, app).await?.len() >= max as usize {
             return Err(refuse("name", "too-many", format!("an app can have {max} domains at most")));
         }
+        self.check_new_domain(&mut change.tx, caller, row).await?;
         domain::put(&mut change, name, app, caller.name()).await?;
         record(&mut change, caller, "domain.add", &object(app), name.as_str()).await?;
         self.commit(change).await?;

@@ -120,6 +120,7 @@ impl Dash {
         let ClientAddress(address) = ClientAddress::of(&parts.extensions);
         let token = surface.token(&parts.headers, self.cookies)?;
         let caller = self.caller(&token, address.to_string()).await?;
+        self.check_rate(&caller)?;
         let params = RawPathParams::from_request_parts(parts, &()).await;
         let params = params.map_err(|_| Problem::not_found("there is nothing at this address"))?;
         let param = |name: &str| {

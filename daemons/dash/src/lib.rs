@@ -5,6 +5,7 @@
 //! * [`guard`]: applies that table to every request,
 //! * [`caller`]: who calls,
 //! * [`apps`], [`deploys`], [`environment`], [`domains`], [`builds`], [`people`], [`cluster`]: the actions,
+//! * [`quotas`]: how much an owner may have, and how often a person may ask,
 //! * [`registry`]: which image a name stands for,
 //! * [`backend`]: calls to the other daemons,
 //! * [`retention`]: what has become old goes.
@@ -25,10 +26,12 @@ mod guard;
 mod pages;
 mod people;
 pub mod permissions;
+mod quotas;
 mod registry;
 mod retention;
 
 pub use config::DashConfig;
+pub use quotas::Quotas;
 
 use axum::middleware;
 use caller::{Caller, Tokens};
@@ -41,6 +44,7 @@ use dinp_common::listen::{self, ListenError};
 use dinp_common::model::InvalidValue;
 use dinp_common::problem::Problem;
 use dinp_common::quota::{Full, Quota, Share};
+use dinp_common::rate::Rate;
 use dinp_common::store::audit::{self, AuditEvent};
 use dinp_common::store::{self, Change, StoreError};
 use dinp_common::web::{self, Cookies};
@@ -83,6 +87,7 @@ pub struct Dash {
     registry: Registry,
     tokens: Tokens,
     log_readers: Quota<String>,
+    rate: Rate<String>,
     cookies: Cookies,
     banner_cache: pages::BannerCache,
 }
@@ -102,6 +107,7 @@ impl Dash {
             registry: Registry::new(&cluster.registry, account, &loaded.daemon.allowed_registries),
             tokens: Tokens::default(),
             log_readers: loaded.daemon.log_readers(),
+            rate: Rate::new(loaded.daemon.quota.requests_per_minute, loaded.daemon.quota.requests_burst),
             cookies: Cookies::at(&cluster.dash.public_url),
             banner_cache: pages::BannerCache::default(),
             config: loaded.daemon.clone(),

@@ -33,6 +33,7 @@ use TeamRole::{Deployer, Owner, Viewer};
 pub const API: &[(&str, &str, Need)] = &[
     ("GET", "/v1/meta", Public),
     ("GET", "/v1/me", SignedIn),
+    ("GET", "/v1/quotas", SignedIn),
     ("GET", "/v1/status", SignedIn),
     ("GET", "/v1/apps", SignedIn),
     ("POST", "/v1/apps", SignedIn),

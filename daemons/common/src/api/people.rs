@@ -339,3 +339,29 @@ pub struct EventView {
     /// More, for people.
     pub detail: String,
 }
+
+/// `GET /v1/quotas`: what an owner, a user or a team, has in all and may have.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct QuotaView {
+    /// The user or team.
+    pub owner: String,
+    /// Apps, and those that were deleted within the last hour.
+    pub apps: QuotaUse,
+    /// Instances of all apps.
+    pub instances: QuotaUse,
+    /// Memory of all these instances.
+    pub memory_mb: QuotaUse,
+    /// Domains of all apps.
+    pub domains: QuotaUse,
+    /// Packages that were built from within 24 hours.
+    pub build_mb_per_day: QuotaUse,
+}
+
+/// One quota.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct QuotaUse {
+    /// What counts for it now.
+    pub used: u64,
+    /// The most that it may be.
+    pub allowed: u64,
+}

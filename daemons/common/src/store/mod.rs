@@ -26,6 +26,7 @@ mod revision;
 pub mod router;
 pub mod session;
 pub mod team;
+pub mod usage;
 pub mod user;
 mod watch;
 

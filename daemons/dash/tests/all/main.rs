@@ -6,6 +6,7 @@ mod api;
 mod browser;
 mod pages;
 mod played;
+mod quotas;
 mod shots;
 mod stage;
 mod walk;

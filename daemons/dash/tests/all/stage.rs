@@ -10,7 +10,7 @@ use dinp_common::seal::OpeningKey;
 use dinp_common::store::session::{NewSession, SessionKind};
 use dinp_common::store::{session, team, user};
 use dinp_common::testing::{Mysql, TestDir};
-use dinp_dash::{Dash, DashConfig};
+use dinp_dash::{Dash, DashConfig, Quotas};
 use dinp_uic::passwords::Passwords;
 use dinp_uic::{Uic, UicConfig};
 use mysql_async::Pool;
@@ -41,7 +41,15 @@ impl Stage {
     /// People: `admin`, `olga` (operator), `anna` and `bert` (users), and the team `shop` with `otto` (owner), `dora`
     /// (deployer) and `vera` (viewer).
     pub async fn set() -> Self {
-        Self::set_with(DashConfig { token_cache_secs: 0, ..DashConfig::default() }).await
+        let quota = Quotas {
+            apps: 10_000,
+            instances: 10_000,
+            memory_mb: 10_000_000,
+            domains: 10_000,
+            requests_burst: 10_000,
+            ..Quotas::default()
+        };
+        Self::set_with(DashConfig { token_cache_secs: 0, quota, ..DashConfig::default() }).await
     }
 
     /// The same with other settings of dash.

@@ -1,0 +1,139 @@
+//! What one owner may have in all, and how often one person may ask.
+
+use crate::stage::Stage;
+use dinp_dash::{DashConfig, Quotas};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+async fn stage(quota: Quotas) -> Stage {
+    Stage::set_with(DashConfig { token_cache_secs: 0, quota, ..DashConfig::default() }).await
+}
+
+/// What a refusal names.
+fn refused((status, problem): (u16, Value)) -> (u16, String, String, u64, u64) {
+    assert_eq!(problem["type"], "urn:dinp:quota-exceeded", "{problem}");
+    let text = |name: &str| problem[name].as_str().unwrap().to_owned();
+    let number = |name: &str| problem[name].as_u64().unwrap();
+    (status, text("quota"), text("owner"), number("used"), number("allowed"))
+}
+
+#[tokio::test]
+async fn one_user_cannot_take_the_cluster_from_the_others() {
+    let stage = stage(Quotas { apps: 2, instances: 6, memory_mb: 1024, domains: 1, ..Quotas::default() }).await;
+    let (anna, bert, olga) = (stage.token("anna").await, stage.token("bert").await, stage.token("olga").await);
+    let create = |token, name: &'static str, instances: u32| {
+        let (stage, body) = (&stage, json!({"name": name, "instances": instances}));
+        async move { stage.call(token, Method::POST, "/v1/apps", body).await }
+    };
+    let put = |path: &'static str, instances: u32| {
+        let (stage, anna) = (&stage, &anna);
+        async move { stage.call(anna, Method::PUT, path, json!({ "instances": instances })).await }
+    };
+    assert_eq!(create(&anna, "one", 2).await.0, 201);
+    assert_eq!(refused(create(&anna, "two", 5).await), (403, "instances".into(), "anna".into(), 2, 6));
+    assert_eq!(create(&anna, "two", 2).await.0, 201);
+    let (_, problem) = create(&anna, "three", 0).await;
+    assert_eq!(problem["detail"], "anna has 2 apps in all and may have 2; this would make it 3");
+    assert_eq!(create(&bert, "three", 6).await.0, 201, "others have what is theirs");
+
+    assert_eq!(put("/v1/apps/one/scale", 4).await.0, 200);
+    assert_eq!(refused(put("/v1/apps/one/scale", 5).await), (403, "instances".into(), "anna".into(), 6, 6));
+
+    // Memory is that of all instances, of a release that is on its way too.
+    let image = format!("{}/anna/web:v1", stage.registry);
+    let deploy = |app: &'static str, memory: u32| {
+        let (stage, anna, wish) = (&stage, &anna, json!({"image": image, "memory_mb": memory}));
+        async move { stage.call(anna, Method::POST, &format!("/v1/apps/{app}/deployments"), wish).await }
+    };
+    assert_eq!(deploy("one", 192).await.0, 201);
+    let memory = (403, "MiB of memory".into(), "anna".into(), 768, 1024);
+    assert_eq!(refused(deploy("two", 192).await), memory);
+    assert_eq!(stage.text("SELECT CAST(COUNT(*) AS CHAR) FROM `release` WHERE app = 'two'").await, "0");
+    assert_eq!(deploy("two", 128).await.0, 201);
+
+    let domain = |name: &'static str| {
+        let (stage, anna) = (&stage, &anna);
+        async move { stage.call(anna, Method::POST, "/v1/apps/one/domains", json!({ "name": name })).await }
+    };
+    assert_eq!(domain("one.example.org").await.0, 201);
+    assert_eq!(refused(domain("two.example.org").await), (403, "domains".into(), "anna".into(), 1, 1));
+
+    // An operator may go beyond; it counts for the owner, who can take less and no more.
+    assert_eq!(stage.call(&olga, Method::PUT, "/v1/apps/one/scale", json!({"instances": 9})).await.0, 200);
+    assert_eq!(put("/v1/apps/one/scale", 10).await.0, 403);
+    assert_eq!(put("/v1/apps/one/scale", 8).await.0, 200);
+    let (_, quotas) = stage.call(&anna, Method::GET, "/v1/quotas", Value::Null).await;
+    assert_eq!(quotas["items"].as_array().unwrap().len(), 1);
+    assert_eq!(quotas["items"][0]["instances"], json!({"used": 10, "allowed": 6}));
+    assert_eq!(quotas["items"][0]["memory_mb"], json!({"used": 8 * 192 + 2 * 128, "allowed": 1024}));
+
+    // To delete and create without end fills nothing either.
+    assert_eq!(stage.call(&anna, Method::DELETE, "/v1/apps/two", Value::Null).await.0, 204);
+    assert_eq!(create(&anna, "four", 0).await.0, 403);
+    stage.sql("UPDATE app SET deleted_at = deleted_at - INTERVAL 2 HOUR WHERE name = 'two'").await;
+    assert_eq!(refused(create(&anna, "four", 1).await).1, "instances", "which are more than she may have");
+    assert_eq!(put("/v1/apps/one/scale", 1).await.0, 200);
+    assert_eq!(create(&anna, "four", 1).await.0, 201);
+}
+
+#[tokio::test]
+async fn a_team_has_a_quota_of_its_own_and_two_at_once_do_not_pass_together() {
+    let stage = stage(Quotas { instances: 5, ..Quotas::default() }).await;
+    let (dora, otto) = (stage.token("dora").await, stage.token("otto").await);
+    for name in ["a", "b", "own"] {
+        let team = if name == "own" { "" } else { "shop" };
+        let body = json!({"name": name, "team": team, "instances": 1});
+        assert_eq!(stage.call(&dora, Method::POST, "/v1/apps", body).await.0, 201);
+    }
+    let scale = |token, path| stage.call(token, Method::PUT, path, json!({"instances": 4}));
+    let (one, other) = tokio::join!(scale(&dora, "/v1/apps/a/scale"), scale(&otto, "/v1/apps/b/scale"));
+    let mut statuses = [one.0, other.0];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 403]);
+    assert_eq!(scale(&dora, "/v1/apps/own/scale").await.0, 200, "her own apps do not count for the team");
+    let (_, quotas) = stage.call(&dora, Method::GET, "/v1/quotas", Value::Null).await;
+    let used: Vec<(&str, u64)> = quotas["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|view| (view["owner"].as_str().unwrap(), view["instances"]["used"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(used, [("dora", 4), ("shop", 5)]);
+}
+
+#[tokio::test]
+async fn uploads_of_a_day_are_counted_for_their_owner() {
+    let stage = stage(Quotas { build_mb_per_day: 3, ..Quotas::default() }).await;
+    let anna = stage.token("anna").await;
+    assert_eq!(stage.call(&anna, Method::POST, "/v1/apps", json!({"name": "web"})).await.0, 201);
+    let upload = |bytes: usize| {
+        let url = format!("{}/v1/builds?app=web&runtime=python&package=x.tar.gz", stage.url);
+        let request = stage.http.post(url).bearer_auth(&anna).body(vec![7; bytes]);
+        async move {
+            let response = request.send().await.unwrap();
+            (response.status().as_u16(), response.json::<Value>().await.unwrap())
+        }
+    };
+    assert_eq!(upload(2_000_000).await.0, 202);
+    let (status, problem) = upload(2_000_000).await;
+    assert_eq!((status, &problem["type"]), (429, &"urn:dinp:quota-exceeded".into()), "{problem}");
+    assert_eq!(problem["detail"], "anna may upload 3 MiB within 24 hours, and this package would be more");
+    stage.sql("UPDATE build SET started_at = started_at - INTERVAL 25 HOUR").await;
+    assert_eq!(upload(2_000_001).await.0, 202);
+}
+
+#[tokio::test]
+async fn who_asks_too_often_waits_and_nobody_else_does() {
+    let stage = stage(Quotas { requests_per_minute: 1, requests_burst: 5, ..Quotas::default() }).await;
+    let (anna, bert, olga) = (stage.token("anna").await, stage.token("bert").await, stage.token("olga").await);
+    for _ in 0..5 {
+        assert_eq!(stage.call(&anna, Method::GET, "/v1/me", Value::Null).await.0, 200);
+    }
+    let (status, problem) = stage.call(&anna, Method::GET, "/v1/me", Value::Null).await;
+    assert_eq!((status, &problem["type"]), (429, &"urn:dinp:too-many-requests".into()), "{problem}");
+    assert_eq!(problem["allowed"], 1);
+    assert_eq!(stage.call(&bert, Method::GET, "/v1/me", Value::Null).await.0, 200);
+    for _ in 0..10 {
+        assert_eq!(stage.call(&olga, Method::GET, "/v1/me", Value::Null).await.0, 200);
+    }
+}
