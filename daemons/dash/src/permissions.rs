@@ -191,6 +191,11 @@ pub fn may_create(user: &UserInfo, team: Option<&str>) -> Result<(), Denied> {
     }
 }
 
+/// Whether a person may run, and so read, the images that are kept for this user or team.
+pub fn may_run_images_of(user: &UserInfo, owner: &str) -> bool {
+    user.name == owner || may_create(user, Some(owner)).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -235,6 +240,14 @@ mod tests {
         assert!(may_create(&anna, Some("shop")).is_ok());
         assert_eq!(may_create(&anna, Some("web")), Err(Denied::TeamRole(Deployer)));
         assert_eq!(may_create(&anna, Some("none")), Err(Denied::Hidden));
+    }
+
+    #[test]
+    fn images_are_their_owners_and_of_who_deploys_for_the_team() {
+        let anna = user(PlatformRole::User, &[("web", Viewer), ("shop", Deployer)]);
+        assert!(may_run_images_of(&anna, "anna") && may_run_images_of(&anna, "shop"));
+        assert!(!may_run_images_of(&anna, "web") && !may_run_images_of(&anna, "bert"));
+        assert!(may_run_images_of(&user(PlatformRole::Operator, &[]), "bert"));
     }
 
     #[test]

@@ -1,9 +1,11 @@
-//! Which image a name stands for: what is deployed is always named by digest, and is known to exist.
+//! Which image a name stands for, and whose it is: what is deployed is always named by digest, and is known to exist.
 
+use crate::{Caller, Dash, permissions};
 use dinp_common::config::{RegistryAccount, RegistryConfig};
 use dinp_common::error::ErrorChain;
-use dinp_common::model::ImageRef;
+use dinp_common::model::{ImageRef, PLATFORM_OWNER};
 use dinp_common::problem::Problem;
+use dinp_common::store::names;
 use http::{Method, StatusCode};
 use sha2::{Digest, Sha256};
 use std::time::Duration;
@@ -110,8 +112,25 @@ impl Registry {
     }
 }
 
+impl Dash {
+    /// Refuses an image of the cluster's registry under a name that is somebody else's: a user's, a team's, one of those
+    /// who are gone, or the platform's. Who put it there, a builder or some pipeline, makes no difference; who runs an
+    /// image can read it.
+    pub(crate) async fn require_own_image(&self, caller: &Caller, image: &ImageRef) -> Result<(), Problem> {
+        let of_cluster = image.registry() == self.cluster.registry.address;
+        let Some(owner) = image.owner().filter(|_| of_cluster) else { return Ok(()) };
+        if permissions::may_run_images_of(&caller.user, owner) {
+            return Ok(());
+        }
+        if owner == PLATFORM_OWNER || names::holder(&mut self.conn().await?, owner).await?.is_some() {
+            return Err(no_such_image(image));
+        }
+        Ok(())
+    }
+}
+
 /// What is said of an image that is not there.
-pub(crate) fn no_such_image(image: &ImageRef) -> Problem {
+fn no_such_image(image: &ImageRef) -> Problem {
     let tag = if image.digest().is_some() { "@" } else { ":" };
     let (registry, repository, reference) = (image.registry(), image.repository(), image.reference());
     refuse("no-such-image", format!("the registry {registry} has no image {repository}{tag}{reference}"))

@@ -9,7 +9,7 @@ use dinp_common::credentials::{self, CredentialError, Secret};
 use dinp_common::error::ErrorChain;
 use dinp_common::model::InvalidValue;
 use dinp_common::store::audit::{self, AuditEvent};
-use dinp_common::store::{self, StoreError, team, user};
+use dinp_common::store::{self, StoreError, names, user};
 use mysql_async::{Pool, TxOpts};
 use std::io::Read;
 use std::path::Path;
@@ -119,8 +119,8 @@ async fn insert(pool: &Pool, name: &str, hash: &str) -> Result<bool, CreateAdmin
         Some(_) => return Err(taken("a user who is no administrator")),
         None => {}
     }
-    if team::id_of(&mut tx, name).await.map_err(failed)?.is_some() {
-        return Err(taken("a team"));
+    if let Some(holder) = names::holder(&mut tx, name).await.map_err(failed)? {
+        return Err(taken(holder.as_str()));
     }
     match user::insert(&mut tx, name, hash, PlatformRole::Admin).await {
         Err(error) if error.is_duplicate() => return Ok(false),

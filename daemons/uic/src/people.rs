@@ -1,16 +1,17 @@
 //! Users, teams and membership: what may be changed, and by which rules.
 //!
-//! Users and teams share one set of names, because either can be the first part of an image's path in the registry.
+//! Users and teams share one set of names, because either can be the first part of an image's path in the registry; a name
+//! is given once, because images stay when their owner goes.
 //! The last administrator who can sign in cannot be taken away.
 
 use crate::passwords::{self, Passwords};
 use dinp_common::api::uic::{PlatformRole, TeamInfo, TeamRole, UserCreate, UserInfo, UserPatch};
 use dinp_common::credentials::Secret;
-use dinp_common::model::{AppName, InvalidValue};
+use dinp_common::model::{AppName, InvalidValue, PLATFORM_OWNER};
 use dinp_common::problem::Problem;
 use dinp_common::store::audit::{self, AuditEvent};
 use dinp_common::store::user::UserRow;
-use dinp_common::store::{StoreError, session, team, user};
+use dinp_common::store::{StoreError, names, session, team, user};
 use mysql_async::{Conn, Pool, Transaction, TxOpts};
 
 /// Who changes something, and from where.
@@ -24,7 +25,11 @@ pub struct Actor {
 
 /// Checks the name of a user or a team.
 pub fn check_name(what: &'static str, name: &str) -> Result<(), InvalidValue> {
-    name.parse::<AppName>().map(drop).map_err(|error| InvalidValue { what, ..error })
+    name.parse::<AppName>().map_err(|error| InvalidValue { what, ..error })?;
+    if name == PLATFORM_OWNER {
+        return Err(InvalidValue::new(what, name, "it is the platform's own, whose base images are kept under it"));
+    }
+    Ok(())
 }
 
 fn invalid(error: &InvalidValue, field: &str) -> Problem {
@@ -76,14 +81,9 @@ pub async fn find_user(conn: &mut Conn, name: &str) -> Result<UserInfo, Problem>
 /// Refuses a new name that is taken, and keeps it free until the change is committed.
 async fn reserve_name(tx: &mut Transaction<'_>, name: &str) -> Result<(), Problem> {
     user::lock_names(tx).await?;
-    let taken = if user::by_name(tx, name).await?.is_some() {
-        "user"
-    } else if team::id_of(tx, name).await?.is_some() {
-        "team"
-    } else {
-        return Ok(());
-    };
-    let detail = format!("the name {name} is taken by a {taken}; users and teams share one set of names");
+    let Some(holder) = names::holder(tx, name).await? else { return Ok(()) };
+    let holder = holder.as_str();
+    let detail = format!("the name {name} is taken by {holder}; users and teams share one set of names");
     Err(Problem::conflict("name-taken", detail).with("field", "name"))
 }
 
@@ -176,6 +176,7 @@ pub async fn remove_user(pool: &Pool, actor: &Actor, name: &str) -> Result<(), P
     let row = user::by_name(&mut tx, name).await?.ok_or_else(|| no_user(name))?;
     spare_last_admin(&mut tx, &row).await?;
     user::remove(&mut tx, row.id).await?;
+    names::retire(&mut tx, &row.name).await?;
     note(&mut tx, actor, "user.remove", &format!("user/{name}"), "").await?;
     commit(tx).await
 }
@@ -195,6 +196,7 @@ pub async fn remove_team(pool: &Pool, actor: &Actor, name: &str) -> Result<(), P
     let mut tx = begin(pool).await?;
     let id = team::id_of(&mut tx, name).await?.ok_or_else(|| no_team(name))?;
     team::remove(&mut tx, id).await?;
+    names::retire(&mut tx, name).await?;
     note(&mut tx, actor, "team.remove", &format!("team/{name}"), "").await?;
     commit(tx).await
 }

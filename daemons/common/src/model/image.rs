@@ -8,6 +8,9 @@ use std::str::FromStr;
 const RULE: &str =
     "it must be registry/path:tag or registry/path@sha256:<64 hex>, such as registry.example:5000/team/app:v1";
 
+/// Owner of the base images: the platform itself.
+pub const PLATFORM_OWNER: &str = "dinp";
+
 /// Reference to an image: `registry/repository`, then `:tag` or `@sha256:digest` or both.
 ///
 /// The registry is always named, so that nothing is ever pulled from a default one.
@@ -30,6 +33,11 @@ impl ImageRef {
     /// Path within the registry.
     pub fn repository(&self) -> &str {
         &self.repository
+    }
+
+    /// Whose it is: the first part of a path of several parts.
+    pub fn owner(&self) -> Option<&str> {
+        self.repository.split_once('/').map(|(owner, _)| owner)
     }
 
     /// The tag, where one is given.

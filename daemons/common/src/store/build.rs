@@ -196,18 +196,6 @@ pub async fn get<Q: Queryable>(conn: &mut Q, id: u64) -> Result<Option<BuildView
     row.as_ref().map(view).transpose()
 }
 
-/// Whether a builder has put an image of this app into a repository of the registry, of a deleted app of the name too.
-pub async fn any_of_repository(conn: &mut Conn, app: &str, repository: &str) -> Result<bool, StoreError> {
-    let id: Option<u64> = conn
-        .exec_first(
-            "SELECT id FROM build WHERE app = ? AND LOCATE(?, image) > 0 LIMIT 1",
-            (app, format!("/{repository}:")),
-        )
-        .await
-        .map_err(StoreError::doing("read builds"))?;
-    Ok(id.is_some())
-}
-
 /// The builds of an app, newest first; `before` is an id, for the next page.
 pub async fn list(conn: &mut Conn, app: &str, before: Option<u64>, limit: u32) -> Result<Vec<BuildView>, StoreError> {
     let rows: Vec<Row> = conn
@@ -343,8 +331,6 @@ mod tests {
         assert_eq!(listed, [again, id]);
         assert_eq!(list(reader, "web", Some(again), 10).await.unwrap().len(), 1);
         assert!(get(reader, 999).await.unwrap().is_none());
-        assert!(any_of_repository(reader, "web", "a/web").await.unwrap());
-        assert!(!any_of_repository(reader, "web", "b/web").await.unwrap());
     }
 
     /// Creates the app `web`, in place of the one that there is.

@@ -53,6 +53,8 @@ pub const DASH: &[Grant] = &[
     grant("SELECT", "build"),
     grant("SELECT", "build_log"),
     grant("SELECT, INSERT, DELETE", "audit_event"),
+    grant("SELECT (name)", "user"),
+    grant("SELECT (name)", "team"),
     grant("SELECT", "former_name"),
     grant("SELECT", "schema_migration"),
 ];

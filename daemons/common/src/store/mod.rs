@@ -20,6 +20,7 @@ pub mod event;
 pub mod grants;
 pub mod lease;
 mod migrate;
+pub mod names;
 pub mod node;
 pub mod release;
 mod revision;

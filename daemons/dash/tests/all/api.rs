@@ -451,12 +451,6 @@ async fn people_see_what_is_theirs() {
 
     // An image is its owner's: who runs it can read it.
     let image = format!("{}/anna/web:v1", stage.registry);
-    stage
-        .sql(&format!(
-            "INSERT INTO build (app, version, runtime, created_by, builder, status, image) \
-             VALUES ('web', 'v1', 'python', 'anna', 'b', 'succeeded', '{image}@{DIGEST}')"
-        ))
-        .await;
     let deploy = |token, app: &'static str| {
         let (stage, wish) = (&stage, json!({ "image": image }));
         async move { stage.call(token, Method::POST, &format!("/v1/apps/{app}/deployments"), wish).await }
@@ -543,4 +537,44 @@ async fn changing_a_large_environment_again_and_again_fills_five_mebibytes_at_mo
     assert!((4 * 1024 * 1024..=5 * 1024 * 1024).contains(&bytes), "{bytes}");
     let (_, view) = stage.call(&anna, Method::GET, "/v1/apps/web/env", NONE).await;
     assert_eq!(view["names"].as_array().unwrap().len(), 8);
+}
+
+#[tokio::test]
+async fn images_under_somebodys_name_are_theirs_whoever_put_them_there() {
+    let stage = Stage::set().await;
+    let (anna, bert, dora, vera, olga) = (
+        stage.token("anna").await,
+        stage.token("bert").await,
+        stage.token("dora").await,
+        stage.token("vera").await,
+        stage.token("olga").await,
+    );
+    let admin = stage.token("admin").await;
+    assert_eq!(stage.call(&admin, Method::POST, "/v1/teams", json!({"name": "gone"})).await.0, 201);
+    assert_eq!(stage.call(&admin, Method::DELETE, "/v1/teams/gone", NONE).await.0, 204);
+    // Nor does anybody get the name, and with it what is kept under it.
+    let again = stage.call(&admin, Method::POST, "/v1/users", json!({"name": "gone", "password": "0123456789"})).await;
+    assert_eq!((again.0, &again.1["type"]), (409, &"urn:dinp:name-taken".into()), "{}", again.1);
+    let platform = stage.call(&admin, Method::POST, "/v1/teams", json!({"name": "dinp"})).await;
+    assert_eq!((platform.0, &platform.1["field"]), (422, &"name".into()), "{}", platform.1);
+
+    let mut number = 0;
+    for (image, allowed) in [
+        ("anna/pushed", [true, false, false, false, true]),
+        ("anna/pushed/deeper", [true, false, false, false, true]),
+        ("shop/pushed", [false, false, true, false, true]),
+        ("gone/pushed", [false, false, false, false, true]),
+        ("dinp/pushed", [false, false, false, false, true]),
+        ("common/pushed", [true, true, true, true, true]),
+    ] {
+        for (token, allowed) in [&anna, &bert, &dora, &vera, &olga].into_iter().zip(allowed) {
+            number += 1;
+            let app = format!("app{number}");
+            assert_eq!(stage.call(token, Method::POST, "/v1/apps", json!({ "name": app })).await.0, 201);
+            let wish = json!({"image": format!("{}/{image}:v1", stage.registry)});
+            let (status, answer) = stage.call(token, Method::POST, &format!("/v1/apps/{app}/deployments"), wish).await;
+            let expected = if allowed { (201, &NONE) } else { (422, &"urn:dinp:no-such-image".into()) };
+            assert_eq!((status, &answer["type"]), expected, "{image}, app {number}: {answer}");
+        }
+    }
 }

@@ -93,6 +93,16 @@ async fn administrators_change_users_and_teams() {
     assert_eq!(call(&server, admin, Method::DELETE, "/v1/users/bert", Value::Null).await.0, 204);
     assert_eq!(call(&server, admin, Method::DELETE, "/v1/users/bert", Value::Null).await.0, 404);
 
+    // Who gets a name gets what is kept under it: it is given once, to a user or to a team.
+    for name in ["bert", "web"] {
+        let user = json!({"name": name, "password": "0123456789"});
+        for (path, body) in [("/v1/users", user), ("/v1/teams", json!({"name": name}))] {
+            let (status, problem) = call(&server, admin, Method::POST, path, body).await;
+            assert_eq!(status, 409);
+            assert!(problem["detail"].as_str().unwrap().contains("that was removed"), "{problem}");
+        }
+    }
+
     // Everything is on record.
     let mut conn = server.root.get_conn().await.unwrap();
     let actions: Vec<String> =
