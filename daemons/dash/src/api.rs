@@ -101,8 +101,8 @@ impl<S: Send + Sync, T: serde::de::DeserializeOwned + Send> FromRequestParts<S> 
     }
 }
 
-/// The id to go on before, from a list's `after`.
-fn before(query: &PageQuery) -> Result<Option<u64>, Problem> {
+/// The id or number to go on before, from a list's `after`.
+fn before<T: std::str::FromStr>(query: &PageQuery) -> Result<Option<T>, Problem> {
     match &query.after {
         None => Ok(None),
         Some(text) => match text.parse() {
@@ -130,6 +130,7 @@ async fn meta(State(dash): Shared) -> ApiJson<Meta> {
         uic_url: trimmed(&dash.cluster.uic.public_url),
         domain: dash.cluster.domain.clone(),
         apps_url: trimmed(&dash.apps_url),
+        limits: Some(dash.config.limits.clone()),
     })
 }
 

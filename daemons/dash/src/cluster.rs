@@ -6,10 +6,12 @@ use axum::response::Response;
 use dinp_common::api::Page;
 use dinp_common::api::agent::InstanceState;
 use dinp_common::api::control::{ClusterStatus, InstanceView, LogQuery, NodeView};
+use dinp_common::api::people::AppInstance;
 use dinp_common::model::AppName;
 use dinp_common::problem::Problem;
 use dinp_common::store::audit::{self, AuditEvent};
-use std::collections::HashMap;
+use dinp_common::store::release;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 /// Longest wait for what a page can do without.
@@ -35,6 +37,16 @@ impl Dash {
     /// The instances of an app.
     pub(crate) async fn instances(&self, app: &AppName) -> Result<Vec<InstanceView>, Problem> {
         self.whole_list(&format!("/v1/instances?app={app}"), LIMIT).await
+    }
+
+    /// The instances of an app, with the numbers of their releases.
+    pub(crate) async fn numbered_instances(&self, app: &AppName) -> Result<Vec<AppInstance>, Problem> {
+        let views = self.instances(app).await?;
+        let ids: BTreeSet<u64> = views.iter().map(|view| view.release).collect();
+        let ids: Vec<u64> = ids.into_iter().collect();
+        let releases = release::by_ids(&mut self.conn().await?, &ids).await?;
+        let number = |id| releases.iter().find(|release| release.id == id).map(|release| release.number);
+        Ok(views.into_iter().map(|view| AppInstance { release_number: number(view.release), view }).collect())
     }
 
     /// How many instances of each app serve; none if the leader does not say so at once.
@@ -96,6 +108,9 @@ impl Dash {
 
     fn log_path(app: &AppName, query: &LogQuery) -> String {
         let mut path = format!("/v1/apps/{app}/logs?follow={}", query.follow);
+        if query.previous {
+            path.push_str("&previous=true");
+        }
         if let Some(instance) = &query.instance {
             path.push_str(&format!("&instance={instance}"));
         }

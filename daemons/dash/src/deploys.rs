@@ -1,59 +1,20 @@
 //! Releases and deployments: what is to run, and how it came about.
 
 use crate::apps::{object, within};
-use crate::{Caller, Dash, invalid, record, refuse};
+use crate::inherit::{Parents, Spec};
+use crate::{Caller, Dash, environment, invalid, record, refuse};
 use dinp_common::api::builder::BuildStatus;
-use dinp_common::api::people::{Deploy, DeploymentView, ReleaseView, Rollback};
-use dinp_common::model::{HealthCheck, ImageRef, InvalidValue, Timing};
+use dinp_common::api::people::{Deploy, DeploymentView, Rollback};
+use dinp_common::model::{ImageRef, InvalidValue};
 use dinp_common::problem::Problem;
 use dinp_common::store::app::{self, AppRow};
 use dinp_common::store::release::NewRelease;
 use dinp_common::store::{Change, build, deployment, domain, release};
-use mysql_async::prelude::Queryable;
 
-/// Memory of an instance where nobody says.
-const DEFAULT_MEMORY_MB: u32 = 256;
-/// CPU share where nobody says.
-const DEFAULT_CPU_MILLIS: u32 = 100;
 /// Longest note.
 const MAX_NOTE: usize = 1000;
 /// Most words of a command, and most bytes of all of them.
 const MAX_COMMAND: (usize, usize) = (128, 16 * 1024);
-
-/// What a release is made of, besides environment and count.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Spec {
-    image: ImageRef,
-    command: Option<Vec<String>>,
-    memory_mb: u32,
-    cpu_millis: u32,
-    cpu_limit_millis: Option<u32>,
-    health: Option<HealthCheck>,
-    timing: Timing,
-}
-
-/// What was asked for, laid over the release that it starts from. The image is resolved elsewhere.
-fn lay_over(image: ImageRef, wish: &Deploy, base: Option<&ReleaseView>) -> Spec {
-    let command = match &wish.command {
-        Some(command) if command.is_empty() => None,
-        Some(command) => Some(command.clone()),
-        None => base.and_then(|base| base.command.clone()),
-    };
-    let health = match &wish.health {
-        Some(health) if health.is_none() => None,
-        Some(health) => Some(health.clone()),
-        None => base.and_then(|base| base.health.clone()),
-    };
-    Spec {
-        image,
-        command,
-        memory_mb: wish.memory_mb.or(base.map(|base| base.memory_mb)).unwrap_or(DEFAULT_MEMORY_MB),
-        cpu_millis: wish.cpu_millis.or(base.map(|base| base.cpu_millis)).unwrap_or(DEFAULT_CPU_MILLIS),
-        cpu_limit_millis: wish.cpu_limit_millis.or(base.and_then(|base| base.cpu_limit_millis)),
-        health,
-        timing: base.map(|base| base.timing).unwrap_or_default().overlaid(wish.timing),
-    }
-}
 
 fn check_command(command: &[String]) -> Result<(), InvalidValue> {
     let (words, bytes) = MAX_COMMAND;
@@ -94,6 +55,7 @@ impl Dash {
             health.check().map_err(|error| invalid("health", &error))?;
         }
         wish.timing.check().map_err(|error| invalid("timing", &error))?;
+        environment::check(&wish.env).map_err(of_env)?;
         if wish.note.chars().count() > MAX_NOTE {
             let error = InvalidValue::new("note", &wish.note, format!("it must have at most {MAX_NOTE} characters"));
             return Err(invalid("note", &error));
@@ -134,15 +96,15 @@ impl Dash {
         }
     }
 
-    /// Makes a release and asks for its deployment.
+    /// Makes a release, with what changes in the environment, and asks for its deployment.
     pub(crate) async fn deploy(&self, caller: &Caller, row: &AppRow, wish: &Deploy) -> Result<DeploymentView, Problem> {
         self.check_deploy(wish)?;
         let image = self.wanted_image(caller, row, wish).await?;
         let name = &row.name;
         let mut change = self.begin().await?;
         let row = within(&mut change, row).await?;
-        let base = base_release(&mut change.tx, &row).await?;
-        let image = image.or_else(|| base.as_ref().map(|base| base.image.clone())).ok_or_else(|| {
+        let parents = Parents::of(&mut change.tx, &row).await?;
+        let spec = parents.spec(image, wish).ok_or_else(|| {
             let detail = format!("name an image or a build: app {name} has no release yet that it could be taken from");
             refuse("image", "image-missing", detail)
         })?;
@@ -150,15 +112,20 @@ impl Dash {
         if instances != row.instances {
             app::set_instances(&mut change, name, instances).await?;
         }
-        let spec = lay_over(image, wish, base.as_ref());
         self.check_quota(&mut change.tx, caller, &row, instances, Some(spec.memory_mb)).await?;
-        let row = AppRow { instances, ..row };
+        let env_version = environment::apply(&mut change, caller, &row, &wish.env).await.map_err(of_env)?;
+        let row = AppRow { instances, env_version, ..row };
         let id = release_and_deploy(&mut change, caller, &row, &spec, &wish.note).await?;
         self.commit(change).await?;
         self.deployment_view(id).await
     }
 
-    /// The release that a change starts from, again, with the newest environment. Within the change.
+    /// The releases that a new one of this app would start from.
+    pub(crate) async fn parents(&self, row: &AppRow) -> Result<Parents, Problem> {
+        Parents::of(&mut self.conn().await?, row).await
+    }
+
+    /// What runs, again, with the settings that were made last and this row's environment. Within the change.
     pub(crate) async fn redeploy(
         &self,
         change: &mut Change,
@@ -166,9 +133,11 @@ impl Dash {
         row: &AppRow,
         note: &str,
     ) -> Result<Option<u64>, Problem> {
-        let Some(base) = base_release(&mut change.tx, row).await? else { return Ok(None) };
-        let spec = lay_over(base.image.clone(), &Deploy::default(), Some(&base));
-        release_and_deploy(change, caller, row, &spec, note).await.map(Some)
+        let spec = Parents::of(&mut change.tx, row).await?.spec(None, &Deploy::default());
+        match spec {
+            Some(spec) => release_and_deploy(change, caller, row, &spec, note).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Asks for an old release to be brought into force again.
@@ -233,20 +202,12 @@ impl Dash {
     }
 }
 
-/// What a new release starts from: the release that is on its way, where there is one, so that a change does not undo
-/// it; else the one in force.
-async fn base_release<Q: Queryable>(conn: &mut Q, row: &AppRow) -> Result<Option<ReleaseView>, Problem> {
-    let newest = deployment::newest(conn, &[&row.name]).await?.pop();
-    let on_its_way = newest.filter(is_on_its_way).map(|newest| newest.release_id);
-    match on_its_way.or(row.release_id) {
-        Some(id) => Ok(release::by_ids(conn, &[id]).await?.pop()),
-        None => Ok(None),
+/// A problem with what changes in the environment, with its field's place in the deployment's document.
+fn of_env(problem: Problem) -> Problem {
+    match problem.text("field").map(|field| format!("env.{field}")) {
+        Some(field) => problem.with("field", field),
+        None => problem,
     }
-}
-
-fn is_on_its_way(view: &DeploymentView) -> bool {
-    use dinp_common::api::people::DeploymentState::{Pending, Rolling, Verifying};
-    matches!(view.state, Pending | Rolling | Verifying)
 }
 
 async fn release_and_deploy(
@@ -277,45 +238,4 @@ async fn release_and_deploy(
     let id = deployment::insert(change, &row.name, release, caller.name()).await?;
     record(change, caller, "app.deploy", &object(&row.name), &spec.image.to_string()).await?;
     Ok(id)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn image() -> ImageRef {
-        "control:5000/anna/web:v1".parse().unwrap()
-    }
-
-    fn base() -> ReleaseView {
-        ReleaseView {
-            id: 7,
-            number: 3,
-            image: image(),
-            command: Some(vec!["run".into()]),
-            memory_mb: 512,
-            cpu_millis: 200,
-            cpu_limit_millis: Some(400),
-            health: Some(HealthCheck::new("/health")),
-            timing: Timing::default(),
-            env_version: 1,
-            instances: 2,
-            created_by: "anna".into(),
-            created_at: 0,
-            note: String::new(),
-        }
-    }
-
-    #[test]
-    fn what_is_absent_is_as_before_and_what_is_empty_goes() {
-        let same = lay_over(image(), &Deploy::default(), Some(&base()));
-        assert_eq!((same.memory_mb, same.cpu_millis, same.cpu_limit_millis), (512, 200, Some(400)));
-        assert_eq!((same.command, same.health), (base().command, base().health));
-        let first = lay_over(image(), &Deploy::default(), None);
-        assert_eq!((first.memory_mb, first.cpu_millis, first.command, first.health), (256, 100, None, None));
-        let health = HealthCheck { path: String::new(), ..HealthCheck::new("/") };
-        let wish = Deploy { command: Some(vec![]), health: Some(health), memory_mb: Some(128), ..Deploy::default() };
-        let spec = lay_over(image(), &wish, Some(&base()));
-        assert_eq!((spec.command, spec.health, spec.memory_mb), (None, None, 128));
-    }
 }

@@ -23,6 +23,7 @@ mod deploys;
 mod domains;
 mod environment;
 mod guard;
+mod inherit;
 mod pages;
 mod people;
 pub mod permissions;

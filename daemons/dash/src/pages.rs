@@ -10,8 +10,10 @@ mod builds;
 mod deploy;
 mod form;
 mod frame;
+mod logs;
 mod operators;
 mod settings;
+mod settings_form;
 mod show;
 
 use crate::api::DEADLINE;
@@ -24,6 +26,7 @@ use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{MethodRouter, get, post};
 use dinp_common::problem::Problem;
+use dinp_common::store::app::AppRow;
 use dinp_common::web;
 pub(crate) use frame::BannerCache;
 use frame::Frame;
@@ -75,6 +78,11 @@ fn done(path: &str, what: &str) -> Response {
     Redirect::to(&format!("{path}?done={what}")).into_response()
 }
 
+/// Back to the app's page, which shows how a deployment goes on.
+fn to_app(row: &AppRow) -> Response {
+    Redirect::to(&format!("/apps/{}", row.name)).into_response()
+}
+
 /// All pages.
 pub(crate) fn router(dash: Arc<Dash>) -> Router {
     // Browsers apply form-action to the redirects that follow a form too, and a form may end at sign-on.
@@ -110,8 +118,8 @@ fn endpoints() -> Vec<(&'static str, MethodRouter<Arc<Dash>>)> {
         ("/apps/{app}/state", post(app::state)),
         ("/apps/{app}/cancel", post(app::cancel)),
         ("/apps/{app}/events", get(app::events)),
-        ("/apps/{app}/logs", get(app::logs)),
-        ("/apps/{app}/logs/stream", get(app::log_stream)),
+        ("/apps/{app}/logs", get(logs::logs)),
+        ("/apps/{app}/logs/stream", get(logs::stream)),
         ("/apps/{app}/delete", get(app::confirm_delete).post(app::delete)),
         ("/apps/{app}/deploy", get(deploy::form).post(deploy::deploy)),
         ("/apps/{app}/history", get(deploy::history)),

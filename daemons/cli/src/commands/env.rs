@@ -114,11 +114,13 @@ pub async fn run(app: &AppName, command: &EnvCommand, api: &Api, out: &Output) -
             })
         }
         EnvCommand::Set { variables, applying } => {
-            let patch = EnvPatch { set: values(variables)?, unset: Vec::new(), deploy: !applying.no_deploy };
+            let patch =
+                EnvPatch { set: values(variables)?, unset: Vec::new(), keep: false, deploy: !applying.no_deploy };
             change(app, &patch, *applying, api, out).await
         }
         EnvCommand::Unset { names, applying } => {
-            let patch = EnvPatch { set: BTreeMap::new(), unset: names.clone(), deploy: !applying.no_deploy };
+            let patch =
+                EnvPatch { set: BTreeMap::new(), unset: names.clone(), keep: false, deploy: !applying.no_deploy };
             change(app, &patch, *applying, api, out).await
         }
     }

@@ -7,7 +7,7 @@
 //! * `DELETE /v1/nodes/{name}` -> 204; refused while instances run there
 //! * `GET /v1/orphans` -> `Page<`[`InstanceView`]`>`; `DELETE /v1/orphans/{instance}` -> 204
 //! * `GET /v1/routers` -> `Page<`[`RouterView`]`>`; `DELETE /v1/routers/{name}` forgets a router -> 204
-//! * `GET /v1/apps/{app}/logs?instance=&tail=&follow=` -> lines of [`crate::api::agent::LogLine`] (application/x-ndjson)
+//! * `GET /v1/apps/{app}/logs?instance=&previous=&tail=&follow=` -> lines of [`crate::api::agent::LogLine`] (application/x-ndjson)
 //! * `POST /v1/tickets/adopt` -> [`Adopted`]; takes over instances whose tickets are of a key that the servers lack
 //! * `POST /v1/hint` -> 204; wakes the poll of desired state
 //!
@@ -182,6 +182,9 @@ pub struct LogQuery {
     /// Only this instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<InstanceId>,
+    /// Only instances that have ended, whose last output is kept for a while.
+    #[serde(default)]
+    pub previous: bool,
     /// Last lines of each instance to begin with, by default 100, at most 10000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tail: Option<u32>,

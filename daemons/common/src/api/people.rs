@@ -12,9 +12,9 @@
 //! * `PUT /v1/apps/{app}/scale` [`Scale`] -> [`AppView`]; `POST /v1/apps/{app}/stop`, `POST /v1/apps/{app}/start` -> [`AppView`]
 //! * `GET /v1/apps/{app}/env` -> [`EnvView`]; `PATCH /v1/apps/{app}/env` [`EnvPatch`] -> [`EnvView`]
 //! * `GET|POST /v1/apps/{app}/domains`, [`DomainAdd`] -> 201 [`DomainView`]; `DELETE /v1/apps/{app}/domains/{domain}` -> 204
-//! * `GET /v1/apps/{app}/instances` -> `Page<`[`crate::api::control::InstanceView`]`>`
+//! * `GET /v1/apps/{app}/instances` -> `Page<`[`AppInstance`]`>`
 //! * `GET /v1/apps/{app}/events` -> `Page<`[`EventView`]`>`
-//! * `GET /v1/apps/{app}/logs?instance=&tail=&follow=` -> lines of [`crate::api::agent::LogLine`] (application/x-ndjson)
+//! * `GET /v1/apps/{app}/logs?instance=&previous=&tail=&follow=` -> lines of [`crate::api::agent::LogLine`] (application/x-ndjson)
 //! * `GET /v1/builds?app=` -> `Page<`[`crate::api::builder::BuildView`]`>`;
 //!   `POST /v1/builds?app=&version=&runtime=&package=` with the package as body -> 202 [`crate::api::builder::BuildView`]
 //! * `GET /v1/builds/{id}`; `POST /v1/builds/{id}/cancel` -> [`crate::api::builder::BuildView`];
@@ -26,7 +26,8 @@
 //!   `PUT|DELETE /v1/teams/{name}/members/{user}` (documents of [`crate::api::uic`])
 
 use super::UnixMillis;
-use crate::model::{AppName, DomainName, EnvName, HealthCheck, ImageRef, Timing};
+use super::control::InstanceView;
+use crate::model::{AppName, DomainName, EnvName, HealthCheck, ImageRef, Limits, Timing};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -43,6 +44,9 @@ pub struct Meta {
     pub domain: String,
     /// URL of the routers without a host's first label, such as `http://apps.example:8080`.
     pub apps_url: String,
+    /// What one app may ask for.
+    #[serde(default)]
+    pub limits: Option<Limits>,
 }
 
 /// An app.
@@ -108,7 +112,8 @@ pub struct AppCreate {
     pub instances: Option<u32>,
 }
 
-/// What to deploy: an image or a build; what is absent is as in the release in force, or the default.
+/// What to deploy: an image or a build. Without either it is the image in force, and a setting that is absent is as it
+/// was made last, whatever failed since, or the default.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Deploy {
@@ -139,9 +144,33 @@ pub struct Deploy {
     /// Times of the app, laid over those that it has.
     #[serde(default)]
     pub timing: Timing,
+    /// Settings that go back to their default.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reset: Vec<Setting>,
+    /// What changes in the environment, together with the release.
+    #[serde(default, skip_serializing_if = "EnvChange::is_nothing")]
+    pub env: EnvChange,
     /// Why, for people; at most 1000 characters.
     #[serde(default)]
     pub note: String,
+}
+
+/// A setting of an app that has a default of the cluster's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Setting {
+    /// [`Deploy::cpu_limit_millis`].
+    CpuLimitMillis,
+    /// [`Timing::start_timeout_secs`].
+    StartTimeoutSecs,
+    /// [`Timing::min_healthy_secs`].
+    MinHealthySecs,
+    /// [`Timing::verify_secs`].
+    VerifySecs,
+    /// [`Timing::drain_timeout_secs`].
+    DrainTimeoutSecs,
+    /// [`Timing::stop_grace_secs`].
+    StopGraceSecs,
 }
 
 /// A release: what was, is or will be run.
@@ -180,6 +209,9 @@ pub struct ReleaseView {
     /// Why.
     #[serde(default)]
     pub note: String,
+    /// Whether a deployment of it has ever succeeded.
+    #[serde(default)]
+    pub came_up: bool,
 }
 
 /// Where a deployment is.
@@ -236,6 +268,9 @@ pub struct DeploymentView {
     pub release_id: u64,
     /// Number of that release.
     pub release_number: u32,
+    /// Number of the release that was in force when it began; none: nothing was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_number: Option<u32>,
     /// Where it is.
     pub state: DeploymentState,
     /// Why it is there, for people.
@@ -251,6 +286,17 @@ pub struct DeploymentView {
     /// When it ended.
     #[serde(default)]
     pub finished_at: Option<UnixMillis>,
+}
+
+/// An instance as the leader knows it, with what people call its release.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AppInstance {
+    /// The instance.
+    #[serde(flatten)]
+    pub view: InstanceView,
+    /// Number of its release within the app.
+    #[serde(default)]
+    pub release_number: Option<u32>,
 }
 
 /// Which release to go back to.
@@ -273,19 +319,70 @@ pub struct Scale {
 /// Names of an app's environment variables. Values are sealed and can be read by nobody but the app.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct EnvView {
-    /// Version.
+    /// Version that the next release takes, and the next change starts from.
     pub version: u32,
     /// Names.
     pub names: Vec<EnvName>,
     /// Version that the release in force has; another one means "changed, not deployed".
     #[serde(default)]
     pub deployed_version: Option<u32>,
+    /// A newer version that is not in force; in the answer to a change: the one that the change has left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<EnvLeftOut>,
     /// The deployment that carries the change, where one was asked for.
     #[serde(default)]
     pub deployment: Option<DeploymentView>,
 }
 
-/// A change of an app's environment.
+/// The newest version of an environment, where a release has brought it that is neither in force nor on its way. Nothing
+/// takes it along unless a person says so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvLeftOut {
+    /// The version.
+    pub version: u32,
+    /// Number of the release that brought it.
+    pub release: u32,
+    /// Whether that release has never come up.
+    pub failed: bool,
+    /// Variables that it sets or changes.
+    #[serde(default)]
+    pub set: Vec<EnvName>,
+    /// Variables that it takes away.
+    #[serde(default)]
+    pub unset: Vec<EnvName>,
+}
+
+/// What is to change in an app's environment.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnvChange {
+    /// Variables to set.
+    #[serde(default)]
+    pub set: BTreeMap<EnvName, String>,
+    /// Variables to take away.
+    #[serde(default)]
+    pub unset: Vec<EnvName>,
+    /// Whether to start from the newest version even where it is not in force ([`EnvView::left_out`]).
+    #[serde(default)]
+    pub keep: bool,
+}
+
+impl EnvChange {
+    /// Whether it asks for nothing.
+    pub fn is_nothing(&self) -> bool {
+        self.set.is_empty() && self.unset.is_empty() && !self.keep
+    }
+}
+
+// Values may be secrets: nothing prints them.
+impl std::fmt::Debug for EnvChange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<&EnvName> = self.set.keys().collect();
+        f.debug_struct("EnvChange").field("set", &names).field("unset", &self.unset).field("keep", &self.keep).finish()
+    }
+}
+
+/// A change of an app's environment by itself.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EnvPatch {
@@ -295,13 +392,28 @@ pub struct EnvPatch {
     /// Variables to take away.
     #[serde(default)]
     pub unset: Vec<EnvName>,
+    /// Whether to start from the newest version even where it is not in force ([`EnvView::left_out`]).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub keep: bool,
     /// Whether to deploy the change at once (by default yes); an app without a release has nothing to deploy.
     #[serde(default = "yes")]
     pub deploy: bool,
 }
 
+impl EnvPatch {
+    /// What it changes.
+    pub fn change(&self) -> EnvChange {
+        EnvChange { set: self.set.clone(), unset: self.unset.clone(), keep: self.keep }
+    }
+}
+
 fn yes() -> bool {
     true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// A domain of an app besides `<app>.<domain>`.

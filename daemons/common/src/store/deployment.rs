@@ -123,13 +123,13 @@ pub async fn request_cancel(change: &mut Change, id: u64) -> Result<bool, StoreE
 }
 
 const SELECT: &str = concat!(
-    "SELECT d.id, CAST(d.id AS CHAR) AS id_text, d.app, d.release_id, r.number AS release_number, d.state, d.reason, \
-     CAST(d.output AS CHAR) AS output, d.created_by, ",
+    "SELECT d.id, CAST(d.id AS CHAR) AS id_text, d.app, d.release_id, r.number AS release_number, \
+     p.number AS previous_number, d.state, d.reason, CAST(d.output AS CHAR) AS output, d.created_by, ",
     millis!("d.created_at"),
     " AS created_at, ",
     millis!("d.finished_at"),
     " AS finished_at FROM deployment d JOIN `release` r ON r.id = d.release_id \
-     JOIN app a ON a.name = d.app AND d.created_at >= a.created_at"
+     LEFT JOIN `release` p ON p.id = d.previous_release_id JOIN app a ON a.name = d.app AND d.created_at >= a.created_at"
 );
 
 fn read(row: &Row) -> Result<DeploymentView, StoreError> {
@@ -139,6 +139,7 @@ fn read(row: &Row) -> Result<DeploymentView, StoreError> {
         app: columns.parse("app")?,
         release_id: columns.get("release_id")?,
         release_number: columns.get("release_number")?,
+        previous_number: columns.get("previous_number")?,
         state: columns.word("state")?,
         reason: columns.get("reason")?,
         output: columns.json("output")?.unwrap_or_default(),
@@ -199,6 +200,23 @@ pub async fn any_unfinished<Q: Queryable>(conn: &mut Q, app: &AppName) -> Result
         .await
         .map_err(StoreError::doing("read deployments"))?;
     Ok(row.is_some())
+}
+
+/// The release that a person has asked for last, whatever became of it. An attempt to bring back an older one counts only
+/// while it has not failed.
+pub async fn asked_for_last<Q: Queryable>(conn: &mut Q, app: &AppName) -> Result<Option<u64>, StoreError> {
+    let row: Option<Row> = conn
+        .exec_first(
+            "SELECT d.release_id, CAST(d.id AS CHAR) AS id_text FROM deployment d \
+             JOIN app a ON a.name = d.app AND d.created_at >= a.created_at WHERE d.app = ? \
+             AND (d.state IN ('pending', 'rolling', 'verifying', 'succeeded') OR NOT EXISTS \
+             (SELECT 1 FROM deployment f WHERE f.app = d.app AND f.release_id = d.release_id AND f.id < d.id)) \
+             ORDER BY d.id DESC LIMIT 1",
+            (app.as_str(),),
+        )
+        .await
+        .map_err(StoreError::doing("read deployments"))?;
+    row.as_ref().map(|row| Columns::new(row, "deployment", "id_text").get("release_id")).transpose()
 }
 
 /// The release that was in force before this one: that of the last deployment that succeeded before it did.

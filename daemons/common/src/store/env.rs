@@ -37,6 +37,27 @@ pub async fn names<Q: Queryable>(conn: &mut Q, app: &AppName, version: u32) -> R
     rows.iter().map(|row| Columns::new(row, "env", "name").parse("name")).collect()
 }
 
+/// What one version of an app's environment has otherwise than another one: variables that it sets, and those that it
+/// does not have.
+pub async fn difference<Q: Queryable>(
+    conn: &mut Q,
+    app: &AppName,
+    from: u32,
+    to: u32,
+) -> Result<(Vec<EnvName>, Vec<EnvName>), StoreError> {
+    // A value that is copied from version to version keeps its bytes; one that is set again is sealed anew.
+    let set = "SELECT n.name FROM env n LEFT JOIN env o ON o.app = n.app AND o.version = ? AND o.name = n.name \
+               WHERE n.app = ? AND n.version = ? AND (o.name IS NULL OR o.sealed <> n.sealed) ORDER BY n.name";
+    let unset = "SELECT o.name FROM env o LEFT JOIN env n ON n.app = o.app AND n.version = ? AND n.name = o.name \
+                 WHERE o.app = ? AND o.version = ? AND n.name IS NULL ORDER BY o.name";
+    let mut read = async |sql, other: u32, this: u32| {
+        let rows: Vec<Row> =
+            conn.exec(sql, (other, app.as_str(), this)).await.map_err(StoreError::doing("read an environment"))?;
+        rows.iter().map(|row| Columns::new(row, "env", "name").parse("name")).collect::<Result<Vec<_>, _>>()
+    };
+    Ok((read(set, from, to).await?, read(unset, to, from).await?))
+}
+
 /// Bytes that one version of an app's environment takes, sealed.
 pub async fn sealed_bytes<Q: Queryable>(conn: &mut Q, app: &AppName, version: u32) -> Result<u64, StoreError> {
     let bytes: Option<u64> = conn

@@ -9,6 +9,7 @@ const MIGRATIONS: &[(u32, &str, &str)] = &[
     (1, "initial", include_str!("migrations/0001_initial.sql")),
     (2, "releases", include_str!("migrations/0002_releases.sql")),
     (3, "bounds", include_str!("migrations/0003_bounds.sql")),
+    (4, "release_ids", include_str!("migrations/0004_release_ids.sql")),
 ];
 
 /// Applies the migrations that the database lacks and returns their names.
@@ -86,10 +87,8 @@ mod tests {
     }
 
     #[test]
-    fn numbers_rise_without_gaps() {
-        for (index, (number, ..)) in MIGRATIONS.iter().enumerate() {
-            assert_eq!(*number as usize, index + 1);
-        }
+    fn numbers_rise() {
+        assert!(MIGRATIONS.windows(2).all(|pair| pair[0].0 < pair[1].0));
     }
 
     #[tokio::test]

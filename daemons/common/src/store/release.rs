@@ -1,5 +1,8 @@
 //! Table `release`: written once by dash and never changed. What is older than its app belongs to an app of the same
 //! name that was deleted, and is not shown.
+//!
+//! The id is what containers are labelled with: drawn at random, so that none comes again, not after a restore either.
+//! People see the number within the app, and only that one says which release is newer.
 
 use super::app::marks;
 use super::columns::{Columns, millis};
@@ -44,8 +47,14 @@ const SELECT: &str = concat!(
     "SELECT r.id, CAST(r.id AS CHAR) AS id_text, r.number, r.image, CAST(r.command AS CHAR) AS command, r.memory_mb, \
      r.cpu_millis, r.cpu_limit_millis, CAST(r.health AS CHAR) AS health, CAST(r.timing AS CHAR) AS timing, r.env_version, r.instances, r.created_by, ",
     millis!("r.created_at"),
-    " AS created_at, r.note FROM `release` r"
+    " AS created_at, r.note, EXISTS (SELECT 1 FROM deployment s WHERE s.app = r.app AND s.release_id = r.id \
+     AND s.state = 'succeeded') AS came_up FROM `release` r"
 );
+
+/// Bits of a release's id: as many as a JSON number holds in every program.
+const ID_BITS: u32 = 53;
+/// Ids that are drawn before it is given up: one that is taken is next to impossible.
+const DRAWS: usize = 3;
 
 fn read(row: &Row) -> Result<ReleaseView, StoreError> {
     let columns = Columns::new(row, "release", "id_text");
@@ -64,15 +73,43 @@ fn read(row: &Row) -> Result<ReleaseView, StoreError> {
         created_by: columns.get("created_by")?,
         created_at: columns.get("created_at")?,
         note: columns.get("note")?,
+        came_up: columns.get("came_up")?,
     })
+}
+
+/// A release's id, drawn at random; never 0.
+pub fn draw_id() -> u64 {
+    rand::random_range(1..1 << ID_BITS)
 }
 
 /// Writes a release under the app's next number and returns its id. The lock on the revision, which the change holds,
 /// keeps two from taking the same number.
 pub async fn insert(change: &mut Change, new: &NewRelease<'_>) -> Result<u64, StoreError> {
+    insert_as(change, new, std::iter::repeat_with(draw_id).take(DRAWS)).await
+}
+
+/// Writes a release under the first of these ids that is free.
+async fn insert_as(
+    change: &mut Change,
+    new: &NewRelease<'_>,
+    ids: impl Iterator<Item = u64>,
+) -> Result<u64, StoreError> {
+    let mut taken = StoreError::Corrupt { object: "table release".into(), problem: "no id that is free".into() };
+    for id in ids {
+        match write(change, new, id).await {
+            Ok(()) => return Ok(id),
+            Err(error) if error.is_duplicate() => taken = error,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(taken)
+}
+
+async fn write(change: &mut Change, new: &NewRelease<'_>, id: u64) -> Result<(), StoreError> {
     let json = |value: serde_json::Value| Value::from(value.to_string());
     let rev = change.rev;
     let values = vec![
+        Value::from(id),
         Value::from(new.app.as_str()),
         Value::from(new.image.to_string()),
         new.command.map_or(Value::NULL, |command| json(serde_json::json!(command))),
@@ -92,17 +129,13 @@ pub async fn insert(change: &mut Change, new: &NewRelease<'_>) -> Result<u64, St
     change
         .tx
         .exec_drop(
-            "INSERT INTO `release` (app, number, image, command, memory_mb, cpu_millis, cpu_limit_millis, health, \
+            "INSERT INTO `release` (id, app, number, image, command, memory_mb, cpu_millis, cpu_limit_millis, health, \
              timing, env_version, instances, domains, created_by, note, rev) \
-             SELECT ?, COALESCE(MAX(number), 0) + 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM `release` WHERE app = ?",
+             SELECT ?, ?, COALESCE(MAX(number), 0) + 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM `release` WHERE app = ?",
             Params::Positional(values),
         )
         .await
-        .map_err(StoreError::doing("write a release"))?;
-    change.tx.last_insert_id().ok_or_else(|| StoreError::Corrupt {
-        object: "table release".into(),
-        problem: "no id for a row that was just written".into(),
-    })
+        .map_err(StoreError::doing("write a release"))
 }
 
 /// Releases of an app that are kept, newest first.
@@ -165,20 +198,114 @@ pub async fn by_number<Q: Queryable>(
     row.as_ref().map(read).transpose()
 }
 
-/// The releases of an app, newest first, before an id.
+/// The newest release of an app that has this version of its environment.
+pub async fn newest_of_env<Q: Queryable>(
+    conn: &mut Q,
+    app: &AppName,
+    env_version: u32,
+) -> Result<Option<ReleaseView>, StoreError> {
+    let sql = format!(
+        "{SELECT} JOIN app a ON a.name = r.app AND r.created_at >= a.created_at \
+         WHERE r.app = ? AND r.env_version = ? ORDER BY r.number DESC LIMIT 1"
+    );
+    let row: Option<Row> =
+        conn.exec_first(sql, (app.as_str(), env_version)).await.map_err(StoreError::doing("read a release"))?;
+    row.as_ref().map(read).transpose()
+}
+
+/// The releases of an app, newest first, before a number.
 pub async fn list<Q: Queryable>(
     conn: &mut Q,
     app: &AppName,
-    before: Option<u64>,
+    before: Option<u32>,
     limit: u32,
 ) -> Result<Vec<ReleaseView>, StoreError> {
     let sql = format!(
         "{SELECT} JOIN app a ON a.name = r.app AND r.created_at >= a.created_at \
-         WHERE r.app = ? AND r.id < ? ORDER BY r.id DESC LIMIT ?"
+         WHERE r.app = ? AND r.number < ? ORDER BY r.number DESC LIMIT ?"
     );
     let rows: Vec<Row> = conn
-        .exec(sql, (app.as_str(), before.unwrap_or(u64::MAX), limit))
+        .exec(sql, (app.as_str(), before.unwrap_or(u32::MAX), limit))
         .await
         .map_err(StoreError::doing("read releases"))?;
     rows.iter().map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::app::{self, NewApp};
+    use crate::store::deployment;
+    use crate::testing::Mysql;
+
+    fn plain<'a>(app: &'a AppName, image: &'a ImageRef) -> NewRelease<'a> {
+        NewRelease {
+            app,
+            image,
+            command: None,
+            memory_mb: 256,
+            cpu_millis: 100,
+            cpu_limit_millis: None,
+            health: None,
+            timing: Timing::default(),
+            env_version: 0,
+            instances: 1,
+            domains: &[],
+            created_by: "anna",
+            note: "",
+        }
+    }
+
+    #[test]
+    fn ids_are_drawn_and_fit_a_json_number() {
+        let ids: std::collections::BTreeSet<u64> = (0..1000).map(|_| draw_id()).collect();
+        assert_eq!(ids.len(), 1000);
+        assert!(ids.iter().all(|id| (1..1 << 53).contains(id)));
+    }
+
+    #[tokio::test]
+    async fn ids_do_not_come_again_after_a_restore_and_order_nothing() {
+        let mysql = Mysql::start().await;
+        let pool = mysql.database().await;
+        let (web, image): (AppName, ImageRef) = ("web".parse().unwrap(), "r:5000/anna/web:v1".parse().unwrap());
+        let mut change = Change::begin(&pool).await.unwrap();
+        app::create(&mut change, &NewApp { name: &web, owner: "anna", team: None, instances: 1 }).await.unwrap();
+        let new = plain(&web, &image);
+        // An id that is taken is drawn again, and a higher id is not a newer release.
+        assert_eq!(insert_as(&mut change, &new, [9].into_iter()).await.unwrap(), 9);
+        assert_eq!(insert_as(&mut change, &new, [9, 9, 5].into_iter()).await.unwrap(), 5);
+        assert!(insert_as(&mut change, &new, [9, 5].into_iter()).await.unwrap_err().is_duplicate());
+        change.commit().await.unwrap();
+        let mut conn = pool.get_conn().await.unwrap();
+        let numbers = async |conn: &mut mysql_async::Conn, before| {
+            let releases = list(conn, &web, before, 10).await.unwrap();
+            releases.into_iter().map(|release| (release.number, release.id)).collect::<Vec<_>>()
+        };
+        assert_eq!(numbers(&mut conn, None).await, [(2, 5), (1, 9)]);
+        assert_eq!(numbers(&mut conn, Some(2)).await, [(1, 9)]);
+
+        // A dump from before the second one is restored, and somebody deploys: number 2 again, and another id.
+        let mut change = Change::begin(&pool).await.unwrap();
+        change.tx.query_drop("DELETE FROM `release` WHERE id = 5").await.unwrap();
+        let again = insert(&mut change, &new).await.unwrap();
+        change.commit().await.unwrap();
+        assert_ne!(again, 5);
+        assert_eq!(numbers(&mut conn, None).await, [(2, again), (1, 9)]);
+    }
+
+    #[tokio::test]
+    async fn a_release_has_come_up_when_a_deployment_of_it_has_succeeded() {
+        let mysql = Mysql::start().await;
+        let pool = mysql.database().await;
+        let (web, image): (AppName, ImageRef) = ("web".parse().unwrap(), "r:5000/anna/web:v1".parse().unwrap());
+        let mut change = Change::begin(&pool).await.unwrap();
+        app::create(&mut change, &NewApp { name: &web, owner: "anna", team: None, instances: 1 }).await.unwrap();
+        let id = insert(&mut change, &plain(&web, &image)).await.unwrap();
+        let deployment = deployment::insert(&mut change, &web, id, "anna").await.unwrap();
+        change.commit().await.unwrap();
+        let mut conn = pool.get_conn().await.unwrap();
+        assert!(!by_ids(&mut conn, &[id]).await.unwrap()[0].came_up);
+        conn.exec_drop("UPDATE deployment SET state = 'succeeded' WHERE id = ?", (deployment,)).await.unwrap();
+        assert!(by_number(&mut conn, &web, 1).await.unwrap().unwrap().came_up);
+    }
 }

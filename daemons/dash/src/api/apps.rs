@@ -5,10 +5,10 @@ use crate::Caller;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
-use dinp_common::api::control::{InstanceView, LogQuery};
+use dinp_common::api::control::LogQuery;
 use dinp_common::api::people::{
-    AppCreate, AppState, AppView, Deploy, DeploymentView, DomainAdd, DomainView, EnvPatch, EnvView, EventView,
-    ReleaseView, Rollback, Scale,
+    AppCreate, AppInstance, AppState, AppView, Deploy, DeploymentView, DomainAdd, DomainView, EnvPatch, EnvView,
+    EventView, ReleaseView, Rollback, Scale,
 };
 use dinp_common::api::{Page, PageQuery};
 use dinp_common::problem::{ApiJson, ApiQuery, Problem};
@@ -94,7 +94,7 @@ pub(super) async fn releases(
     ApiQuery(query): ApiQuery<PageQuery>,
 ) -> Answer<Page<ReleaseView>> {
     let views = release::list(&mut dash.conn().await?, &row.name, before(&query)?, query.limit() + 1).await?;
-    Ok(ApiJson(page(views, query.limit(), |view| view.id.to_string())))
+    Ok(ApiJson(page(views, query.limit(), |view| view.number.to_string())))
 }
 
 pub(super) async fn rollback(
@@ -160,8 +160,8 @@ pub(super) async fn remove_domain(
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn instances(State(dash): Shared, Extension(row): App) -> Answer<Page<InstanceView>> {
-    Ok(ApiJson(Page { items: dash.instances(&row.name).await?, next: None }))
+pub(super) async fn instances(State(dash): Shared, Extension(row): App) -> Answer<Page<AppInstance>> {
+    Ok(ApiJson(Page { items: dash.numbered_instances(&row.name).await?, next: None }))
 }
 
 pub(super) async fn events(

@@ -1,16 +1,13 @@
-//! One app: overview, scale, stop and start, events, logs, delete.
+//! One app: overview, scale, stop and start, events, delete.
 
 use super::form::{Form, Sent};
 use super::frame::{DoneQuery, Frame};
 use super::show::{self, Badge, DeploymentRow, InstanceRow, Moment};
-use super::{Page, Shared, done, html};
+use super::{Page, Shared, done, html, to_app};
 use crate::{Caller, Dash, permissions, refuse};
 use askama::Template;
 use axum::Extension;
 use axum::extract::{Query, State};
-use axum::response::Response;
-use dinp_common::api::agent::LogLine;
-use dinp_common::api::control::LogQuery;
 use dinp_common::api::people::{AppState, AppView, Scale};
 use dinp_common::api::uic::TeamRole;
 use dinp_common::problem::Problem;
@@ -19,8 +16,6 @@ use dinp_common::store::{deployment, event};
 use http::StatusCode;
 use serde::Deserialize;
 
-/// Lines of log that a page begins with.
-const LOG_LINES: u32 = 200;
 /// Events on one page.
 const EVENTS: u32 = 100;
 
@@ -47,6 +42,11 @@ impl Head {
         }
     }
 
+    /// The host name that the app answers at.
+    pub(super) fn host(&self) -> String {
+        url::Url::parse(&self.url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default()
+    }
+
     /// Whether this tab is the page's.
     pub(super) fn is_at(&self, tab: &str) -> bool {
         self.tab == tab
@@ -67,6 +67,7 @@ struct OverviewPage {
     belongs_to: String,
     created: Moment,
     deployment: Option<DeploymentRow>,
+    meanwhile: String,
     instances: Vec<InstanceRow>,
     unknown: Option<String>,
     max: u32,
@@ -97,6 +98,7 @@ async fn overview_page(dash: &Dash, caller: &Caller, row: &AppRow, said: &DoneQu
         belongs_to: view.team.clone().unwrap_or_else(|| view.owner.clone()),
         created: show::moment(view.created_at),
         deployment,
+        meanwhile: show::meanwhile(&view),
         instances: instances.iter().map(show::instance_row).collect(),
         unknown,
         max: dash.config.limits.instances_max,
@@ -167,13 +169,14 @@ pub(super) async fn cancel(
     let id: u64 = form.number("deployment", "deployment")?.ok_or_else(none)?;
     let view = deployment::find(&mut dash.conn().await?, id).await?.filter(|view| view.app == row.name);
     dash.cancel_deployment(&caller, &view.ok_or_else(none)?).await?;
-    Ok(done(&here(&row), "cancelled"))
+    Ok(to_app(&row))
 }
 
 struct EventRow {
     at: Moment,
     kind: String,
     instance: String,
+    short: String,
     node: String,
     detail: String,
 }
@@ -208,7 +211,8 @@ pub(super) async fn events(
         .map(|(_, event)| EventRow {
             at: show::moment(event.at),
             kind: event.kind.replace('_', " "),
-            instance: event.instance.map(|id| id.chars().take(8).collect()).unwrap_or_default(),
+            short: event.instance.iter().flat_map(|id| id.chars().take(8)).collect(),
+            instance: event.instance.unwrap_or_default(),
             node: event.node.unwrap_or_default(),
             detail: event.detail,
         })
@@ -216,60 +220,6 @@ pub(super) async fn events(
     let head = Head::new(&caller, &view, "events");
     let page = EventsPage { frame: Frame::new(&dash, &caller, "apps").await, head, rows, next };
     Ok(html(StatusCode::OK, &page))
-}
-
-#[derive(Template)]
-#[template(path = "app_logs.html")]
-struct LogsPage {
-    frame: Frame,
-    head: Head,
-    text: String,
-    error: Option<String>,
-}
-
-/// Lines as text, in order of time.
-fn as_text(ndjson: &str) -> String {
-    let mut lines: Vec<LogLine> = ndjson.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    lines.sort_by_key(|line| line.at);
-    let second = |line: &LogLine| show::exact(line.at).get(..19).map(str::to_owned).unwrap_or_default();
-    lines.iter().map(|line| format!("{} {}  {}\n", second(line), line.instance.short(), line.text)).collect()
-}
-
-/// `GET /apps/{app}/logs`.
-pub(super) async fn logs(
-    State(dash): Shared,
-    Extension(caller): Extension<Caller>,
-    Extension(row): Extension<AppRow>,
-) -> Page {
-    let view = dash.app_view(&row).await?;
-    let query = LogQuery { instance: None, tail: Some(LOG_LINES), follow: false };
-    let read = async {
-        let response = dash.app_log(&caller, &row.name, &query).await?;
-        let limit = 4 * 1024 * 1024;
-        let bytes =
-            tokio::time::timeout(crate::backend::LIMIT, axum::body::to_bytes(response.into_body(), limit)).await;
-        match bytes {
-            Ok(Ok(bytes)) => Ok(as_text(&String::from_utf8_lossy(&bytes))),
-            _ => Err(Problem::unavailable("logs-unavailable", "the log could not be read whole; try again shortly")),
-        }
-    };
-    let (text, error) = match read.await {
-        Ok(text) => (text, None),
-        Err(problem) => (String::new(), Some(problem.detail)),
-    };
-    let head = Head::new(&caller, &view, "logs");
-    let page = LogsPage { frame: Frame::new(&dash, &caller, "apps").await, head, text, error };
-    Ok(html(StatusCode::OK, &page))
-}
-
-/// `GET /apps/{app}/logs/stream`: what the page's script follows.
-pub(super) async fn log_stream(
-    State(dash): Shared,
-    Extension(caller): Extension<Caller>,
-    Extension(row): Extension<AppRow>,
-) -> Result<Response, Problem> {
-    let query = LogQuery { instance: None, tail: Some(LOG_LINES), follow: true };
-    dash.app_log(&caller, &row.name, &query).await
 }
 
 #[derive(Template)]
@@ -309,25 +259,4 @@ pub(super) async fn delete(
     }
     dash.delete_app(&caller, &row).await?;
     Ok(done("/apps", "deleted"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_of_several_instances_are_merged() {
-        let line = |at: i64, id: &str, text: &str| {
-            format!(r#"{{"at":{at},"instance":"{id}","stream":"stdout","text":"{text}"}}"#)
-        };
-        let text = [
-            line(1_700_000_002_000, "aaaaaaaa00000001", "second"),
-            line(1_700_000_001_000, "bbbbbbbb00000001", "first"),
-            "broken".to_owned(),
-        ];
-        assert_eq!(
-            as_text(&text.join("\n")),
-            "2023-11-14 22:13:21 bbbbbbbb  first\n2023-11-14 22:13:22 aaaaaaaa  second\n"
-        );
-    }
 }

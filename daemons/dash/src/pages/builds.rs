@@ -3,8 +3,9 @@
 use super::app::Head;
 use super::form::{Form, Sent, check_token};
 use super::frame::{DoneQuery, Frame};
+use super::settings_form::{self, TIMES, TimeField};
 use super::show::{self, BuildRow};
-use super::{Page, Shared, done, html};
+use super::{Page, Shared, done, html, to_app};
 use crate::builds::Upload;
 use crate::{Caller, Dash, refuse};
 use askama::Template;
@@ -15,6 +16,7 @@ use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use dinp_common::api::builder::{BuildView, RuntimeView};
 use dinp_common::api::people::Deploy;
+use dinp_common::model::Limits;
 use dinp_common::problem::Problem;
 use dinp_common::store::app::AppRow;
 use dinp_common::store::build;
@@ -218,6 +220,9 @@ struct BuildPage {
     head: Head,
     row: BuildRow,
     form: Form,
+    limits: Limits,
+    times: &'static [TimeField],
+    left_out: Option<String>,
     log: String,
     cut: bool,
 }
@@ -225,11 +230,11 @@ struct BuildPage {
 async fn build_page(
     dash: &Dash,
     caller: &Caller,
-    (view, row): (&BuildView, &AppRow),
+    (view, owner): (&BuildView, &AppRow),
     said: &DoneQuery,
     form: Option<Form>,
 ) -> Page {
-    let app = dash.app_view(row).await?;
+    let app = dash.app_view(owner).await?;
     let pieces = build::log_from(&mut dash.conn().await?, view.id, 0).await?;
     let mut log = String::new();
     let mut cut = false;
@@ -245,12 +250,22 @@ async fn build_page(
     if row.running {
         frame.reload_secs = 2;
     }
-    let form = form.unwrap_or_else(|| {
-        let memory = app.release.as_ref().map_or(256, |release| release.memory_mb);
-        Form::of([("memory_mb", memory.to_string()), ("instances", app.instances.to_string()), ("note", String::new())])
-    });
-    let status = form.status();
-    Ok(html(status, &BuildPage { frame, head: Head::new(caller, &app, ""), row, form, log, cut }))
+    let form = match form {
+        Some(form) => form,
+        None => settings_form::fields(app.instances, dash.parents(owner).await?.settings.as_ref()),
+    };
+    let page = BuildPage {
+        frame,
+        head: Head::new(caller, &app, ""),
+        row,
+        limits: dash.config.limits.clone(),
+        times: TIMES,
+        left_out: dash.env_left_out(owner).await?.as_ref().map(show::left_out),
+        log,
+        cut,
+        form,
+    };
+    Ok(html(page.form.status(), &page))
 }
 
 /// `GET /builds/{id}`.
@@ -294,17 +309,14 @@ pub(super) async fn deploy(
     Sent(form): Sent,
 ) -> Page {
     let deploy = async {
-        let wish = Deploy {
-            build: Some(view.id),
-            memory_mb: form.number("memory_mb", "memory")?,
-            instances: form.number("instances", "instance count")?,
-            note: form.text("note").unwrap_or_else(|| format!("build {}, version {}", view.id, view.version)),
-            ..Deploy::default()
-        };
+        let parents = dash.parents(&row).await?;
+        let note = form.text("note").unwrap_or_else(|| format!("build {}, version {}", view.id, view.version));
+        let wish = settings_form::wish(&form, parents.settings.as_ref())?;
+        let wish = Deploy { build: Some(view.id), note, ..wish };
         dash.deploy(&caller, &row, &wish).await
     };
     match deploy.await {
-        Ok(_) => Ok(done(&format!("/apps/{}", row.name), "deployed")),
+        Ok(_) => Ok(to_app(&row)),
         Err(problem) => {
             build_page(&dash, &caller, (&view, &row), &DoneQuery::default(), Some(form.with(problem))).await
         }

@@ -3,14 +3,16 @@
 use super::app::Head;
 use super::form::{Form, Sent};
 use super::frame::{DoneQuery, Frame};
+use super::settings_form::{self, TIMES, TimeField};
 use super::show::{self, DeploymentRow, ReleaseRow};
-use super::{Page, Shared, done, html};
+use super::{Page, Shared, html, to_app};
+use crate::inherit::Parents;
 use crate::{Caller, Dash, invalid};
 use askama::Template;
 use axum::Extension;
 use axum::extract::{Query, State};
 use dinp_common::api::people::{AppView, Deploy, ReleaseView, Rollback};
-use dinp_common::model::{HealthCheck, InvalidValue, Limits, Timing};
+use dinp_common::model::{InvalidValue, Limits};
 use dinp_common::problem::Problem;
 use dinp_common::store::app::AppRow;
 use dinp_common::store::{deployment, release};
@@ -28,25 +30,14 @@ struct DeployPage {
     first: bool,
     registry: String,
     limits: Limits,
+    times: &'static [TimeField],
+    left_out: Option<String>,
 }
 
-/// The fields as the release in force has them.
-fn fields(view: &AppView, release: Option<&ReleaseView>) -> Form {
-    let number = |value: Option<u32>| value.map(|value| value.to_string()).unwrap_or_default();
-    let health = release.and_then(|release| release.health.as_ref());
-    Form::of([
-        ("image", release.map(tagged).unwrap_or_default()),
-        ("instances", view.instances.to_string()),
-        ("memory_mb", release.map_or(256, |release| release.memory_mb).to_string()),
-        ("cpu_millis", release.map_or(100, |release| release.cpu_millis).to_string()),
-        ("cpu_limit_millis", number(release.and_then(|release| release.cpu_limit_millis))),
-        ("health", health.map(|health| health.path.clone()).unwrap_or_default()),
-        (
-            "command",
-            release.and_then(|release| release.command.as_ref()).map(|words| words.join("\n")).unwrap_or_default(),
-        ),
-        ("note", String::new()),
-    ])
+/// The fields as they are now.
+fn fields(view: &AppView, parents: &Parents) -> Form {
+    let image = parents.running.as_ref().map(tagged).unwrap_or_default();
+    settings_form::fields(view.instances, parents.settings.as_ref()).and("image", image)
 }
 
 /// The image as a person would name it: by tag where there is one, so that a new one under the tag is found.
@@ -58,33 +49,14 @@ fn tagged(release: &ReleaseView) -> String {
     }
 }
 
-/// What a form of the fields above asks for; the health check keeps the times of the one before.
-pub(super) fn wish(form: &Form, before: Option<&HealthCheck>) -> Result<Deploy, Problem> {
-    let path = form.value("health").trim();
-    let health = match before {
-        Some(before) => HealthCheck { path: path.to_owned(), ..before.clone() },
-        None => HealthCheck::new(path),
-    };
-    let words = form.value("command").lines().map(str::trim_end).filter(|word| !word.is_empty());
-    Ok(Deploy {
-        image: form
-            .text("image")
-            .map(|text| text.parse())
-            .transpose()
-            .map_err(|error: InvalidValue| invalid("image", &error))?,
-        build: None,
-        memory_mb: form.number("memory_mb", "memory")?,
-        cpu_millis: form.number("cpu_millis", "cpu")?,
-        cpu_limit_millis: form.number("cpu_limit_millis", "cpu limit")?,
-        instances: form.number("instances", "instance count")?,
-        command: Some(words.map(str::to_owned).collect()),
-        health: Some(health),
-        timing: Timing::default(),
-        note: form.value("note").trim().to_owned(),
-    })
+/// What the form asks for.
+fn wish(form: &Form, parents: &Parents) -> Result<Deploy, Problem> {
+    let image = form.text("image").map(|text| text.parse()).transpose();
+    let image = image.map_err(|error: InvalidValue| invalid("image", &error))?;
+    Ok(Deploy { image, ..settings_form::wish(form, parents.settings.as_ref())? })
 }
 
-async fn page(dash: &Dash, caller: &Caller, view: &AppView, form: Form) -> Page {
+async fn page(dash: &Dash, caller: &Caller, row: &AppRow, view: &AppView, form: Form) -> Page {
     let status = form.status();
     let page = DeployPage {
         frame: Frame::new(dash, caller, "apps").await,
@@ -93,6 +65,8 @@ async fn page(dash: &Dash, caller: &Caller, view: &AppView, form: Form) -> Page 
         first: view.release.is_none(),
         registry: dash.cluster.registry.address.clone(),
         limits: dash.config.limits.clone(),
+        times: TIMES,
+        left_out: dash.env_left_out(row).await?.as_ref().map(show::left_out),
     };
     Ok(html(status, &page))
 }
@@ -104,8 +78,8 @@ pub(super) async fn form(
     Extension(row): Extension<AppRow>,
 ) -> Page {
     let view = dash.app_view(&row).await?;
-    let form = fields(&view, view.release.as_ref());
-    page(&dash, &caller, &view, form).await
+    let form = fields(&view, &dash.parents(&row).await?);
+    page(&dash, &caller, &row, &view, form).await
 }
 
 /// `POST /apps/{app}/deploy`.
@@ -115,12 +89,14 @@ pub(super) async fn deploy(
     Extension(row): Extension<AppRow>,
     Sent(form): Sent,
 ) -> Page {
-    let view = dash.app_view(&row).await?;
-    let before = view.release.as_ref().and_then(|release| release.health.as_ref());
-    let deploy = async { dash.deploy(&caller, &row, &wish(&form, before)?).await };
+    let parents = dash.parents(&row).await?;
+    let deploy = async { dash.deploy(&caller, &row, &wish(&form, &parents)?).await };
     match deploy.await {
-        Ok(_) => Ok(done(&format!("/apps/{}", row.name), "deployed")),
-        Err(problem) => page(&dash, &caller, &view, form.with(problem)).await,
+        Ok(_) => Ok(to_app(&row)),
+        Err(problem) => {
+            let view = dash.app_view(&row).await?;
+            page(&dash, &caller, &row, &view, form.with(problem)).await
+        }
     }
 }
 
@@ -132,6 +108,7 @@ struct HistoryPage {
     error: Option<String>,
     deployments: Vec<DeploymentRow>,
     releases: Vec<ReleaseRow>,
+    can_go_back: bool,
 }
 
 async fn history_page(dash: &Dash, caller: &Caller, row: &AppRow, problem: Option<Problem>) -> Page {
@@ -142,12 +119,14 @@ async fn history_page(dash: &Dash, caller: &Caller, row: &AppRow, problem: Optio
     drop(conn);
     let in_force = view.release.as_ref().map(|release| release.id);
     let status = problem.as_ref().map_or(200, |problem| problem.status);
+    let releases: Vec<ReleaseRow> = releases.iter().map(|view| show::release_row(view, in_force)).collect();
     let page = HistoryPage {
         frame: Frame::new(dash, caller, "apps").await,
         head: Head::new(caller, &view, "history"),
         error: problem.map(|problem| problem.detail),
         deployments: deployments.iter().map(show::deployment_row).collect(),
-        releases: releases.iter().map(|view| show::release_row(view, in_force)).collect(),
+        can_go_back: releases.iter().any(|release| release.came_up && !release.in_force),
+        releases,
     };
     Ok(html(StatusCode::from_u16(status).unwrap_or(StatusCode::OK), &page))
 }
@@ -174,7 +153,7 @@ pub(super) async fn rollback(
         dash.rollback(&caller, &row, &Rollback { release }).await
     };
     match back.await {
-        Ok(_) => Ok(done(&format!("/apps/{}", row.name), "rolled-back")),
+        Ok(_) => Ok(to_app(&row)),
         Err(problem) => history_page(&dash, &caller, &row, Some(problem)).await,
     }
 }

@@ -24,6 +24,12 @@ impl Form {
         Self { values, problem: None }
     }
 
+    /// The same with another field.
+    pub(crate) fn and(mut self, name: &str, value: String) -> Self {
+        self.values.insert(name.to_owned(), value);
+        self
+    }
+
     /// The same with what is wrong.
     pub(crate) fn with(mut self, problem: Problem) -> Self {
         self.problem = Some(problem);

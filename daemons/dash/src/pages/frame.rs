@@ -88,14 +88,10 @@ pub(crate) struct DoneQuery {
 fn notice(code: &str) -> Option<&'static str> {
     Some(match code {
         "created" => "The app has been created. Next: give it something to run.",
-        "deployed" => "The deployment has been asked for. This page shows how it goes on.",
-        "rolled-back" => "The rollback has been asked for. This page shows how it goes on.",
-        "cancelled" => "The deployment will be cancelled.",
         "scaled" => "The new number of instances has been saved.",
         "started" => "The app will be started.",
         "stopped" => "The app will be stopped.",
         "env" => "The environment has been changed.",
-        "env-deployed" => "The environment has been changed, and a deployment brings it to the instances.",
         "domain-added" => "The domain has been added.",
         "domain-removed" => "The domain has been removed.",
         "deleted" => "The app has been deleted. Its instances are being stopped.",

@@ -4,7 +4,7 @@ use super::app::Head;
 use super::form::{Form, Sent};
 use super::frame::{DoneQuery, Frame};
 use super::show::{self, Moment};
-use super::{Page, Shared, done, html};
+use super::{Page, Shared, done, html, to_app};
 use crate::{Caller, Dash};
 use askama::Template;
 use axum::Extension;
@@ -24,6 +24,7 @@ struct EnvPage {
     names: Vec<String>,
     pending: bool,
     deployable: bool,
+    left_out: Option<String>,
 }
 
 async fn env_page(dash: &Dash, caller: &Caller, row: &AppRow, said: &DoneQuery, form: Form) -> Page {
@@ -35,9 +36,10 @@ async fn env_page(dash: &Dash, caller: &Caller, row: &AppRow, said: &DoneQuery, 
         frame: Frame::new(dash, caller, "apps").await.with_notice(said),
         head: Head::new(caller, &view, "env"),
         form,
+        left_out: env.left_out.as_ref().map(show::left_out),
         names: env.names.into_iter().map(String::from).collect(),
         pending: !under_way && env.deployed_version.is_some_and(|version| version != env.version),
-        deployable: view.release.is_some(),
+        deployable: view.release.is_some() || under_way,
     };
     Ok(html(status, &page))
 }
@@ -56,7 +58,7 @@ pub(super) async fn env(
     env_page(&dash, &caller, &row, &said, env_form()).await
 }
 
-/// `POST /apps/{app}/env`: sets one variable, or takes one away.
+/// `POST /apps/{app}/env`: sets one variable, or takes one away, or takes along the version that is not in force.
 pub(super) async fn change_env(
     State(dash): Shared,
     Extension(caller): Extension<Caller>,
@@ -64,20 +66,19 @@ pub(super) async fn change_env(
     Sent(form): Sent,
 ) -> Page {
     let change = async {
-        let mut patch = EnvPatch { deploy: form.ticked("deploy"), ..EnvPatch::default() };
+        let keep = form.ticked("keep");
+        let mut patch = EnvPatch { deploy: form.ticked("deploy"), keep, ..EnvPatch::default() };
         if let Some(name) = form.text("unset") {
             patch.unset = vec![name.parse().map_err(|error| crate::invalid("unset", &error))?];
-        } else {
+        } else if !keep || form.text("name").is_some() {
             let name: EnvName = form.parse("name")?;
             patch.set.insert(name, form.value("value").to_owned());
         }
         dash.patch_env(&caller, &row, &patch).await
     };
     match change.await {
-        Ok(view) => {
-            let what = if view.deployment.is_some() { "env-deployed" } else { "env" };
-            Ok(done(&format!("/apps/{}/env", row.name), what))
-        }
+        Ok(view) if view.deployment.is_some() => Ok(to_app(&row)),
+        Ok(_) => Ok(done(&format!("/apps/{}/env", row.name), "env")),
         Err(problem) => {
             let problem = at_name(problem);
             let present =

@@ -3,7 +3,7 @@
 use dinp_common::api::agent::InstanceState;
 use dinp_common::api::builder::{BuildStatus, BuildView};
 use dinp_common::api::control::{InstanceView, NodeCondition};
-use dinp_common::api::people::{AppState, AppView, DeploymentState, DeploymentView, ReleaseView};
+use dinp_common::api::people::{AppState, AppView, DeploymentState, DeploymentView, EnvLeftOut, ReleaseView};
 use dinp_common::api::{UnixMillis, unix_millis};
 use dinp_common::model::ImageRef;
 
@@ -91,9 +91,11 @@ pub(crate) fn deployment(state: DeploymentState) -> Badge {
 /// How an app is, at a glance.
 pub(crate) fn app(view: &AppView) -> Badge {
     let under_way = view.deployment.as_ref().is_some_and(|deployment| !deployment.state.is_final());
+    let failed = view.deployment.as_ref().is_some_and(|deployment| deployment.state == DeploymentState::RolledBack);
     match (view.state, view.ready, view.instances) {
         (AppState::Stopped, ..) => badge("stopped", ""),
         _ if under_way => badge("deploying", "busy"),
+        _ if view.release.is_none() && failed => badge("failed", "bad"),
         _ if view.release.is_none() => badge("not deployed", ""),
         (_, _, 0) => badge("scaled to 0", ""),
         (_, None, _) => badge("unknown", "warn"),
@@ -184,6 +186,8 @@ pub(crate) struct DeploymentRow {
     pub at: Moment,
     pub under_way: bool,
     pub failed: bool,
+    pub cancelled: bool,
+    pub output: Vec<String>,
 }
 
 /// A deployment as a line.
@@ -197,7 +201,34 @@ pub(crate) fn deployment_row(view: &DeploymentView) -> DeploymentRow {
         at: moment(view.created_at),
         under_way: !view.state.is_final(),
         failed: view.state == DeploymentState::RolledBack,
+        cancelled: view.state == DeploymentState::Cancelled,
+        output: view.output.clone(),
     }
+}
+
+/// What an app's users get while its newest deployment goes on, and after one that came to nothing.
+pub(crate) fn meanwhile(view: &AppView) -> String {
+    let under_way = view.deployment.as_ref().is_some_and(|deployment| !deployment.state.is_final());
+    match (&view.release, view.ready, under_way) {
+        (None, _, true) => "Nothing is in force yet: the address answers as soon as an instance is ready.".to_owned(),
+        (None, _, false) => "Nothing was in force before, so nothing runs.".to_owned(),
+        (Some(release), Some(0), _) => {
+            format!("Release #{} is in force, and none of its instances serves now.", release.number)
+        }
+        (Some(release), _, true) => {
+            format!("Release #{} serves on; it goes only when the new one has proved itself.", release.number)
+        }
+        (Some(release), _, false) => format!("Release #{} is in force as before.", release.number),
+    }
+}
+
+/// What the next release does not take along.
+pub(crate) fn left_out(left_out: &EnvLeftOut) -> String {
+    let EnvLeftOut { version, release, failed, set, unset } = left_out;
+    let of = if *failed { "the failed release" } else { "release" };
+    let set = set.iter().map(|name| format!("{name} set"));
+    let changes: Vec<String> = set.chain(unset.iter().map(|name| format!("{name} taken away"))).collect();
+    format!("Version {version} of {of} #{release} is not in force ({}).", changes.join(", "))
 }
 
 /// A release as a line.
@@ -211,6 +242,7 @@ pub(crate) struct ReleaseRow {
     pub at: Moment,
     pub note: String,
     pub in_force: bool,
+    pub came_up: bool,
 }
 
 /// A release as a line.
@@ -225,6 +257,7 @@ pub(crate) fn release_row(view: &ReleaseView, in_force: Option<u64>) -> ReleaseR
         at: moment(view.created_at),
         note: view.note.clone(),
         in_force: in_force == Some(view.id),
+        came_up: view.came_up,
     }
 }
 

@@ -116,6 +116,9 @@ async fn the_life_of_an_app() {
     assert_eq!(call(Method::GET, "/v1/apps/web/instances", NONE).await.1["items"].as_array().unwrap().len(), 2);
     let (_, log) = call(Method::GET, "/v1/apps/web/logs?tail=7", NONE).await;
     assert!(log.as_str().unwrap().contains("web line 2 tail 7"), "{log}");
+    let (_, log) = call(Method::GET, "/v1/apps/web/logs?previous=true&instance=00000000000000ff", NONE).await;
+    let log = log.as_str().unwrap();
+    assert!(log.contains("web last line 2") && log.contains("00000000000000ff"), "{log}");
 
     // Domains.
     let (status, domain) = call(Method::POST, "/v1/apps/web/domains", json!({"name": "shop.example.org"})).await;

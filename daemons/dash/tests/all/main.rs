@@ -7,6 +7,7 @@ mod browser;
 mod pages;
 mod played;
 mod quotas;
+mod releases;
 mod shots;
 mod stage;
 mod walk;

@@ -177,6 +177,140 @@ async fn a_package_becomes_a_deployment_with_one_click() {
 }
 
 #[tokio::test]
+async fn a_broken_deploy_is_shown_as_it_is() {
+    let stage = Stage::set().await;
+    let anna = Browser::with_token(&stage, &stage.token("anna").await);
+    anna.post(&stage, "/apps", &[("name", "web"), ("team", ""), ("instances", "1")]).await;
+    let image = format!("{}/anna/web:v1", stage.registry);
+
+    // While a first release comes, nothing serves, and nothing is said to be well.
+    let page = anna.post(&stage, "/apps/web/deploy", &[("image", &image), ("health", "/health")]).await;
+    assert!(page.body.contains("Nothing is in force yet") && !page.body.contains("notice good"), "{}", page.body);
+    assert!(!page.body.contains("serves on") && !page.body.contains("Waiting for the leader"), "{}", page.body);
+    stage
+        .sql(
+            "UPDATE deployment SET state = 'rolled_back', reason = 'GET /health answered 500: no such table', \
+             output = '[\"Traceback\", \"<KeyError>: DATABASE_URL\"]' WHERE id = 1",
+        )
+        .await;
+    let page = anna.get(&stage, "/apps/web").await;
+    for text in [
+        "Release #1 failed and was taken back.",
+        "GET /health answered 500: no such table",
+        "&#60;KeyError&#62;: DATABASE_URL",
+        "Nothing was in force before, so nothing runs.",
+        "/apps/web/logs?previous=true",
+        "state bad\">failed",
+    ] {
+        assert!(page.body.contains(text), "{text}: {}", page.body);
+    }
+    let page = anna.get(&stage, "/apps/web/history").await;
+    assert!(page.body.contains("never came up") && page.body.contains("Traceback"), "{}", page.body);
+    assert!(!page.body.contains("Bring back") && !page.body.contains("Roll back to the one before"), "{}", page.body);
+
+    // The next one starts with the settings that were made, and comes up; the one after it is cancelled.
+    let form = anna.get(&stage, "/apps/web/deploy").await;
+    assert!(form.body.contains("value=\"/health\"") && form.body.contains("placeholder=\"web.apps.localhost\""));
+    anna.post(&stage, "/apps/web/deploy", &[("image", &image), ("health", "/health")]).await;
+    stage.succeed(2).await;
+    *stage.played.instances.lock().unwrap() = vec![("web".into(), "ready")];
+    let page = anna.post(&stage, "/apps/web/deploy", &[("image", &image), ("health", "/health")]).await;
+    assert!(page.body.contains("Release #2 serves on"), "{}", page.body);
+    *stage.played.instances.lock().unwrap() = vec![("web".into(), "back_off")];
+    let page = anna.get(&stage, "/apps/web").await;
+    assert!(
+        page.body.contains("none of its instances serves now") && !page.body.contains("serves on"),
+        "{}",
+        page.body
+    );
+    anna.post(&stage, "/apps/web/cancel", &[("deployment", "3")]).await;
+    stage.sql("UPDATE deployment SET state = 'cancelled' WHERE id = 3").await;
+    let page = anna.get(&stage, "/apps/web").await;
+    assert!(page.body.contains("The deployment of release #3 was cancelled."), "{}", page.body);
+    let page = anna.get(&stage, "/apps/web/history").await;
+    assert!(!page.body.contains("Bring back"), "only the one in force has ever come up: {}", page.body);
+
+    // What ended can be read, of all and of one, and stopping asks first.
+    let logs = anna.get(&stage, "/apps/web/logs?previous=true").await;
+    assert!(logs.body.contains("web last line 2") && !logs.body.contains("data-log="), "{}", logs.body);
+    let logs = anna.get(&stage, "/apps/web/logs?instance=00000000000000ff").await;
+    assert!(logs.body.contains("logs/stream?instance=00000000000000ff"), "{}", logs.body);
+    assert_eq!(anna.get(&stage, "/apps/web/logs?instance=x").await.status, 422);
+    assert!(
+        page_part(&anna.get(&stage, "/apps/web").await.body, "<summary>Stop the app</summary>", "</details>")
+            .contains("Stop web now")
+    );
+}
+
+/// The text between two others.
+fn page_part<'a>(page: &'a str, from: &str, to: &str) -> &'a str {
+    page.split_once(from).and_then(|(_, rest)| rest.split_once(to)).unwrap().0
+}
+
+#[tokio::test]
+async fn all_settings_stand_on_the_forms() {
+    let stage = Stage::set().await;
+    let anna = Browser::with_token(&stage, &stage.token("anna").await);
+    anna.post(&stage, "/apps", &[("name", "web"), ("team", ""), ("instances", "1")]).await;
+    let image = format!("{}/anna/web:v1", stage.registry);
+    let all = [
+        ("image", image.as_str()),
+        ("health_kind", "http"),
+        ("health", "/up"),
+        ("health_host", "shop.example.org"),
+        ("start_timeout_secs", "90"),
+        ("min_healthy_secs", "7"),
+        ("verify_secs", "0"),
+        ("drain_timeout_secs", "12"),
+        ("stop_grace_secs", "4"),
+    ];
+    anna.post(&stage, "/apps/web/deploy", &all).await;
+    let timing = stage.text("SELECT CAST(timing AS CHAR) FROM `release` WHERE number = 1").await;
+    let timing: Value = serde_json::from_str(&timing).unwrap();
+    assert_eq!(
+        timing,
+        json!({"start_timeout_secs": 90, "min_healthy_secs": 7, "verify_secs": 0, "drain_timeout_secs": 12, "stop_grace_secs": 4})
+    );
+    let form = anna.get(&stage, "/apps/web/deploy").await;
+    for (name, value) in &all[2..] {
+        let field = page_part(&form.body, &format!("name=\"{name}\""), ">");
+        assert!(field.contains(&format!("value=\"{value}\"")), "{name}: {field}");
+    }
+    let wrong = anna.post(&stage, "/apps/web/deploy", &[("image", &image), ("stop_grace_secs", "0")]).await;
+    assert_eq!(wrong.status, 422);
+    assert!(wrong.body.contains("stop grace &#34;0&#34; is not valid: it must be from 1 to 600 seconds"));
+    // What is emptied goes back to the default.
+    anna.post(&stage, "/apps/web/deploy", &[("image", &image), ("start_timeout_secs", "80")]).await;
+    assert_eq!(
+        stage.text("SELECT CAST(timing AS CHAR) FROM `release` WHERE number = 2").await,
+        "{\"start_timeout_secs\":80}"
+    );
+    anna.post(&stage, "/apps/web/deploy", &[("image", &image), ("health_kind", "tcp")]).await;
+    assert!(stage.text("SELECT CAST(health AS CHAR) FROM `release` WHERE number = 3").await.contains("tcp"));
+}
+
+#[tokio::test]
+async fn the_environment_page_says_what_is_not_in_force() {
+    let stage = Stage::set().await;
+    let anna = Browser::with_token(&stage, &stage.token("anna").await);
+    anna.post(&stage, "/apps", &[("name", "web"), ("team", ""), ("instances", "1")]).await;
+    let set = |name: &'static str| [("name", name), ("value", "1"), ("deploy", "yes")];
+    let page = anna.post(&stage, "/apps/web/env", &set("GOOD")).await;
+    assert!(page.body.contains("Nothing is deployed yet: the first release takes it along."), "{}", page.body);
+    let image = format!("{}/anna/web:v1", stage.registry);
+    anna.post(&stage, "/apps/web/deploy", &[("image", &image)]).await;
+    stage.succeed(1).await;
+    anna.post(&stage, "/apps/web/env", &set("BAD")).await;
+    stage.sql("UPDATE deployment SET state = 'rolled_back' WHERE id = 2").await;
+    let page = anna.get(&stage, "/apps/web/env").await;
+    assert!(page.body.contains("Version 2 of the failed release #2 is not in force (BAD set)."), "{}", page.body);
+    assert!(anna.get(&stage, "/apps/web/deploy").await.body.contains("Take along the environment that is left out"));
+    let page = anna.post(&stage, "/apps/web/env", &[("keep", "yes"), ("deploy", "yes")]).await;
+    assert!(page.body.contains("Deployment of release #3"), "{}", page.body);
+    assert_eq!(stage.text("SELECT CAST(env_version AS CHAR) FROM `release` WHERE number = 3").await, "2");
+}
+
+#[tokio::test]
 async fn every_page_with_every_role_and_no_form_without_its_token() {
     let stage = Stage::set().await;
     let mut number = 0;

@@ -125,9 +125,11 @@ async fn add_node(Json(body): Json<Value>) -> (StatusCode, Json<Value>) {
 }
 
 async fn logs(Path(app): Path<String>, Query(query): Query<BTreeMap<String, String>>) -> Response {
+    let instance = query.get("instance").cloned().unwrap_or("00a1b2c3d4e5f607".into());
+    let what = if query.contains_key("previous") { "last line" } else { "line" };
     let line = move |n: u32| {
-        json!({"at": 1_700_000_000_000_i64 + i64::from(n), "instance": "00a1b2c3d4e5f607", "stream": "stdout",
-               "text": format!("{app} line {n} tail {}", query.get("tail").map_or("-", String::as_str))})
+        json!({"at": 1_700_000_000_000_i64 + i64::from(n), "instance": instance, "stream": "stdout",
+               "text": format!("{app} {what} {n} tail {}", query.get("tail").map_or("-", String::as_str))})
         .to_string()
             + "\n"
     };
@@ -203,7 +205,7 @@ async fn cancel_build(State(played): Shared, Path(id): Path<u64>) -> StatusCode 
     StatusCode::NO_CONTENT
 }
 
-/// A registry with account `reader:geheim` and the image `anna/web`: `v1` and `v2`, `slow` that waits at the gate, and
+/// A registry with account `reader:geheim` and the image `anna/web`: `v1` to `v3`, `slow` that waits at the gate, and
 /// without a named digest `plain` and `endless`.
 pub fn registry(played: Arc<Played>) -> Router {
     let deep = |path: Path<(String, String, String, String)>| async move { kept(&path.0.0, &path.0.1) };
@@ -240,14 +242,14 @@ async fn manifest(
         played.gate.notified().await;
     }
     match (reference.as_str(), method) {
-        ("v1" | "v2" | "slow" | DIGEST, Method::HEAD) => [("docker-content-digest", DIGEST)].into_response(),
+        ("v1" | "v2" | "v3" | "slow" | DIGEST, Method::HEAD) => [("docker-content-digest", DIGEST)].into_response(),
         ("plain" | "endless", Method::HEAD) => StatusCode::OK.into_response(),
         ("endless", _) => {
             let spaces = Bytes::from(vec![b' '; 1 << 16]);
             let chunks = futures_util::stream::repeat_with(move || Ok::<_, std::io::Error>(spaces.clone()));
             Body::from_stream(chunks).into_response()
         }
-        ("v1" | "v2" | "plain" | DIGEST, _) => "{}".into_response(),
+        ("v1" | "v2" | "v3" | "plain" | DIGEST, _) => "{}".into_response(),
         _ => StatusCode::NOT_FOUND.into_response(),
     }
 }

@@ -50,17 +50,17 @@ pub fn expected(need: Need, role: Option<TeamRole>, rank: u8) -> u16 {
 /// A fresh app of the team, with a release, a deployment, a domain and a build; returns ids of the last and the third.
 pub async fn fresh_app(stage: &Stage, name: &str) -> (u64, u64) {
     let mut conn = stage.root.get_conn().await.unwrap();
+    let release = dinp_common::store::release::draw_id();
     conn.query_drop(format!(
         "INSERT INTO app (name, owner, team, instances, rev) VALUES ('{name}', 'dora', 'shop', 1, 1)"
     ))
     .await
     .unwrap();
     conn.query_drop(format!(
-        "INSERT INTO `release` (app, number, image, memory_mb, cpu_millis, env_version, instances, domains, created_by, rev) \
-         VALUES ('{name}', 1, '{}/anna/web:v1', 256, 100, 0, 1, '[]', 'dora', 1)",
+        "INSERT INTO `release` (id, app, number, image, memory_mb, cpu_millis, env_version, instances, domains, created_by, rev) \
+         VALUES ({release}, '{name}', 1, '{}/anna/web:v1', 256, 100, 0, 1, '[]', 'dora', 1)",
         stage.registry
     )).await.unwrap();
-    let release = conn.last_insert_id().unwrap();
     conn.query_drop(format!(
         "INSERT INTO deployment (app, release_id, created_by, rev) VALUES ('{name}', {release}, 'dora', 1)"
     ))

@@ -144,15 +144,15 @@ impl Cluster {
         )
         .await
         .unwrap();
+        let release = dinp_common::store::release::draw_id();
         let image = format!("registry.test:5000/{app}@sha256:{}", "a".repeat(64));
         tx.exec_drop(
-            "INSERT INTO `release` (app, number, image, memory_mb, cpu_millis, env_version, instances, domains, created_by, rev) \
-             VALUES (?, ?, ?, 128, 100, ?, ?, '[]', 'a', ?)",
-            (app, number, image, env_version, instances, rev),
+            "INSERT INTO `release` (id, app, number, image, memory_mb, cpu_millis, env_version, instances, domains, created_by, rev) \
+             VALUES (?, ?, ?, ?, 128, 100, ?, ?, '[]', 'a', ?)",
+            (release, app, number, image, env_version, instances, rev),
         )
         .await
         .unwrap();
-        let release = tx.last_insert_id().unwrap();
         tx.exec_drop(
             "INSERT INTO deployment (app, release_id, created_by, rev) VALUES (?, ?, 'a', ?)",
             (app, release, rev),
