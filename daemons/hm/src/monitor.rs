@@ -121,9 +121,16 @@ impl Monitor {
         if slot.task.is_some() && slot.target == target {
             return;
         }
-        let key =
-            |target: &Target| (target.address.clone(), target.port, target.host.clone(), target.check.path.clone());
-        if key(&slot.target) != key(&target) {
+        let asked = |target: &Target| {
+            let check = &target.check;
+            (
+                target.address.clone(),
+                target.port,
+                target.host.clone(),
+                (check.kind, check.path.clone(), check.host.clone()),
+            )
+        };
+        if asked(&slot.target) != asked(&target) {
             slot.verdict = Arc::default();
         }
         slot.task = Some(self.start(&target, &slot.verdict));

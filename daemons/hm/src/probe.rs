@@ -1,7 +1,9 @@
-//! One probe: a GET over a connection of its own, with a deadline over all of it.
+//! One probe: a GET as routers send it, over a connection of its own, or the connection alone where the check says so, with
+//! a deadline over all of it.
 
 use bytes::Bytes;
 use dinp_common::api::hm::Target;
+use dinp_common::model::HealthKind;
 use http::header::{ACCEPT, CONNECTION, HOST, USER_AGENT};
 use http::{Request, StatusCode};
 use http_body_util::Empty;
@@ -43,20 +45,30 @@ fn in_words(error: &io::Error) -> String {
 /// Asks once.
 pub async fn probe(target: &Target) -> Result<(), ProbeError> {
     let limit = Duration::from_secs(u64::from(target.check.timeout_secs));
-    let status = tokio::time::timeout(limit, ask(target)).await.map_err(|_| ProbeError::Late(limit))??;
+    let probing = async {
+        let stream = TcpStream::connect((target.address.as_str(), target.port)).await.map_err(ProbeError::Connect)?;
+        match target.check.kind {
+            HealthKind::Tcp => Ok(()),
+            HealthKind::Http => judge(ask(target, stream).await?),
+        }
+    };
+    tokio::time::timeout(limit, probing).await.map_err(|_| ProbeError::Late(limit))?
+}
+
+fn judge(status: StatusCode) -> Result<(), ProbeError> {
     if (200..400).contains(&status.as_u16()) { Ok(()) } else { Err(ProbeError::Status(status)) }
 }
 
 /// The status of the answer. Its body is nobody's concern; the connection ends with the drop.
-async fn ask(target: &Target) -> Result<StatusCode, ProbeError> {
+async fn ask(target: &Target, stream: TcpStream) -> Result<StatusCode, ProbeError> {
     let request = Request::get(&target.check.path)
-        .header(HOST, &target.host)
+        .header(HOST, target.check.host.as_ref().unwrap_or(&target.host))
+        .header("x-forwarded-proto", "http")
         .header(USER_AGENT, concat!("dinp-hm/", env!("CARGO_PKG_VERSION")))
         .header(ACCEPT, "*/*")
         .header(CONNECTION, "close")
         .body(Empty::<Bytes>::new())
         .map_err(ProbeError::Target)?;
-    let stream = TcpStream::connect((target.address.as_str(), target.port)).await.map_err(ProbeError::Connect)?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(ProbeError::Answer)?;
     let mut connection = std::pin::pin!(connection);
     let mut answer = std::pin::pin!(sender.send_request(request));

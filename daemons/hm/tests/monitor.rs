@@ -166,8 +166,9 @@ async fn probes() {
     })
     .await;
     let exact = instance(|request, mut stream| async move {
+        let lines = ["host: web.apps.localhost\r\n", "x-forwarded-proto: http\r\n", "user-agent: dinp-hm/"];
         let good =
-            request.starts_with("GET /health?deep=1 HTTP/1.1\r\n") && request.contains("host: web.apps.localhost\r\n");
+            request.starts_with("GET /health?deep=1 HTTP/1.1\r\n") && lines.iter().all(|line| request.contains(line));
         let status = if good { "204 No Content" } else { "400 Bad Request" };
         stream.write_all(format!("HTTP/1.1 {status}\r\n\r\n").as_bytes()).await.ok();
     })
@@ -194,6 +195,25 @@ async fn probes() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_check_can_name_another_host_and_can_be_a_connection_alone() {
+    let picky = instance(|request, mut stream| async move {
+        let status = if request.contains("host: shop.example.org\r\n") { "204 No Content" } else { "400 Bad Request" };
+        stream.write_all(format!("HTTP/1.1 {status}\r\n\r\n").as_bytes()).await.ok();
+    })
+    .await;
+    assert!(probe(&target(1, picky)).await.is_err(), "it knows its own host alone");
+    let check = HealthCheck { host: Some("shop.example.org".into()), ..HealthCheck::new("/health") };
+    probe(&Target { check, ..target(1, picky) }).await.unwrap();
+    let speechless = instance(|_, mut stream| async move { stream.write_all(b"SMTP\r\n\r\n").await.unwrap() }).await;
+    probe(&Target { check: HealthCheck::tcp(), ..target(1, speechless) }).await.unwrap();
+    let refusing = {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        listener.local_addr().unwrap()
+    };
+    assert!(probe(&Target { check: HealthCheck::tcp(), ..target(1, refusing) }).await.is_err());
 }
 
 /// The original killed an instance after one failed probe. Three in a row are a verdict here, three good ones take it
