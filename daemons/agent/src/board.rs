@@ -170,6 +170,9 @@ mod tests {
             node_fault: false,
             unready: false,
             output: Vec::new(),
+            last_failure: String::new(),
+            failed_start: false,
+            oom_kills: 0,
         }
     }
 

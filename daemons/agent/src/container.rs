@@ -49,6 +49,23 @@ pub struct Settings {
     /// How to ask whether it is well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthCheck>,
+    /// Host header of probes; none was sent by agents that did not write it here.
+    #[serde(default)]
+    pub host: String,
+    /// Time of being ready after which it has proved itself; agents that did not write it here knew no proof.
+    #[serde(default)]
+    pub min_healthy_secs: Option<u32>,
+}
+
+impl Settings {
+    /// Containers that run keep the check that stands in their labels: what was made without a check by an agent that
+    /// knew no proof was asked by connection, and may speak no HTTP.
+    fn keep_old_check(mut self) -> Self {
+        if self.min_healthy_secs.is_none() {
+            self.health.get_or_insert_with(HealthCheck::tcp);
+        }
+        self
+    }
 }
 
 /// An instance as its container tells it.
@@ -158,6 +175,8 @@ fn labels(spec: &InstanceSpec, epoch: u64, port: u16, around: &Surroundings) -> 
         memory_mb: spec.resources.memory_mb,
         cpu_millis: spec.resources.cpu_millis,
         health: spec.health.clone(),
+        host: spec.host.clone(),
+        min_healthy_secs: Some(spec.min_healthy_secs),
     };
     let settings = serde_json::to_string(&settings).expect("settings are numbers and texts, which JSON can hold");
     [
@@ -231,7 +250,8 @@ pub fn recognise(labels: &HashMap<String, String>, cluster: &str) -> Option<(Ide
         epoch: labels.get(EPOCH)?.parse().ok()?,
         ticket: labels.get(TICKET).cloned().unwrap_or_default(),
     };
-    Some((identity, serde_json::from_str(labels.get(SETTINGS)?).ok()?))
+    let settings: Settings = serde_json::from_str(labels.get(SETTINGS)?).ok()?;
+    Some((identity, settings.keep_old_check()))
 }
 
 #[cfg(test)]
@@ -245,7 +265,8 @@ pub(crate) mod tests {
             "image": format!("reg:5000/team/web:v1@sha256:{}", "a".repeat(64)),
             "memory_mb": 256, "cpu_millis": 500, "cpu_limit_millis": 1500,
             "env": {"GREETING": "a = b", "PORT": "1"}, "health": {"path": "/health"},
-            "start_timeout_secs": 60, "port": 8080, "ticket": "k1.abc",
+            "start_timeout_secs": 60, "port": 8080, "host": "web.apps.localhost", "min_healthy_secs": 2,
+            "ticket": "k1.abc",
         }))
         .unwrap()
     }
@@ -279,6 +300,7 @@ pub(crate) mod tests {
                 "dinp.settings": {
                     "port": 20001, "container_port": 8080, "start_timeout_secs": 60, "memory_mb": 256, "cpu_millis": 500,
                     "health": {"path": "/health", "interval_secs": 5, "timeout_secs": 2, "threshold": 3},
+                    "host": "web.apps.localhost", "min_healthy_secs": 2,
                 },
             })
         );
@@ -318,6 +340,19 @@ pub(crate) mod tests {
         labels.remove(TICKET);
         assert_eq!(recognise(&labels, "c1").unwrap().0.ticket, "", "a container from before tickets claims none");
         assert_eq!(recognise(&HashMap::from([(CLUSTER.to_owned(), "c1".to_owned())]), "c1"), None);
+    }
+
+    #[test]
+    fn containers_of_an_agent_that_knew_no_proof_are_asked_as_before() {
+        let mut labels = body(&spec(), 3, 20_001, &around()).labels.unwrap();
+        let mut old = json!({
+            "port": 20001, "container_port": 8080, "start_timeout_secs": 60, "memory_mb": 256, "cpu_millis": 500,
+        });
+        labels.insert(SETTINGS.into(), old.to_string());
+        assert_eq!(recognise(&labels, "c1").unwrap().1.health, Some(HealthCheck::tcp()));
+        old["health"] = json!({"path": "/health", "interval_secs": 5, "timeout_secs": 2, "threshold": 3});
+        labels.insert(SETTINGS.into(), old.to_string());
+        assert_eq!(recognise(&labels, "c1").unwrap().1.health, Some(HealthCheck::new("/health")));
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! * [`instance`]: one instance: its life as a pure state machine, and the task that lives it,
 //! * [`orders`], [`ledger`], [`disk`]: what is accepted and what is kept,
 //! * [`poll`], [`report`], [`streams`]: the three ways to the leader,
-//! * [`docker`], [`watcher`], [`network`], [`container`], [`probe`]: the engine and what is made in it,
+//! * [`docker`], [`watcher`], [`network`], [`container`], [`probe`], [`output`], [`oom`]: the engine, what is made in it
+//!   and what it shows,
 //! * [`firewall`]: what containers cannot reach.
 
 pub mod api;
@@ -20,7 +21,9 @@ pub mod instance;
 pub mod ledger;
 pub mod network;
 pub mod node;
+pub mod oom;
 pub mod orders;
+pub mod output;
 pub mod poll;
 pub mod probe;
 pub mod report;
@@ -93,6 +96,8 @@ pub async fn run(loaded: Loaded<AgentConfig>, lifecycle: Lifecycle) -> Result<()
         pulls: Semaphore::new(config.pull_limit),
         probes: probe::client(),
         systemd_cgroups: false.into(),
+        engine_since: 0.into(),
+        kills: oom::Kills::default(),
         bundle,
         config,
     });
@@ -108,6 +113,7 @@ pub async fn run(loaded: Loaded<AgentConfig>, lifecycle: Lifecycle) -> Result<()
     lifecycle.task_with_heartbeat("watch docker", MAX_SILENCE, |beat| {
         watcher::watch(shared.clone(), messages.clone(), docker, beat)
     });
+    lifecycle.task("watch memory", oom::watch(shared.clone(), messages.clone()));
     lifecycle.task_with_heartbeat("report", Duration::from_secs(60), |beat| {
         report::report(shared.clone(), client.clone(), capacity, moved.clone(), server, beat)
     });

@@ -4,7 +4,7 @@
 //! the disk before they are. Orders of the disk are carried out when no server has given any for a while.
 
 use crate::container::Identity;
-use crate::instance::{Died, Found, Ordered, Task, Wanted};
+use crate::instance::{Found, News, Ordered, Task, Wanted};
 use crate::ledger::Ledger;
 use crate::orders::{OrderBook, Refusal};
 use crate::shared::Shared;
@@ -34,7 +34,7 @@ pub enum Message {
     /// All containers of ours.
     Listed(Vec<Found>),
     /// Something happened to the container of an instance, perhaps its end.
-    Touched(InstanceId, Option<Died>),
+    Touched(InstanceId, Option<News>),
     /// A server answered with orders; the version is sent back if they were accepted.
     Orders(Box<Orders>, oneshot::Sender<Option<Version>>),
     /// The task of an instance has ended.
@@ -90,9 +90,9 @@ impl Node {
     async fn take(&mut self, message: Message) {
         match message {
             Message::Listed(found) => self.listed(found).await,
-            Message::Touched(instance, died) => {
+            Message::Touched(instance, news) => {
                 if let Some(task) = self.tasks.get(&instance) {
-                    task.nudge(died);
+                    task.nudge(news);
                 }
             }
             Message::Orders(orders, answer) => {

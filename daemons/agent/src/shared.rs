@@ -6,25 +6,36 @@ use crate::container::Surroundings;
 use crate::disk::Stored;
 use crate::docker::Engine;
 use crate::ledger::Ledger;
+use crate::oom::Kills;
 use dinp_common::api::agent::NodeBundle;
 use dinp_common::model::InstanceId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use tokio::sync::Semaphore;
 
-/// What is remembered of an instance that is ready, so that a new agent need not doubt it.
+/// What is remembered of an instance, so that a new agent need not doubt it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remembered {
-    /// The start (in the engine's words) since which it has been ready.
+    /// The start (in the engine's words) since which it has been ready; empty if it is not.
     pub started_at: String,
     /// Times it had been started again by then.
     pub restarts: u32,
     /// Since when it is ready, in milliseconds since 1970; 0 where an agent before this one did not say.
     #[serde(default)]
     pub since: i64,
+    /// Whether it has proved itself since that start. What was ready for an agent that did not say has.
+    #[serde(default = "yes")]
+    pub proved: bool,
+    /// Times that it failed by its own fault.
+    #[serde(default)]
+    pub failures: u32,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// What is remembered of all.
@@ -44,7 +55,7 @@ pub struct Shared {
     pub board: Board,
     /// Who has which port.
     pub ledger: Stored<Ledger>,
-    /// What is remembered of instances that are ready.
+    /// What is remembered of instances.
     pub memory: Stored<Memory>,
     /// Limits the pulls at the same time.
     pub pulls: Semaphore,
@@ -52,6 +63,10 @@ pub struct Shared {
     pub probes: reqwest::Client,
     /// Whether the engine's cgroup driver is systemd.
     pub systemd_cgroups: AtomicBool,
+    /// From when on the engine has been watched without a break, in nanoseconds since 1970.
+    pub engine_since: AtomicI64,
+    /// What the kernel has killed for memory.
+    pub kills: Kills,
 }
 
 impl std::fmt::Debug for Shared {

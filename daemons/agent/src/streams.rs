@@ -1,22 +1,18 @@
 //! Streams to the leader: the orders ask for them, the agent dials.
 //!
-//! Logs are read by way of the engine, whose log driver is journald where there is a journal; this works for
-//! containers that run and for those that ended. Lines of an instance that is started again go on.
+//! Logs of an instance that is started again go on.
 
-use crate::container::INSTANCE;
-use crate::docker::{EngineError, failed};
+use crate::docker::EngineError;
+use crate::instance::container_of;
+use crate::output::{From, Lines};
 use crate::shared::Shared;
-use bollard::container::LogOutput;
-use bollard::query_parameters::{ListContainersOptions, LogsOptions};
 use bytes::Bytes;
-use dinp_common::api::UnixMillis;
-use dinp_common::api::agent::{InstanceState, LogLine, LogStream, StreamKind, StreamOrder};
+use dinp_common::api::agent::{InstanceState, LogLine, StreamKind, StreamOrder};
 use dinp_common::client::{self, ApiClient};
 use dinp_common::error::ErrorChain;
 use dinp_common::model::InstanceId;
-use futures_util::StreamExt;
 use http::Method;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -24,9 +20,6 @@ use tokio_stream::wrappers::ReceiverStream;
 
 /// How often an instance that has ended is looked at for whether it runs again.
 const AGAIN: Duration = Duration::from_millis(100);
-
-/// Longest line that is kept whole.
-const LONGEST: usize = 64 * 1024;
 
 /// The streams that were asked for.
 #[derive(Debug)]
@@ -59,7 +52,7 @@ async fn carry(shared: Arc<Shared>, client: ApiClient, order: StreamOrder) {
     let StreamKind::Logs { instance, tail, follow } = order.kind;
     let (lines, body) = mpsc::channel::<Result<Bytes, std::io::Error>>(256);
     let reading = async {
-        let mut reader = Reader { shared: &shared, instance: &instance, lines, last: None };
+        let mut reader = Reader { shared: &shared, instance: &instance, lines };
         if let Err(error) = reader.read(tail, follow).await {
             tracing::warn!(%instance, error = %ErrorChain(&error), "logs cannot be read");
         }
@@ -95,80 +88,30 @@ struct Reader<'a> {
     shared: &'a Shared,
     instance: &'a InstanceId,
     lines: mpsc::Sender<Result<Bytes, std::io::Error>>,
-    /// Time of the last line sent.
-    last: Option<UnixMillis>,
 }
 
 impl Reader<'_> {
     async fn read(&mut self, tail: u32, follow: bool) -> Result<(), EngineError> {
-        let Some(container) = self.container().await? else { return Ok(()) };
-        let mut options = LogsOptions {
-            follow,
-            stdout: true,
-            stderr: true,
-            timestamps: true,
-            tail: tail.to_string(),
-            ..LogsOptions::default()
-        };
+        let Some(container) = container_of(self.shared, self.instance).await? else { return Ok(()) };
+        let mut from = From::Last(tail);
         loop {
-            if !self.pass(&container, options.clone()).await? || !follow || !self.runs_again().await {
+            let mut lines = Lines::open(&self.shared.engine, &container, self.instance, from, follow).await?;
+            while let Some(line) = lines.next().await.transpose()? {
+                from = From::After(line.at);
+                if !self.send(&line).await {
+                    return Ok(());
+                }
+            }
+            if !follow || !self.runs_again().await {
                 return Ok(());
             }
-            // Whole seconds are all that the engine takes; what was sent already is left out.
-            options.since = i32::try_from(self.last.unwrap_or_default() / 1000).unwrap_or_default();
-            options.tail = "all".into();
         }
     }
 
-    /// Passes on what the engine has; false when nobody reads any more.
-    async fn pass(&mut self, container: &str, options: LogsOptions) -> Result<bool, EngineError> {
-        let docker = self.shared.engine.docker().await?;
-        let begin = self.last;
-        let mut logs = std::pin::pin!(docker.logs(container, Some(options)));
-        let mut pieces = [Vec::new(), Vec::new()];
-        while let Some(output) = logs.next().await {
-            let (stream, message) = match output.map_err(|error| failed("read logs", error))? {
-                LogOutput::StdErr { message } => (LogStream::Stderr, message),
-                LogOutput::StdOut { message } | LogOutput::Console { message } => (LogStream::Stdout, message),
-                LogOutput::StdIn { .. } => continue,
-            };
-            let piece = &mut pieces[usize::from(stream == LogStream::Stderr)];
-            piece.extend_from_slice(&message);
-            for line in whole_lines(piece) {
-                let (at, text) = split(&line);
-                let at = at.or(self.last).unwrap_or_default();
-                if begin.is_some_and(|begin| at <= begin) {
-                    continue;
-                }
-                if !self.send(at, stream, text).await {
-                    return Ok(false);
-                }
-            }
-        }
-        Ok(true)
-    }
-
-    async fn send(&mut self, at: UnixMillis, stream: LogStream, text: String) -> bool {
-        self.last = Some(at);
-        let line = LogLine { at, instance: self.instance.clone(), stream, text };
-        let Ok(mut json) = serde_json::to_vec(&line) else { return true };
+    async fn send(&mut self, line: &LogLine) -> bool {
+        let Ok(mut json) = serde_json::to_vec(line) else { return true };
         json.push(b'\n');
         self.lines.send(Ok(json.into())).await.is_ok()
-    }
-
-    async fn container(&self) -> Result<Option<String>, EngineError> {
-        let label = format!("{INSTANCE}={}", self.instance);
-        let options = ListContainersOptions {
-            all: true,
-            filters: Some(HashMap::from([("label".to_owned(), vec![label])])),
-            ..ListContainersOptions::default()
-        };
-        let list = self
-            .shared
-            .engine
-            .call("list containers", |d| async move { d.list_containers(Some(options)).await })
-            .await?;
-        Ok(list.into_iter().find_map(|summary| summary.id))
     }
 
     /// Waits until the instance runs again; false when it is gone, or nobody reads any more.
@@ -184,56 +127,5 @@ impl Reader<'_> {
                 () = self.lines.closed() => return false,
             }
         }
-    }
-}
-
-/// Takes the whole lines out of what has arrived; a line that is too long is cut.
-fn whole_lines(piece: &mut Vec<u8>) -> Vec<Vec<u8>> {
-    let mut lines = Vec::new();
-    while let Some(end) = piece.iter().position(|byte| *byte == b'\n') {
-        let mut line: Vec<u8> = piece.drain(..=end).collect();
-        line.pop();
-        if line.last() == Some(&b'\r') {
-            line.pop();
-        }
-        lines.push(line);
-    }
-    if piece.len() > LONGEST {
-        lines.push(std::mem::take(piece));
-    }
-    lines
-}
-
-/// A line as the engine gives it: its time, a space, the text.
-fn split(line: &[u8]) -> (Option<UnixMillis>, String) {
-    let text = String::from_utf8_lossy(line);
-    if let Some((time, rest)) = text.split_once(' ').or(Some((text.as_ref(), "")))
-        && let Ok(time) = time.parse::<jiff::Timestamp>()
-    {
-        return (Some(time.as_millisecond()), rest.to_owned());
-    }
-    (None, text.into_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_and_their_times() {
-        assert_eq!(split(b"1970-01-01T00:00:01.500000001Z hello  world"), (Some(1500), "hello  world".into()));
-        assert_eq!(split(b"1970-01-01T00:00:02Z "), (Some(2000), String::new()));
-        assert_eq!(split(b"1970-01-01T00:00:02Z"), (Some(2000), String::new()));
-        assert_eq!(split(b"no time \xff"), (None, "no time \u{fffd}".into()));
-    }
-
-    #[test]
-    fn pieces_become_lines() {
-        let mut piece = b"a\r\nb\nc".to_vec();
-        assert_eq!(whole_lines(&mut piece), [b"a".to_vec(), b"b".to_vec()]);
-        assert_eq!(piece, b"c");
-        let mut long = vec![b'x'; LONGEST + 1];
-        assert_eq!(whole_lines(&mut long).len(), 1);
-        assert!(long.is_empty());
     }
 }

@@ -4,7 +4,7 @@
 
 use crate::container::{CLUSTER, INSTANCE, recognise};
 use crate::docker::{EngineError, failed};
-use crate::instance::{Died, Found};
+use crate::instance::{Died, Found, News};
 use crate::network::{self, NetworkError};
 use crate::node::Message;
 use crate::shared::Shared;
@@ -74,6 +74,7 @@ async fn session(
         SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs().saturating_sub(1);
     let docker = shared.engine.docker().await?;
     let mut events = std::pin::pin!(docker.events(Some(filter(&shared.bundle.cluster, since))));
+    shared.engine_since.store(i64::try_from(since).unwrap_or_default() * 1_000_000_000, Ordering::Relaxed);
     send(node, Message::Listed(list(shared).await?)).await;
     tell(shared, condition, network.clone());
     *answered = true;
@@ -86,7 +87,7 @@ async fn session(
             event = events.next() => match event {
                 Some(Ok(event)) => {
                     if let Some(instance) = instance_of(&event) {
-                        send(node, Message::Touched(instance, death(&event))).await;
+                        send(node, Message::Touched(instance, news(&event))).await;
                     }
                 }
                 Some(Err(error)) => return Err(failed(EVENTS, error)),
@@ -130,6 +131,13 @@ fn filter(cluster: &str, since: u64) -> EventsOptions {
 
 fn instance_of(event: &EventMessage) -> Option<dinp_common::model::InstanceId> {
     event.actor.as_ref()?.attributes.as_ref()?.get(INSTANCE)?.parse().ok()
+}
+
+fn news(event: &EventMessage) -> Option<News> {
+    match event.action.as_deref() {
+        Some("oom") => Some(News::OutOfMemory),
+        _ => death(event).map(News::Died),
+    }
 }
 
 fn death(event: &EventMessage) -> Option<Died> {
@@ -180,7 +188,9 @@ mod tests {
             time_nano: Some(7),
             ..event(HashMap::from([("exitCode".to_owned(), "137".to_owned())]))
         };
-        assert_eq!(death(&die), Some(Died { at_nanos: 7, code: 137 }));
+        assert_eq!(news(&die), Some(News::Died(Died { at_nanos: 7, code: 137 })));
+        let oom = EventMessage { action: Some("oom".into()), ..event(HashMap::new()) };
+        assert_eq!(news(&oom), Some(News::OutOfMemory));
         assert_eq!(filter("c1", 5).filters.unwrap()["label"], ["dinp.cluster=c1"]);
     }
 }

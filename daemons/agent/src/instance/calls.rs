@@ -1,16 +1,18 @@
 //! What the tasks of instances ask of the engine.
 
 use super::terms::{Exit, Observed};
-use crate::container;
+use crate::container::{self, INSTANCE};
 use crate::disk::DiskError;
 use crate::docker::{EngineError, failed};
 use crate::shared::Shared;
 use bollard::auth::DockerCredentials;
 use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum};
-use bollard::query_parameters::{CreateImageOptions, InspectContainerOptions};
+use bollard::query_parameters::{CreateImageOptions, InspectContainerOptions, ListContainersOptions};
 use dinp_common::api::agent::RegistryAccess;
 use dinp_common::model::InstanceId;
 use futures_util::StreamExt;
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// A pull that shows no progress for so long has failed.
@@ -38,10 +40,12 @@ pub enum StepError {
 
 /// What the engine says of a container.
 pub async fn inspect(shared: &Shared, container: &str) -> Result<Observed, EngineError> {
-    Ok(inspect_raw(shared, container).await?.map_or(Observed::Absent, observed))
+    let since = shared.engine_since.load(Ordering::Relaxed);
+    Ok(inspect_raw(shared, container).await?.map_or(Observed::Absent, |found| observed(found, since)))
 }
 
-async fn inspect_raw(shared: &Shared, container: &str) -> Result<Option<ContainerInspectResponse>, EngineError> {
+/// All that the engine says of a container; none if there is no such container.
+pub async fn inspect_raw(shared: &Shared, container: &str) -> Result<Option<ContainerInspectResponse>, EngineError> {
     let inspect = shared.engine.call(format!("inspect container {container}"), |d| async move {
         d.inspect_container(container, None::<InspectContainerOptions>).await
     });
@@ -52,7 +56,19 @@ async fn inspect_raw(shared: &Shared, container: &str) -> Result<Option<Containe
     }
 }
 
-fn observed(found: ContainerInspectResponse) -> Observed {
+/// The container of an instance, running or not.
+pub async fn container_of(shared: &Shared, instance: &InstanceId) -> Result<Option<String>, EngineError> {
+    let options = ListContainersOptions {
+        all: true,
+        filters: Some(HashMap::from([("label".to_owned(), vec![format!("{INSTANCE}={instance}")])])),
+        ..ListContainersOptions::default()
+    };
+    let list = shared.engine.call("list containers", |d| async move { d.list_containers(Some(options)).await }).await?;
+    Ok(list.into_iter().find_map(|summary| summary.id))
+}
+
+/// `since`: from when on the engine has been watched, in nanoseconds since 1970.
+fn observed(found: ContainerInspectResponse, since: i64) -> Observed {
     let state = found.state.unwrap_or_default();
     if state.running == Some(true) {
         return Observed::Up(state.started_at.unwrap_or_default());
@@ -60,10 +76,12 @@ fn observed(found: ContainerInspectResponse) -> Observed {
     if state.status == Some(ContainerStateStatusEnum::CREATED) {
         return Observed::Down(None);
     }
+    let finished = state.finished_at.and_then(|at| at.parse::<jiff::Timestamp>().ok());
     Observed::Down(Some(Exit {
         code: state.exit_code.unwrap_or_default(),
         out_of_memory: state.oom_killed == Some(true),
         error: state.error.unwrap_or_default(),
+        is_unwatched: finished.is_some_and(|at| at.as_nanosecond() < i128::from(since)),
     }))
 }
 

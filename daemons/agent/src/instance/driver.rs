@@ -1,14 +1,15 @@
 //! The task of one instance: asks its [`Life`] for the next step, does it, and tells the life what came of it.
 
+use super::autopsy;
 use super::calls::{StepError, has_image, inspect, is_instance, pull_image};
 use super::life::Life;
 use super::task::{Sign, Wanted};
-use super::terms::{Died, Now, Observed, Step};
+use super::terms::{Exit, News, Now, Observed, Step};
 use crate::container::{self, Identity};
 use crate::disk::DiskError;
 use crate::docker::EngineError;
 use crate::ledger;
-use crate::probe::probe;
+use crate::probe::Question;
 use crate::shared::Shared;
 use bollard::query_parameters::{
     CreateContainerOptions, RemoveContainerOptions, StartContainerOptions, StopContainerOptions,
@@ -20,8 +21,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// Grace of an instance that was not ready in time.
+/// Grace of an instance that did not become ready.
 const ABORT_GRACE: Duration = Duration::from_secs(5);
+
+/// Exit code of what SIGKILL ends.
+const KILLED: i64 = 137;
 
 /// See the module.
 #[derive(Debug)]
@@ -31,6 +35,10 @@ pub struct Driver {
     pub(super) port: Option<u16>,
     pub(super) memory_mb: u32,
     pub(super) cpu_millis: u32,
+    /// Port inside the container.
+    pub(super) inner_port: u16,
+    /// Host header of probes.
+    pub(super) host: String,
     pub(super) health: Option<HealthCheck>,
     /// The id of its container, once it is known.
     pub(super) container: Option<String>,
@@ -89,14 +97,15 @@ impl Driver {
         };
         tokio::select! {
             changed = self.wanted.changed() => changed.is_ok(),
-            died = self.sign.given() => { self.heed(died); true }
+            news = self.sign.given() => { self.heed(news); true }
             () = moment => true,
         }
     }
 
-    fn heed(&mut self, died: Option<Died>) {
-        match died {
-            Some(died) => self.life.died(died, Now::read()),
+    fn heed(&mut self, news: Option<News>) {
+        match news {
+            Some(News::Died(died)) => self.life.died(died, Now::read()),
+            Some(News::OutOfMemory) => self.life.out_of_memory(Now::read()),
             None => self.life.nudge(),
         }
     }
@@ -108,10 +117,12 @@ impl Driver {
             Step::Create => self.create().await,
             Step::Start => self.start().await,
             Step::Probe => self.probe().await,
-            Step::Abort => {
-                self.life.aborting();
-                self.stop(ABORT_GRACE).await
+            Step::Reckon => {
+                self.life.reckon(self.memory_mb, Now::read());
+                Ok(())
             }
+            Step::Examine => self.examine().await,
+            Step::Abort => self.abort().await,
             Step::End => {
                 let grace = match &*self.wanted.borrow() {
                     Wanted::Stop(order) => Duration::from_secs(order.grace_secs.into()),
@@ -204,7 +215,7 @@ impl Driver {
 
     async fn start(&mut self) -> Result<(), StepError> {
         let name = self.container();
-        if self.life.starting() {
+        if self.life.starting(Now::read()) {
             tracing::info!(app = %self.identity.app, instance = %self.identity.instance, "starting an instance again");
             metrics::counter!("dinp_agent_restarts_total").increment(1);
         }
@@ -249,14 +260,45 @@ impl Driver {
         let Some(port) = self.port else { return Ok(()) };
         let shared = self.shared.clone();
         let mut orders = self.wanted.clone();
+        let question = Question {
+            address: &shared.bundle.address,
+            port,
+            inner: self.inner_port,
+            host: &self.host,
+            check: self.health.as_ref(),
+        };
         tokio::select! {
-            result = probe(&shared.probes, &shared.bundle.address, port, self.health.as_ref()) => {
-                self.life.probed(result, Now::read());
-            }
-            died = self.sign.given() => self.heed(died),
+            result = question.ask(&shared.probes) => self.life.probed(result, Now::read()),
+            news = self.sign.given() => self.heed(news),
             _ = orders.changed() => {}
         }
         Ok(())
+    }
+
+    /// Finds out why it ended.
+    async fn examine(&mut self) -> Result<(), StepError> {
+        let Some(exit) = self.life.unexplained() else { return Ok(()) };
+        // Engines on some machines do not tell that it was for memory.
+        let killed = exit.code == KILLED && !exit.is_unwatched && self.shared.kills.are_recent();
+        let exit = Exit { out_of_memory: exit.out_of_memory || killed, ..exit.clone() };
+        let instance = &self.identity.instance;
+        let findings = autopsy::examine(&self.shared, &self.container(), instance, &exit, self.memory_mb).await?;
+        self.life.examined(findings, Now::read());
+        Ok(())
+    }
+
+    /// Stops it because it did not become ready.
+    async fn abort(&mut self) -> Result<(), StepError> {
+        let silent = self.life.probe_failure().filter(|failure| failure.starts_with("nothing listens on port "));
+        let found = match silent {
+            None => None,
+            Some(silent) => {
+                let instead = autopsy::listens_instead(&self.shared, &self.container(), self.inner_port).await;
+                instead.map(|instead| format!("{silent}: {instead}"))
+            }
+        };
+        self.life.aborting(found);
+        self.stop(ABORT_GRACE).await
     }
 
     async fn stop(&mut self, grace: Duration) -> Result<(), StepError> {
@@ -316,7 +358,7 @@ impl Driver {
         }
     }
 
-    /// Keeps across a restart of the agent that the instance is ready.
+    /// Keeps across a restart of the agent what has become of it so far.
     async fn remember(&self) {
         let instance = self.identity.instance.clone();
         let now = self.life.to_remember();
@@ -328,7 +370,7 @@ impl Driver {
             None => memory.remove(&instance),
         });
         if let Err(error) = changed.await {
-            tracing::warn!(error = %ErrorChain(&error), "what is ready cannot be remembered");
+            tracing::warn!(error = %ErrorChain(&error), "what has become of an instance cannot be remembered");
         }
     }
 
@@ -356,11 +398,13 @@ impl Driver {
             reason: shown.reason,
             claimed: self.wanted.borrow().claimed(),
             ticket: self.identity.ticket.clone(),
-            proved: false,
-            failures: 0,
-            node_fault: false,
-            unready: false,
-            output: Vec::new(),
+            proved: self.life.is_proved(),
+            failures: shown.failures,
+            node_fault: shown.node_fault,
+            output: shown.output,
+            last_failure: shown.last_failure,
+            failed_start: shown.failed_start,
+            oom_kills: shown.oom_kills,
         });
     }
 }

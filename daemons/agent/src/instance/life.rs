@@ -1,22 +1,27 @@
 //! The life of an instance, without I/O: what was seen and what is wanted go in, the next step comes out.
 
-use super::terms::{Died, Exit, Goal, Now, Observed, Shown, Step};
+use super::fitness::{Finding, Fitness, Rules};
+use super::reason;
+use super::shown::Shown;
+use super::terms::{Died, Exit, Findings, Goal, Now, Observed, Step};
 use crate::backoff::Backoff;
-use crate::probe::pace;
+use crate::probe::Failure;
 use crate::shared::Remembered;
 use dinp_common::api::agent::InstanceState;
-use dinp_common::model::HealthCheck;
 use std::time::{Duration, Instant};
 
 /// An instance that was ready for so long starts with a clean record.
 const PROVEN: Duration = Duration::from_secs(60);
 
-/// Whether it serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Service {
-    NotYet,
-    Fit,
-    Unfit,
+/// An instance that ends within this after a process in it was killed for memory has ended for that.
+const OOM_ENDS: Duration = Duration::from_secs(1);
+
+/// An end whose reason is not known yet.
+#[derive(Clone, Debug)]
+struct Death {
+    exit: Exit,
+    /// Why its own agent stopped it, if that was so.
+    aborted: Option<String>,
 }
 
 /// See the module [`super`].
@@ -25,23 +30,22 @@ pub struct Life {
     goal: Goal,
     container: Option<Observed>,
     start_timeout: Duration,
-    health: Option<HealthCheck>,
+    fitness: Fitness,
     shown: Shown,
     image_is_here: bool,
     /// Something may have happened to the container.
     must_look: bool,
-    service: Service,
-    /// Probes in a row that speak against the present opinion.
-    streak: u32,
-    up_since: Instant,
-    ready_since: Option<Instant>,
-    next_probe: Instant,
+    death: Option<Death>,
+    /// It answers wrongly since its start: why there is no use in waiting.
+    refuses: Option<String>,
+    /// Why it is being stopped, if it did not become ready.
+    aborted: Option<String>,
+    /// When a process in it was killed for memory, until it is clear whether it lives on.
+    oom_at: Option<Instant>,
     /// It has run before: the next start is a restart.
     has_run: bool,
     /// It was down when it was found: it stays so until orders name it.
     found_down: bool,
-    /// It is being stopped because it was not ready in time.
-    aborted: bool,
     /// No attempt to create or start before that.
     retry_at: Instant,
     /// No call to the engine before that.
@@ -53,29 +57,21 @@ pub struct Life {
 
 impl Life {
     /// Of an instance that was ordered and has no container.
-    pub fn ordered(start_timeout: Duration, health: Option<HealthCheck>, now: Now) -> Self {
+    pub fn ordered(rules: Rules, now: Now) -> Self {
         Self {
             goal: Goal::Undecided,
             container: Some(Observed::Absent),
-            start_timeout,
-            health,
-            shown: Shown {
-                state: InstanceState::Accepted,
-                since: now.millis,
-                reason: String::new(),
-                restarts: 0,
-                exit_code: None,
-            },
+            start_timeout: rules.start_timeout,
+            fitness: Fitness::begin(rules, now.instant),
+            shown: Shown::new(now.millis),
             image_is_here: false,
             must_look: false,
-            service: Service::NotYet,
-            streak: 0,
-            up_since: now.instant,
-            ready_since: None,
-            next_probe: now.instant,
+            death: None,
+            refuses: None,
+            aborted: None,
+            oom_at: None,
             has_run: false,
             found_down: false,
-            aborted: false,
             retry_at: now.instant,
             call_at: now.instant,
             crashes: Backoff::crashes(),
@@ -84,25 +80,21 @@ impl Life {
         }
     }
 
-    /// Of an instance whose container was found, with what is remembered of it from when it was ready.
-    pub fn found(
-        start_timeout: Duration,
-        health: Option<HealthCheck>,
-        observed: Observed,
-        remembered: Option<&Remembered>,
-        now: Now,
-    ) -> Self {
-        let mut life = Self::ordered(start_timeout, health, now);
-        life.shown.restarts = remembered.map_or(0, |remembered| remembered.restarts);
+    /// Of an instance whose container was found, with what is remembered of it.
+    pub fn found(rules: Rules, observed: Observed, remembered: Option<&Remembered>, now: Now) -> Self {
+        let mut life = Self::ordered(rules, now);
+        life.shown.restarts = remembered.map_or(0, |known| known.restarts);
+        life.shown.failures = remembered.map_or(0, |known| known.failures);
         life.has_run = true;
         life.image_is_here = true;
         life.container = None;
         life.found_down = matches!(observed, Observed::Down(_));
-        let same_start = |known: &&Remembered| matches!(&observed, Observed::Up(start) if *start == known.started_at);
+        let same_start = |known: &&Remembered| matches!(&observed, Observed::Up(start) if *start == known.started_at && !start.is_empty());
         let ready = remembered.filter(same_start);
         life.observe(observed, now);
         if let Some(known) = ready {
-            life.become_ready(now);
+            life.fitness.recall(known.proved, now.instant);
+            life.shown.enter(InstanceState::Ready, "", now);
             if known.since > 0 {
                 life.shown.since = known.since;
             }
@@ -115,15 +107,31 @@ impl Life {
         &self.shown
     }
 
-    /// What a new agent has to know of an instance that is ready.
+    /// Whether it has proved itself since its last start.
+    pub fn is_proved(&self) -> bool {
+        self.fitness.is_proved()
+    }
+
+    /// Why the last probe failed, if it did.
+    pub fn probe_failure(&self) -> Option<&str> {
+        self.fitness.failure()
+    }
+
+    /// How it ended, as long as nobody has found out why.
+    pub fn unexplained(&self) -> Option<&Exit> {
+        self.death.as_ref().map(|death| &death.exit)
+    }
+
+    /// What a new agent has to know of an instance.
     pub fn to_remember(&self) -> Option<Remembered> {
-        let Some(Observed::Up(started)) = &self.container else { return None };
+        let started_at = match &self.container {
+            Some(Observed::Up(started)) if self.fitness.was_ready() => started.clone(),
+            _ => String::new(),
+        };
+        let Shown { restarts, failures, .. } = self.shown;
+        let is_news = !started_at.is_empty() || restarts > 0 || failures > 0;
         let since = if self.shown.state == InstanceState::Ready { self.shown.since } else { 0 };
-        (self.service != Service::NotYet).then(|| Remembered {
-            started_at: started.clone(),
-            restarts: self.shown.restarts,
-            since,
-        })
+        is_news.then(|| Remembered { started_at, restarts, since, proved: self.is_proved(), failures })
     }
 
     /// The orders in force say this now.
@@ -133,16 +141,16 @@ impl Life {
         }
         let was = std::mem::replace(&mut self.goal, goal);
         match goal {
-            Goal::Stop => self.enter(InstanceState::Stopping, reason, now),
+            Goal::Stop => self.shown.enter(InstanceState::Stopping, reason, now),
             _ if was == Goal::Stop => {
-                self.service = Service::NotYet;
+                self.fitness.begin_again(now.instant);
                 self.must_look = true;
                 let state = match self.container {
                     Some(Observed::Up(_)) => InstanceState::Starting,
                     Some(Observed::Down(_)) => InstanceState::BackOff,
                     _ => InstanceState::Accepted,
                 };
-                self.enter(state, "the order to stop was taken back", now);
+                self.shown.enter(state, "the order to stop was taken back", now);
             }
             _ => {}
         }
@@ -181,6 +189,9 @@ impl Life {
         if matches!(container, Observed::Up(_)) && self.goal != Goal::Stop {
             return self.attend(now);
         }
+        if self.death.is_some() && matches!(container, Observed::Down(_)) && self.goal != Goal::Stop {
+            return self.calling(Step::Examine, now);
+        }
         let step = match (self.goal, container) {
             (Goal::Stop, Observed::Absent) | (Goal::Unnamed, Observed::Absent) => return Step::Gone,
             (Goal::Stop, Observed::Up(_)) => Step::End,
@@ -197,22 +208,20 @@ impl Life {
 
     /// The steps of an instance that runs. They do not need the engine, but for an end.
     fn attend(&self, now: Instant) -> Step {
-        if self.service == Service::NotYet {
-            let late = self.up_since + self.start_timeout;
-            if now >= late && now >= self.call_at {
-                return Step::Abort;
-            }
-            return if now >= self.next_probe {
-                Step::Probe
-            } else {
-                self.wait(Some(self.next_probe.min(late.max(now))))
-            };
+        let is_over = |moment: Option<Instant>| moment.is_some_and(|moment| now >= moment);
+        let (proof, survival) = (self.fitness.proof_due(), self.oom_at.map(|at| at + OOM_ENDS));
+        if is_over(proof) || is_over(survival) {
+            return Step::Reckon;
         }
-        match self.health {
-            None => self.wait(None),
-            Some(_) if now >= self.next_probe => Step::Probe,
-            Some(_) => self.wait(Some(self.next_probe)),
+        let late = self.fitness.too_late();
+        if (self.refuses.is_some() || is_over(late)) && now >= self.call_at {
+            return Step::Abort;
         }
+        let probe = self.fitness.next_probe();
+        if is_over(probe) {
+            return Step::Probe;
+        }
+        self.wait([proof, survival, late.map(|late| late.max(self.call_at)), probe].into_iter().flatten().min())
     }
 
     fn calling(&self, step: Step, now: Instant) -> Step {
@@ -237,59 +246,77 @@ impl Life {
                 if before == Some(Observed::Up(started)) {
                     return;
                 }
-                self.service = Service::NotYet;
-                self.streak = 0;
-                self.aborted = false;
-                self.up_since = now.instant;
-                self.next_probe = now.instant;
-                self.ready_since = None;
+                self.begin(now);
                 self.enter_unless_stopping(InstanceState::Starting, "", now);
             }
             Observed::Down(exit) => {
                 if let Some(exit) = &exit {
                     self.shown.exit_code = Some(exit.code);
                 }
-                match before {
-                    Some(Observed::Up(_)) => {
-                        let reason = exit.map(|exit| exit.reason()).unwrap_or_default();
-                        self.ended(reason, now);
-                    }
-                    None => {
-                        let reason = exit.map(|exit| exit.reason()).unwrap_or_default();
-                        self.enter_unless_stopping(InstanceState::BackOff, &reason, now);
-                    }
-                    // The event told of it before.
-                    Some(_) => {
-                        if let Some(exit) = exit.filter(|exit| exit.out_of_memory) {
-                            self.shown.reason = exit.reason();
+                match (before, exit) {
+                    (Some(Observed::Up(_)), exit) => self.end(exit.unwrap_or_default(), now),
+                    (None, Some(exit)) => self.end(Exit { is_unwatched: true, ..exit }, now),
+                    (None, None) => self.enter_unless_stopping(InstanceState::BackOff, "", now),
+                    // The event told of it before, and less.
+                    (Some(_), exit) => {
+                        if let (Some(death), Some(exit)) = (&mut self.death, exit) {
+                            death.exit.learn(exit);
                         }
                     }
                 }
             }
             Observed::Absent => {
                 if matches!(before, Some(Observed::Up(_) | Observed::Down(_))) && self.goal != Goal::Stop {
-                    self.ended("its container was removed".into(), now);
+                    self.begin(now);
+                    self.retry(now);
+                    self.blame_node("its container was removed", now);
                 }
             }
         }
     }
 
-    fn ended(&mut self, reason: String, now: Now) {
-        self.service = Service::NotYet;
-        let proven = self.ready_since.take().is_some_and(|since| now.instant.duration_since(since) >= PROVEN);
-        if proven {
-            self.crashes.reset();
-        }
-        let reason = match std::mem::take(&mut self.aborted) {
-            true => format!("not ready within {} s", self.start_timeout.as_secs()),
-            false => reason,
-        };
-        self.crashed(&reason, now);
+    /// It runs from its beginning, or is about to.
+    fn begin(&mut self, now: Now) {
+        self.fitness.begin_again(now.instant);
+        (self.death, self.refuses, self.aborted, self.oom_at) = (None, None, None, None);
     }
 
-    fn crashed(&mut self, reason: &str, now: Now) {
+    /// It has ended; why is to be found out.
+    fn end(&mut self, exit: Exit, now: Now) {
+        if self.fitness.ready_for(now.instant) >= PROVEN {
+            self.crashes.reset();
+        }
+        let aborted = self.aborted.take();
+        let out_of_memory = exit.out_of_memory || self.oom_at.is_some();
+        self.begin(now);
+        self.death = Some(Death { exit: Exit { out_of_memory, ..exit }, aborted });
+        self.enter_unless_stopping(InstanceState::BackOff, "", now);
+    }
+
+    /// It is known why it ended.
+    pub fn examined(&mut self, findings: Findings, now: Now) {
+        let Some(Death { exit, aborted }) = self.death.take() else { return };
+        self.shown.output = findings.output;
+        self.retry(now);
+        match aborted {
+            Some(reason) => self.blame_app(&reason, true, now),
+            None if exit.is_unwatched => self.blame_node(&findings.reason, now),
+            None => self.blame_app(&findings.reason, false, now),
+        }
+    }
+
+    fn retry(&mut self, now: Now) {
         self.retry_at = now.instant + self.crashes.fail();
+    }
+
+    fn blame_app(&mut self, reason: &str, failed_start: bool, now: Now) {
+        self.shown.count_failure(reason, failed_start);
         self.enter_unless_stopping(InstanceState::BackOff, reason, now);
+    }
+
+    fn blame_node(&mut self, reason: &str, now: Now) {
+        self.enter_unless_stopping(InstanceState::BackOff, reason, now);
+        self.shown.node_fault = true;
     }
 
     /// The image is being pulled.
@@ -318,7 +345,7 @@ impl Life {
     /// Pull or creation failed.
     pub fn not_prepared(&mut self, reason: &str, now: Now) {
         self.retry_at = now.instant + self.preparation.fail();
-        self.enter_unless_stopping(InstanceState::BackOff, reason, now);
+        self.blame_node(reason, now);
     }
 
     /// The container was removed in order to make it anew.
@@ -327,10 +354,10 @@ impl Life {
     }
 
     /// The container is about to be started; true if this is a restart.
-    pub fn starting(&mut self) -> bool {
+    pub fn starting(&mut self, now: Now) -> bool {
         // Believed until the engine is asked, so that an end before that counts as one.
         self.container = Some(Observed::Up(String::new()));
-        self.service = Service::NotYet;
+        self.begin(now);
         let again = std::mem::replace(&mut self.has_run, true);
         if again {
             self.shown.restarts = self.shown.restarts.saturating_add(1);
@@ -339,58 +366,57 @@ impl Life {
     }
 
     /// The engine could not start it.
-    pub fn not_started(&mut self, reason: &str, now: Now) {
+    pub fn not_started(&mut self, error: &str, now: Now) {
         self.engine_answers();
         self.container = Some(Observed::Down(None));
-        self.crashed(reason, now);
+        self.retry(now);
+        match reason::is_own_fault(error) {
+            true => self.blame_app(&reason::of_start_error(error), false, now),
+            false => self.blame_node(error, now),
+        }
     }
 
-    /// It is being stopped because it was not ready in time.
-    pub fn aborting(&mut self) {
-        self.aborted = true;
+    /// It is being stopped because it did not become ready; `found` says more of why than its last probe.
+    pub fn aborting(&mut self, found: Option<String>) {
+        let secs = self.start_timeout.as_secs();
+        let last = found.or_else(|| self.fitness.failure().map(str::to_owned));
+        self.aborted = Some(match (self.refuses.clone(), last) {
+            (Some(answer), _) => answer,
+            (None, Some(last)) => format!("not ready within {secs} s: {last}"),
+            (None, None) => format!("not ready within {secs} s"),
+        });
     }
 
     /// A probe came back.
-    pub fn probed(&mut self, result: Result<(), String>, now: Now) {
-        let (interval, threshold) = match &self.health {
-            Some(health) => (Duration::from_secs(health.interval_secs.into()), health.threshold),
-            None => (self.start_timeout, 1),
-        };
-        self.next_probe = now.instant + interval;
-        match (self.service, result) {
-            (Service::NotYet, Ok(())) => self.become_ready(now),
-            (Service::NotYet, Err(reason)) => {
-                self.shown.reason = reason;
-                self.next_probe = now.instant + pace(now.instant.duration_since(self.up_since));
-            }
-            (Service::Fit, Ok(())) | (Service::Unfit, Err(_)) => self.streak = 0,
-            (Service::Fit, Err(reason)) => {
-                self.streak += 1;
-                if self.streak >= threshold {
-                    self.streak = 0;
-                    self.service = Service::Unfit;
-                    self.enter_unless_stopping(InstanceState::Unfit, &reason, now);
-                }
-            }
-            (Service::Unfit, Ok(())) => {
-                self.streak += 1;
-                if self.streak >= threshold {
-                    self.become_ready(now);
-                }
+    pub fn probed(&mut self, result: Result<(), Failure>, now: Now) {
+        match self.fitness.probed(result, now.instant) {
+            Finding::Nothing => {}
+            Finding::NotYet(reason) => self.shown.reason = reason,
+            Finding::Ready => self.enter_unless_stopping(InstanceState::Ready, "", now),
+            Finding::Unfit(reason) => self.enter_unless_stopping(InstanceState::Unfit, &reason, now),
+            Finding::Refuses(reason) => {
+                self.shown.reason.clone_from(&reason);
+                self.refuses = Some(reason);
             }
         }
     }
 
-    fn become_ready(&mut self, now: Now) {
-        self.service = Service::Fit;
-        self.streak = 0;
-        self.ready_since.get_or_insert(now.instant);
-        self.next_probe = now.instant
-            + self
-                .health
-                .as_ref()
-                .map_or(self.start_timeout, |health| Duration::from_secs(health.interval_secs.into()));
-        self.enter_unless_stopping(InstanceState::Ready, "", now);
+    /// A process in the container was killed for memory.
+    pub fn out_of_memory(&mut self, now: Now) {
+        if matches!(self.container, Some(Observed::Up(_))) {
+            self.oom_at.get_or_insert(now.instant);
+        }
+    }
+
+    /// Takes in what time has brought: that it has proved itself, and that it has survived the end of a process in it.
+    pub fn reckon(&mut self, limit_mb: u32, now: Now) {
+        if self.fitness.proof_due().is_some_and(|due| now.instant >= due) {
+            self.fitness.prove(now.instant);
+            self.shown.forgive();
+        }
+        if self.oom_at.take_if(|at| now.instant >= *at + OOM_ENDS).is_some() {
+            self.shown.survive(limit_mb);
+        }
     }
 
     /// The engine did not answer: nothing is known, and it is asked again later.
@@ -399,6 +425,7 @@ impl Life {
         self.must_look = self.container != Some(Observed::Absent);
         if !matches!(self.shown.state, InstanceState::Ready | InstanceState::Unfit) {
             self.shown.reason = reason.to_owned();
+            self.shown.node_fault = true;
         }
     }
 
@@ -408,16 +435,8 @@ impl Life {
 
     fn enter_unless_stopping(&mut self, state: InstanceState, reason: &str, now: Now) {
         if self.goal != Goal::Stop {
-            self.enter(state, reason, now);
+            self.shown.enter(state, reason, now);
         }
-    }
-
-    fn enter(&mut self, state: InstanceState, reason: &str, now: Now) {
-        if self.shown.state != state {
-            self.shown.state = state;
-            self.shown.since = now.millis;
-        }
-        self.shown.reason = reason.to_owned();
     }
 }
 

@@ -2,14 +2,15 @@
 
 use super::calls::inspect;
 use super::driver::Driver;
+use super::fitness::Rules;
 use super::life::Life;
-use super::terms::{Died, Goal, Now};
+use super::terms::{Goal, News, Now};
 use crate::container::{Identity, Settings};
 use crate::docker::EngineError;
 use crate::shared::Shared;
 use dinp_common::api::agent::{InstanceSpec, InstanceState, RegistryAccess, StopOrder};
 use dinp_common::lifecycle::contained;
-use dinp_common::model::InstanceId;
+use dinp_common::model::{HealthCheck, InstanceId};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -89,21 +90,24 @@ pub struct Task {
 #[derive(Debug, Default)]
 pub struct Sign {
     given: Notify,
-    died: Mutex<Option<Died>>,
+    news: Mutex<Option<News>>,
 }
 
 impl Sign {
-    fn give(&self, died: Option<Died>) {
-        if died.is_some() {
-            *self.died.lock().unwrap_or_else(PoisonError::into_inner) = died;
+    fn give(&self, news: Option<News>) {
+        let mut kept = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+        // An end says more than all before it, and than what comes before anybody has heeded it.
+        if !matches!(*kept, Some(News::Died(_))) || matches!(news, Some(News::Died(_))) {
+            *kept = news.or(*kept);
         }
+        drop(kept);
         self.given.notify_one();
     }
 
     /// Waits until one is given. None is lost: one that nobody waited for is there at once.
-    pub async fn given(&self) -> Option<Died> {
+    pub async fn given(&self) -> Option<News> {
         self.given.notified().await;
-        self.died.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.news.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -118,7 +122,7 @@ impl Task {
         let order = ordered.clone();
         let make = move |wanted, sign| {
             let spec = &order.spec;
-            let start_timeout = Duration::from_secs(spec.start_timeout_secs.into());
+            let rules = rules(spec.start_timeout_secs, spec.min_healthy_secs, spec.health.clone());
             Driver {
                 shared,
                 identity: Identity {
@@ -131,11 +135,13 @@ impl Task {
                 port: None,
                 memory_mb: spec.resources.memory_mb,
                 cpu_millis: spec.resources.cpu_millis,
+                inner_port: spec.port,
+                host: spec.host.clone(),
                 health: spec.health.clone(),
                 container: None,
                 wanted,
                 sign,
-                life: Life::ordered(start_timeout, spec.health.clone(), Now::read()),
+                life: Life::ordered(rules, Now::read()),
                 // That it was ordered has been logged.
                 logged: Some(InstanceState::Accepted),
             }
@@ -155,19 +161,17 @@ impl Task {
         let make = move |wanted, sign| {
             let Found { container, identity, settings } = found;
             let remembered = shared.memory.read(|memory| memory.get(&identity.instance).cloned());
-            let life = Life::found(
-                Duration::from_secs(settings.start_timeout_secs.into()),
-                settings.health.clone(),
-                observed,
-                remembered.as_ref(),
-                Now::read(),
-            );
+            let min_healthy = settings.min_healthy_secs.unwrap_or_default();
+            let rules = rules(settings.start_timeout_secs, min_healthy, settings.health.clone());
+            let life = Life::found(rules, observed, remembered.as_ref(), Now::read());
             Driver {
                 shared,
                 identity,
                 port: Some(settings.port),
                 memory_mb: settings.memory_mb,
                 cpu_millis: settings.cpu_millis,
+                inner_port: settings.container_port,
+                host: settings.host,
                 health: settings.health,
                 container: Some(container),
                 wanted,
@@ -210,9 +214,14 @@ impl Task {
     }
 
     /// Something happened to the container, perhaps its end.
-    pub fn nudge(&self, died: Option<Died>) {
-        self.sign.give(died);
+    pub fn nudge(&self, news: Option<News>) {
+        self.sign.give(news);
     }
+}
+
+fn rules(start_timeout_secs: u32, min_healthy_secs: u32, check: Option<HealthCheck>) -> Rules {
+    let secs = |secs: u32| Duration::from_secs(secs.into());
+    Rules { start_timeout: secs(start_timeout_secs), min_healthy: secs(min_healthy_secs), check }
 }
 
 impl Drop for Task {

@@ -1,7 +1,6 @@
 //! The terms in which the life of an instance is told.
 
 use dinp_common::api::UnixMillis;
-use dinp_common::api::agent::InstanceState;
 use std::time::Instant;
 
 /// This moment on both clocks: one to decide by, one for people.
@@ -52,24 +51,37 @@ pub enum Observed {
 pub struct Exit {
     /// Its code.
     pub code: i64,
-    /// Whether the kernel ended it for its memory.
+    /// Whether the kernel killed a process of it for its memory, at the end or shortly before.
     pub out_of_memory: bool,
     /// What the engine says about it.
     pub error: String,
+    /// Whether it ended while agent or engine were not there: as a rule that was the doing of the node.
+    pub is_unwatched: bool,
 }
 
 impl Exit {
-    /// In words.
-    pub fn reason(&self) -> String {
-        match self {
-            Self { out_of_memory: true, .. } => "out of memory".into(),
-            Self { error, .. } if !error.is_empty() => error.clone(),
-            // Engines with cgroup version 1 may miss that it was for memory.
-            Self { code: 137, .. } => "exited with code 137 (killed: out of memory, or by hand)".into(),
-            Self { code: 127, .. } => "exited with code 127 (its command was not found)".into(),
-            Self { code, .. } => format!("exited with code {code}"),
-        }
+    /// Takes over what the engine knows about the same end, in addition to what is known.
+    pub fn learn(&mut self, engine: Self) {
+        *self = Self { out_of_memory: self.out_of_memory || engine.out_of_memory, ..engine };
     }
+}
+
+/// What was found out about an end, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Why it ended.
+    pub reason: String,
+    /// The last lines that it wrote.
+    pub output: Vec<String>,
+}
+
+/// What the agent is told about a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// It has ended.
+    Died(Died),
+    /// A process in it was killed for memory.
+    OutOfMemory,
 }
 
 /// What the engine's event says about the end of a container. It comes before the engine is done with it, and
@@ -93,9 +105,13 @@ pub enum Step {
     Create,
     /// Start it.
     Start,
+    /// Find out why it ended.
+    Examine,
     /// Ask whether it is well.
     Probe,
-    /// Stop it because it was not ready in time.
+    /// Take in what time has brought.
+    Reckon,
+    /// Stop it because it did not become ready.
     Abort,
     /// Stop it because the orders say so.
     End,
@@ -105,19 +121,4 @@ pub enum Step {
     Wait(Option<Instant>),
     /// It is over.
     Gone,
-}
-
-/// What a report says of the life.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shown {
-    /// Where it is.
-    pub state: InstanceState,
-    /// Since when.
-    pub since: UnixMillis,
-    /// Why, for people.
-    pub reason: String,
-    /// Times it was started again.
-    pub restarts: u32,
-    /// Code of the last end.
-    pub exit_code: Option<i64>,
 }

@@ -18,7 +18,9 @@ use dinp_common::problem::ApiJson;
 use dinp_common::testing::TestDir;
 use futures_util::FutureExt;
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
@@ -50,7 +52,7 @@ pub fn address() -> String {
 
 /// The image of `app.c`, made if it is not there. Fails in words where no engine answers.
 pub fn image() -> &'static str {
-    const IMAGE: &str = "localhost/dinp-agent-test:1";
+    const IMAGE: &str = "localhost/dinp-agent-test:2";
     assert!(
         run("docker", &["info"]).status.success(),
         "no Docker Engine answers: start one with scripts/lib/engine start, or leave these tests out with -E 'not binary(docker)'"
@@ -65,9 +67,24 @@ pub fn image() -> &'static str {
     let app = root.join("app");
     let cc = run("cc", &["-static", "-O1", "-o", app.to_str().unwrap(), source]);
     assert!(cc.status.success(), "cc -static: {}", String::from_utf8_lossy(&cc.stderr));
+    for (name, content, mode) in [
+        ("plain", &b"#!/app\n"[..], 0o644),
+        ("script", b"#!/usr/bin/nodejs\n", 0o755),
+        ("dos", b"#!/bin/sh\r\necho hello\r\n", 0o755),
+        ("foreign", &foreign(), 0o755),
+    ] {
+        std::fs::write(root.join(name), content).unwrap();
+        std::fs::set_permissions(root.join(name), Permissions::from_mode(mode)).unwrap();
+    }
     assert!(run("tar", &["-C", root.to_str().unwrap(), "-cf", tar.to_str().unwrap(), "."]).status.success());
     docker(&["import", "--change", "CMD [\"/app\"]", "--change", "LABEL dinp.testbed=1", tar.to_str().unwrap(), IMAGE]);
     IMAGE
+}
+
+/// The beginning of an executable for another machine than this one.
+fn foreign() -> Vec<u8> {
+    let machine = if std::env::consts::ARCH == "aarch64" { 62 } else { 183 };
+    [&b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0"[..], &[machine, 0, 1, 0, 0, 0]].concat()
 }
 
 /// What the server of a test has heard and says.
@@ -84,6 +101,8 @@ pub struct Heard {
     pub instances: BTreeMap<InstanceId, InstanceReport>,
     /// All states that an instance was reported in, with the moment.
     pub states: Vec<(Instant, InstanceId, InstanceState)>,
+    /// Instances that were reported as proved at any time.
+    pub proved: BTreeSet<InstanceId>,
     /// The last report.
     pub last: Option<Report>,
     /// Instances reported gone.
@@ -107,6 +126,9 @@ async fn report(State(server): State<Arc<Server>>, ApiJson(report): ApiJson<Repo
         }
         for instance in &report.instances {
             heard.instances.insert(instance.instance.clone(), instance.clone());
+            if instance.proved {
+                heard.proved.insert(instance.instance.clone());
+            }
             heard.states.push((Instant::now(), instance.instance.clone(), instance.state));
         }
         for gone in &report.removed {

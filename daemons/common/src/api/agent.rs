@@ -338,6 +338,17 @@ pub struct InstanceReport {
     /// The last lines that it wrote before its last end; at most [`OUTPUT_LINES`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub output: Vec<String>,
+    /// Why it failed last, for people: one sentence for each failure, there from the moment that `failures` counts it
+    /// until the instance has proved itself.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub last_failure: String,
+    /// Whether the last failure alone shows that this release does not serve: it had its time to start, and was not
+    /// ready at the end, or its health path answered wrongly as often as the threshold says.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub failed_start: bool,
+    /// Times that a process in it was killed for memory, and the instance ran on.
+    #[serde(default)]
+    pub oom_kills: u32,
 }
 
 /// Most lines of output that a report quotes of an ended instance.

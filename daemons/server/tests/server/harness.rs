@@ -305,6 +305,9 @@ impl Agent {
                     node_fault: false,
                     unready: false,
                     output: Vec::new(),
+                    last_failure: String::new(),
+                    failed_start: false,
+                    oom_kills: 0,
                 }
             });
         }

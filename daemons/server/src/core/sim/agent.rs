@@ -356,6 +356,9 @@ impl Container {
             node_fault: false,
             unready: false,
             output: Vec::new(),
+            last_failure: String::new(),
+            failed_start: false,
+            oom_kills: 0,
         }
     }
 }
