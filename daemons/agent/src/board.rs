@@ -1,6 +1,6 @@
 //! What this node has to report: written by the instances' tasks, read by the report loop and by the status page.
 
-use dinp_common::api::agent::{InstanceReport, Seen};
+use dinp_common::api::agent::{EndedInstance, InstanceReport, Seen};
 use dinp_common::model::InstanceId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,6 +23,8 @@ struct Inner {
     docker_error: Option<String>,
     seen: Seen,
     from_disk: bool,
+    ended: Vec<EndedInstance>,
+    ended_changed: bool,
 }
 
 /// What a report says of instances.
@@ -38,6 +40,8 @@ pub struct Batch {
     pub docker_error: Option<String>,
     /// The highest leadership seen.
     pub seen: Seen,
+    /// Instances that are gone and whose output is kept; none where nothing has changed.
+    pub ended: Option<Vec<EndedInstance>>,
 }
 
 impl Board {
@@ -107,6 +111,15 @@ impl Board {
         self.touch();
     }
 
+    /// All that is kept of instances that are gone.
+    pub fn set_ended(&self, ended: Vec<EndedInstance>) {
+        let mut inner = self.inner();
+        inner.ended = ended;
+        inner.ended_changed = true;
+        drop(inner);
+        self.touch();
+    }
+
     /// Takes what is to be reported. Before the engine has been read a report names nothing, for what it
     /// did not name would count as gone.
     pub fn take(&self, full: bool) -> Batch {
@@ -118,7 +131,15 @@ impl Board {
             true => inner.instances.values().cloned().collect(),
             false => changed.iter().filter_map(|instance| inner.instances.get(instance).cloned()).collect(),
         };
-        Batch { full, instances, removed, docker_error: inner.docker_error.clone(), seen: inner.seen.clone() }
+        let ended = std::mem::take(&mut inner.ended_changed) || full;
+        Batch {
+            full,
+            instances,
+            removed,
+            docker_error: inner.docker_error.clone(),
+            seen: inner.seen.clone(),
+            ended: ended.then(|| inner.ended.clone()),
+        }
     }
 
     /// A look at everything, which takes nothing; and whether the orders come from the disk.
@@ -130,6 +151,7 @@ impl Board {
             removed: inner.removed.iter().cloned().collect(),
             docker_error: inner.docker_error.clone(),
             seen: inner.seen.clone(),
+            ended: Some(inner.ended.clone()),
         };
         (batch, inner.from_disk)
     }
@@ -198,6 +220,24 @@ mod tests {
         board.gone(&InstanceId::from_bits(0xa));
         assert_eq!(names(&board.take(false)), (vec![], vec![A]));
         assert_eq!(names(&board.take(true)), (vec![B], vec![]));
+    }
+
+    #[test]
+    fn what_is_kept_of_ended_instances_is_told_when_it_changes_and_in_full_reports() {
+        let board = Board::default();
+        board.set_complete();
+        assert_eq!(board.take(false).ended, None);
+        let ended = EndedInstance {
+            instance: InstanceId::from_bits(0xa),
+            app: "web".parse().unwrap(),
+            release: 1,
+            at: 7,
+            exit_code: None,
+        };
+        board.set_ended(vec![ended.clone()]);
+        assert_eq!(board.take(false).ended, Some(vec![ended.clone()]));
+        assert_eq!(board.take(false).ended, None);
+        assert_eq!(board.take(true).ended, Some(vec![ended]));
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub struct AgentConfig {
     pub docker: DockerConfig,
     /// What every container gets.
     pub container: ContainerConfig,
+    /// What instances write.
+    pub logs: LogsConfig,
 }
 
 /// `[docker]`.
@@ -79,6 +81,20 @@ pub struct ContainerConfig {
     pub log_driver_fallback: String,
 }
 
+/// `[logs]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogsConfig {
+    /// Most that is kept of the output of all instances that are gone, in MiB.
+    pub ended_mb: u64,
+}
+
+impl Default for LogsConfig {
+    fn default() -> Self {
+        Self { ended_mb: 256 }
+    }
+}
+
 impl Default for AgentConfig {
     fn default() -> Self {
         Self {
@@ -99,6 +115,7 @@ impl Default for AgentConfig {
             denied_addresses: Vec::new(),
             docker: DockerConfig::default(),
             container: ContainerConfig::default(),
+            logs: LogsConfig::default(),
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! * [`node`]: which instances have a task, and what the orders in force say to each,
 //! * [`instance`]: one instance: its life as a pure state machine, and the task that lives it,
-//! * [`orders`], [`ledger`], [`disk`]: what is accepted and what is kept,
+//! * [`orders`], [`ledger`], [`ended`], [`disk`]: what is accepted and what is kept,
 //! * [`poll`], [`report`], [`streams`]: the three ways to the leader,
 //! * [`docker`], [`watcher`], [`network`], [`container`], [`probe`], [`output`], [`oom`]: the engine, what is made in it
 //!   and what it shows,
@@ -16,6 +16,7 @@ pub mod config;
 pub mod container;
 pub mod disk;
 pub mod docker;
+pub mod ended;
 pub mod firewall;
 pub mod instance;
 pub mod ledger;
@@ -93,6 +94,7 @@ pub async fn run(loaded: Loaded<AgentConfig>, lifecycle: Lifecycle) -> Result<()
         board: board::Board::default(),
         ledger: Stored::open(state("ports.json")).map_err(AgentError::State)?,
         memory: Stored::open(state("ready.json")).map_err(AgentError::State)?,
+        ended: ended::Archive::open(state("ended"), config.logs.ended_mb << 20),
         pulls: Semaphore::new(config.pull_limit),
         probes: probe::client(),
         systemd_cgroups: false.into(),
@@ -101,6 +103,7 @@ pub async fn run(loaded: Loaded<AgentConfig>, lifecycle: Lifecycle) -> Result<()
         bundle,
         config,
     });
+    shared.board.set_ended(shared.ended.list());
     let client = ApiClient::new(servers, Some(credential), concat!("dinp-agent/", env!("CARGO_PKG_VERSION")));
     let listeners = listen::listeners("http", &[shared.config.listen]).await?;
 

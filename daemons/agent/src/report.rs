@@ -48,6 +48,7 @@ impl Sequence {
             instances: batch.instances,
             removed: batch.removed,
             held_ports: shared.ledger.read(crate::ledger::Ledger::held),
+            ended: batch.ended,
         }
     }
 

@@ -5,6 +5,7 @@ use crate::config::AgentConfig;
 use crate::container::Surroundings;
 use crate::disk::Stored;
 use crate::docker::Engine;
+use crate::ended::Archive;
 use crate::ledger::Ledger;
 use crate::oom::Kills;
 use dinp_common::api::agent::NodeBundle;
@@ -57,6 +58,8 @@ pub struct Shared {
     pub ledger: Stored<Ledger>,
     /// What is remembered of instances.
     pub memory: Stored<Memory>,
+    /// Output of instances that are gone.
+    pub ended: Archive,
     /// Limits the pulls at the same time.
     pub pulls: Semaphore,
     /// Client for probes.

@@ -49,11 +49,18 @@ impl Streams {
 }
 
 async fn carry(shared: Arc<Shared>, client: ApiClient, order: StreamOrder) {
-    let StreamKind::Logs { instance, tail, follow } = order.kind;
+    let StreamKind::Logs { instance, tail, follow, previous } = order.kind;
     let (lines, body) = mpsc::channel::<Result<Bytes, std::io::Error>>(256);
     let reading = async {
         let mut reader = Reader { shared: &shared, instance: &instance, lines };
-        if let Err(error) = reader.read(tail, follow).await {
+        let read = match previous {
+            true => {
+                reader.read_kept(tail).await;
+                Ok(())
+            }
+            false => reader.read(tail, follow).await,
+        };
+        if let Err(error) = read {
             tracing::warn!(%instance, error = %ErrorChain(&error), "logs cannot be read");
         }
     };
@@ -85,14 +92,30 @@ async fn carry(shared: Arc<Shared>, client: ApiClient, order: StreamOrder) {
 }
 
 struct Reader<'a> {
-    shared: &'a Shared,
+    shared: &'a Arc<Shared>,
     instance: &'a InstanceId,
     lines: mpsc::Sender<Result<Bytes, std::io::Error>>,
 }
 
 impl Reader<'_> {
+    /// What is kept of an instance that is gone.
+    async fn read_kept(&mut self, tail: u32) {
+        let (shared, instance) = (self.shared.clone(), self.instance.clone());
+        let reading = tokio::task::spawn_blocking(move || shared.ended.read(&instance));
+        let lines = reading.await.ok().flatten().unwrap_or_default();
+        let skipped = lines.len().saturating_sub(usize::try_from(tail).unwrap_or(usize::MAX));
+        for line in &lines[skipped..] {
+            if !self.send(line).await {
+                return;
+            }
+        }
+    }
+
     async fn read(&mut self, tail: u32, follow: bool) -> Result<(), EngineError> {
-        let Some(container) = container_of(self.shared, self.instance).await? else { return Ok(()) };
+        let Some(container) = container_of(self.shared, self.instance).await? else {
+            self.read_kept(tail).await;
+            return Ok(());
+        };
         let mut from = From::Last(tail);
         loop {
             let mut lines = Lines::open(&self.shared.engine, &container, self.instance, from, follow).await?;

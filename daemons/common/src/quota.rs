@@ -30,7 +30,8 @@ pub enum Full {
 /// What one holder has taken, until it is dropped.
 #[derive(Debug)]
 pub struct Share<K: Eq + Hash> {
-    holder: K,
+    /// None where it adds to a share that the holder has.
+    holder: Option<K>,
     size: usize,
     taken: Arc<Mutex<Taken<K>>>,
 }
@@ -52,7 +53,17 @@ impl<K: Clone + Eq + Hash> Quota<K> {
         }
         taken.all += size;
         *taken.by.entry(holder.clone()).or_insert(0) += 1;
-        Ok(Share { holder: holder.clone(), size, taken: self.taken.clone() })
+        Ok(Share { holder: Some(holder.clone()), size, taken: self.taken.clone() })
+    }
+
+    /// Takes more for somebody who has a share: it counts as `size` among all.
+    pub fn more(&self, size: usize) -> Result<Share<K>, Full> {
+        let mut taken = lock(&self.taken);
+        if taken.all + size > self.all {
+            return Err(Full::All(self.all));
+        }
+        taken.all += size;
+        Ok(Share { holder: None, size, taken: self.taken.clone() })
     }
 }
 
@@ -69,9 +80,10 @@ impl<K: Eq + Hash> Drop for Share<K> {
     fn drop(&mut self) {
         let mut taken = lock(&self.taken);
         taken.all -= self.size;
-        match taken.by.get_mut(&self.holder) {
+        let Some(holder) = &self.holder else { return };
+        match taken.by.get_mut(holder) {
             Some(count) if *count > 1 => *count -= 1,
-            _ => drop(taken.by.remove(&self.holder)),
+            _ => drop(taken.by.remove(holder)),
         }
     }
 }
@@ -98,6 +110,10 @@ mod tests {
         assert_eq!(quota.take(&"bob", 1).unwrap_err(), Full::All(5), "shrinking takes nothing");
         fourth.shrink(2);
         assert!(quota.take(&"bob", 2).is_ok());
+        let more = quota.more(4).unwrap();
+        assert_eq!(quota.more(1).unwrap_err(), Full::All(5), "what is added counts among all");
+        drop(more);
+        assert!(quota.take(&"ann", 4).is_ok());
         drop((second, fourth));
         assert!(lock(&quota.taken).by.is_empty(), "who has nothing is not remembered");
     }

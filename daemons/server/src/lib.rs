@@ -4,13 +4,14 @@
 //! * [`core`]: the decisions, without clock and without I/O
 //! * [`driver`]: the task that feeds the core and carries out what it decides
 //! * [`leader`]: who leads; [`sync`]: desired state; [`publish`]: routes to Redis; [`journal`]: what is written to MySQL
-//! * [`orders`], [`streams`], [`logs`]: what agents are told, and what they send
+//! * [`orders`], [`streams`], [`logs`], [`ended`]: what agents are told, and what they send
 //! * [`api`]: the endpoints
 
 pub mod api;
 pub mod config;
 pub mod core;
 pub mod driver;
+pub mod ended;
 pub mod journal;
 pub mod leader;
 pub mod logs;
@@ -127,6 +128,7 @@ pub async fn run(loaded: Loaded<ServerConfig>, lifecycle: Lifecycle) -> Result<(
         leadership: leading,
         hub,
         streams,
+        ended: ended::Ended::default(),
         secrets,
         services: ServiceAuth::new(pool.clone()),
         pool,

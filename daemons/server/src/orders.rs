@@ -139,7 +139,12 @@ mod tests {
     fn orders(epoch: u64, core: u64, streams: usize) -> Orders {
         let stream = |number: usize| StreamOrder {
             stream: format!("s{number}"),
-            kind: StreamKind::Logs { instance: "0123456789abcdef".parse().unwrap(), tail: 1, follow: true },
+            kind: StreamKind::Logs {
+                instance: "0123456789abcdef".parse().unwrap(),
+                tail: 1,
+                follow: true,
+                previous: false,
+            },
         };
         Orders {
             cluster: "c".into(),

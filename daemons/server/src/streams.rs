@@ -37,28 +37,25 @@ impl Default for Streams {
     }
 }
 
+/// Somebody who reads an app's logs.
+pub struct Reader {
+    streams: Streams,
+    place: Arc<Share<AppName>>,
+}
+
 /// A stream that somebody reads; closing it takes the order back.
 pub struct Stream {
     id: String,
     streams: Streams,
     receiver: mpsc::Receiver<Bytes>,
-    /// The reader's, which has one for all its streams.
-    _share: Arc<Share<AppName>>,
+    /// The reader's place, and what the stream was opened with: both last as long as it does.
+    _shares: [Arc<Share<AppName>>; 2],
 }
 
 impl Streams {
-    /// Asks nodes for the streams of one reader of an app's logs, unless there are too many.
-    pub fn open(&self, app: &AppName, wanted: Vec<(NodeName, StreamKind)>) -> Result<Vec<Stream>, Full> {
-        let share = Arc::new(self.quota.take(app, wanted.len())?);
-        let opened = wanted.into_iter().map(|(node, kind)| {
-            let id = format!("{:032x}", rand::rng().random::<u128>());
-            let (sender, receiver) = mpsc::channel(BUFFER);
-            self.lock().insert(id.clone(), Waiting { node, kind, sender });
-            Stream { id, streams: self.clone(), receiver, _share: share.clone() }
-        });
-        let opened = opened.collect();
-        self.touch();
-        Ok(opened)
+    /// A place among the readers of an app's logs, unless there are too many.
+    pub fn reader(&self, app: &AppName) -> Result<Reader, Full> {
+        Ok(Reader { streams: self.clone(), place: Arc::new(self.quota.take(app, 0)?) })
     }
 
     /// What a node is asked for now.
@@ -96,6 +93,23 @@ impl Streams {
     }
 }
 
+impl Reader {
+    /// Asks nodes for streams, unless there are too many.
+    pub fn open(&self, wanted: Vec<(NodeName, StreamKind)>) -> Result<Vec<Stream>, Full> {
+        let streams = &self.streams;
+        let share = Arc::new(streams.quota.more(wanted.len())?);
+        let opened = wanted.into_iter().map(|(node, kind)| {
+            let id = format!("{:032x}", rand::rng().random::<u128>());
+            let (sender, receiver) = mpsc::channel(BUFFER);
+            streams.lock().insert(id.clone(), Waiting { node, kind, sender });
+            Stream { id, streams: streams.clone(), receiver, _shares: [self.place.clone(), share.clone()] }
+        });
+        let opened = opened.collect();
+        streams.touch();
+        Ok(opened)
+    }
+}
+
 impl Stream {
     /// The next chunk; none at the end.
     pub async fn next(&mut self) -> Option<Bytes> {
@@ -118,14 +132,14 @@ mod tests {
     }
 
     fn kind() -> StreamKind {
-        StreamKind::Logs { instance: "0123456789abcdef".parse().unwrap(), tail: 10, follow: false }
+        StreamKind::Logs { instance: "0123456789abcdef".parse().unwrap(), tail: 10, follow: false, previous: false }
     }
 
     #[test]
     fn readers_are_counted_by_app_and_by_streams_until_they_are_gone() {
         let streams = Streams { quota: Quota::new(2, 5), ..Streams::default() };
         let node: NodeName = "node1".parse().unwrap();
-        let open = |app: &AppName, count: usize| streams.open(app, vec![(node.clone(), kind()); count]);
+        let open = |app: &AppName, count: usize| streams.reader(app)?.open(vec![(node.clone(), kind()); count]);
         let (other, first, second) = ("other".parse().unwrap(), open(&app(), 2).unwrap(), open(&app(), 1).unwrap());
         assert_eq!(open(&app(), 1).err(), Some(Full::Each(2)));
         assert_eq!(open(&other, 3).err(), Some(Full::All(5)));
@@ -141,7 +155,7 @@ mod tests {
     async fn only_the_node_that_was_asked_may_send_and_closing_takes_the_order_back() {
         let streams = Streams::default();
         let (node, other): (NodeName, NodeName) = ("node1".parse().unwrap(), "node2".parse().unwrap());
-        let mut opened = streams.open(&app(), vec![(node.clone(), kind())]).unwrap();
+        let mut opened = streams.reader(&app()).unwrap().open(vec![(node.clone(), kind())]).unwrap();
         let mut stream = opened.pop().unwrap();
         let id = streams.orders(&node)[0].stream.clone();
         assert!(streams.orders(&other).is_empty());

@@ -8,13 +8,14 @@ use super::terms::{Exit, News, Now, Observed, Step};
 use crate::container::{self, Identity};
 use crate::disk::DiskError;
 use crate::docker::EngineError;
+use crate::ended;
 use crate::ledger;
 use crate::probe::Question;
 use crate::shared::Shared;
 use bollard::query_parameters::{
     CreateContainerOptions, RemoveContainerOptions, StartContainerOptions, StopContainerOptions,
 };
-use dinp_common::api::agent::{InstanceReport, InstanceState};
+use dinp_common::api::agent::{EndedInstance, InstanceReport, InstanceState};
 use dinp_common::error::ErrorChain;
 use dinp_common::model::HealthCheck;
 use std::sync::Arc;
@@ -316,7 +317,12 @@ impl Driver {
         }
     }
 
+    /// Removes the container; what it wrote is kept for a while.
     async fn remove(&mut self) -> Result<(), StepError> {
+        let Identity { instance, app, release, .. } = self.identity.clone();
+        let exit_code = self.life.shown().exit_code;
+        let ended = EndedInstance { instance, app, release, at: Now::read().millis, exit_code };
+        ended::keep(&self.shared, &self.container(), ended).await;
         self.remove_container().await?;
         self.life.observe(Observed::Absent, Now::read());
         Ok(())

@@ -1,7 +1,7 @@
 //! Releases that are broken, in the ways that people's are, and what is said of each.
 
 use crate::world::{World, ask, docker, spec};
-use dinp_common::api::agent::{InstanceReport, InstanceSpec, InstanceState::*};
+use dinp_common::api::agent::{InstanceReport, InstanceSpec, InstanceState::*, StopOrder, StreamKind, StreamOrder};
 use dinp_common::model::HealthCheck;
 use std::time::{Duration, Instant};
 
@@ -119,6 +119,28 @@ async fn a_worker_that_is_killed_for_memory_is_told_while_the_app_serves_on() {
     let report = until(&world, &web, "the kill", |report| report.oom_kills == 1).await;
     assert_eq!(report.reason, "a process in it was killed: out of memory (limit 64 MiB)");
     assert_eq!((report.state, report.restarts, report.failures), (Ready, 0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_broken_instance_wrote_can_be_read_when_it_is_gone() {
+    let world = World::new().await;
+    let web = with(1, "DIE_MS", "200");
+    world.order(&[&web], |_| {});
+    // It is tried at once three times, and then only after a while.
+    until(&world, &web, "the back-off", |report| report.failures > 3).await;
+    let instance = web.instance.clone();
+    let stop = StopOrder { instance: instance.clone(), reason: "rolled back".into(), grace_secs: 1 };
+    world.order(&[], |orders| orders.stop = vec![stop]);
+    let heard = world.until("gone", |heard| heard.removed.contains(&instance)).await;
+    let ended = &heard.ended[0];
+    assert_eq!((&ended.instance, ended.app.as_str(), ended.release, ended.exit_code), (&instance, "web", 7, Some(5)));
+    for (stream, previous) in [("by-id", false), ("previous", true)] {
+        let kind = StreamKind::Logs { instance: instance.clone(), tail: 1, follow: false, previous };
+        world.order(&[], |orders| orders.streams = vec![StreamOrder { stream: stream.into(), kind }]);
+        let heard = world.until("the stream", |heard| heard.streams.contains_key(stream)).await;
+        let texts: Vec<&str> = heard.streams[stream].iter().map(|line| line.text.as_str()).collect();
+        assert_eq!(texts, ["ImportError: no module named shop"]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -339,7 +339,7 @@ async fn logs_of_running_and_ended_instances() {
     let report = world.until_state(&web, Ready).await;
     let logs = |stream: String, tail, follow| StreamOrder {
         stream,
-        kind: StreamKind::Logs { instance: web.instance.clone(), tail, follow },
+        kind: StreamKind::Logs { instance: web.instance.clone(), tail, follow, previous: false },
     };
     let texts = |heard: &world::Heard, stream: &str| -> Vec<String> {
         heard.streams[stream].iter().map(|line| line.text.clone()).collect()

@@ -9,7 +9,7 @@ use axum::routing::{get, post};
 use dinp_agent::config::AgentConfig;
 use dinp_common::api::WatchQuery;
 use dinp_common::api::agent::{
-    Goodbye, InstanceReport, InstanceSpec, InstanceState, LogLine, Orders, Report, ReportReply,
+    EndedInstance, Goodbye, InstanceReport, InstanceSpec, InstanceState, LogLine, Orders, Report, ReportReply,
 };
 use dinp_common::config::Loaded;
 use dinp_common::lifecycle::Lifecycle;
@@ -103,6 +103,8 @@ pub struct Heard {
     pub states: Vec<(Instant, InstanceId, InstanceState)>,
     /// Instances that were reported as proved at any time.
     pub proved: BTreeSet<InstanceId>,
+    /// Ended instances whose output the node keeps.
+    pub ended: Vec<EndedInstance>,
     /// The last report.
     pub last: Option<Report>,
     /// Instances reported gone.
@@ -134,6 +136,9 @@ async fn report(State(server): State<Arc<Server>>, ApiJson(report): ApiJson<Repo
         for gone in &report.removed {
             heard.instances.remove(gone);
             heard.removed.push(gone.clone());
+        }
+        if let Some(ended) = &report.ended {
+            heard.ended.clone_from(ended);
         }
         heard.last = Some(report.clone());
     });

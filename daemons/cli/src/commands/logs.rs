@@ -1,11 +1,12 @@
-//! `dinp logs`: output of all instances of an app, merged as it comes.
+//! `dinp logs`: output of all instances of an app, merged as it comes; of the last ended ones where none runs.
 
 use clap::Args;
 use dinp_common::api::agent::LogLine;
+use dinp_common::api::control::InstanceDigits;
 use dinp_common::model::{AppName, InstanceId};
 use http::Method;
 
-use super::{app, ps};
+use super::app;
 use crate::api::{Api, with_query};
 use crate::error::CliError;
 use crate::output::{Output, time};
@@ -24,9 +25,12 @@ pub struct Logs {
     /// Last lines of each instance to begin with
     #[arg(long, short = 'n', value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     tail: u32,
-    /// Only this instance, by its id or the eight digits that `dinp ps` shows
+    /// Only this instance, running or ended, by its id or the digits that `dinp ps` shows
     #[arg(long, short = 'i', value_name = "ID")]
-    instance: Option<String>,
+    instance: Option<InstanceDigits>,
+    /// Only instances that have ended
+    #[arg(long, short = 'p')]
+    previous: bool,
     /// Begin each line with its time
     #[arg(long, short = 't')]
     timestamps: bool,
@@ -34,17 +38,15 @@ pub struct Logs {
 
 /// Runs `dinp logs`.
 pub async fn run(logs: &Logs, api: &Api, out: &Output) -> Result<(), CliError> {
-    let instance = match &logs.instance {
-        Some(text) => Some(resolve(&logs.app, text, api).await?),
-        None => None,
-    };
+    let instance = logs.instance.as_ref().map(InstanceDigits::to_string);
     let tail = logs.tail.to_string();
     let path = with_query(
         &format!("{}/logs", app::path(&logs.app)),
         &[
-            ("instance", instance.as_ref().map(InstanceId::as_str)),
+            ("instance", instance.as_deref()),
             ("tail", Some(&tail)),
             ("follow", Some(if logs.follow { "true" } else { "false" })),
+            ("previous", logs.previous.then_some("true")),
         ],
     );
     let mut response = api.send(api.request(Method::GET, &path)?).await?;
@@ -56,24 +58,6 @@ pub async fn run(logs: &Logs, api: &Api, out: &Output) -> Result<(), CliError> {
         print(&lines, logs, api, out)?;
     }
     print(&pending, logs, api, out)
-}
-
-/// Instances are named by the digits that `dinp ps` shows, too.
-async fn resolve(app: &AppName, text: &str, api: &Api) -> Result<InstanceId, CliError> {
-    if let Ok(id) = text.parse() {
-        return Ok(id);
-    }
-    let instances = ps::instances(app, api).await?.items;
-    let mut found =
-        instances.into_iter().map(|view| view.instance).filter(|id| !text.is_empty() && id.as_str().starts_with(text));
-    match (found.next(), found.next()) {
-        (Some(id), None) => Ok(id),
-        (None, _) => Err(CliError::refused(
-            format!("{app} has no instance {text}"),
-            format!("`dinp ps {app}` shows its instances"),
-        )),
-        _ => Err(CliError::refused(format!("{app} has several instances that begin with {text}"), "give more digits")),
-    }
 }
 
 fn print(lines: &[u8], logs: &Logs, api: &Api, out: &Output) -> Result<(), CliError> {

@@ -156,6 +156,9 @@ pub enum StreamKind {
         tail: u32,
         /// Whether to go on with what comes.
         follow: bool,
+        /// Only what was kept of an instance that is gone.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        previous: bool,
     },
 }
 
@@ -213,6 +216,29 @@ pub struct Report {
     /// All ports held for instances that are gone, in every report.
     #[serde(default)]
     pub held_ports: Vec<HeldPort>,
+    /// All instances that are gone and whose output is kept on the node, the newest first; at most [`ENDED_INSTANCES`].
+    /// In full reports and when it has changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Vec<EndedInstance>>,
+}
+
+/// Most ended instances that a report lists.
+pub const ENDED_INSTANCES: usize = 500;
+
+/// An instance that is gone, and whose output can still be read on its node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndedInstance {
+    /// Its identity.
+    pub instance: InstanceId,
+    /// Its app.
+    pub app: AppName,
+    /// Id of its release.
+    pub release: u64,
+    /// When its container was removed.
+    pub at: UnixMillis,
+    /// Exit code of its last end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i64>,
 }
 
 /// Something that is wrong with a node itself: it gets no new work as long as it says so.

@@ -16,8 +16,10 @@
 
 use super::UnixMillis;
 use super::agent::{Capacity, InstanceState, NodeFault};
-use crate::model::{AppName, InstanceId, NodeName, Version};
+use crate::model::{AppName, InstanceId, InvalidValue, NodeName, Version};
 use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
 
 /// How the cluster is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -181,14 +183,72 @@ pub struct RouterView {
 pub struct LogQuery {
     /// Only this instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub instance: Option<InstanceId>,
-    /// Only instances that have ended, whose last output is kept for a while.
-    #[serde(default)]
-    pub previous: bool,
+    pub instance: Option<InstanceDigits>,
     /// Last lines of each instance to begin with, by default 100, at most 10000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tail: Option<u32>,
     /// Whether to go on with what comes.
     #[serde(default)]
     pub follow: bool,
+    /// Only what was kept of instances that are gone. Without instances that run, that is what is shown anyway.
+    #[serde(default)]
+    pub previous: bool,
+}
+
+/// An instance by the first digits of its id, or by all of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct InstanceDigits(String);
+
+impl InstanceDigits {
+    /// Whether an id begins with them.
+    pub fn begins(&self, id: &InstanceId) -> bool {
+        id.as_str().starts_with(&self.0)
+    }
+}
+
+impl FromStr for InstanceDigits {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if (1..=16).contains(&text.len()) && text.bytes().all(is_digit) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(InvalidValue::new("instance", text, "it must be 1 to 16 of the digits 0-9 and a-f"))
+    }
+}
+
+impl TryFrom<String> for InstanceDigits {
+    type Error = InvalidValue;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<InstanceDigits> for String {
+    fn from(digits: InstanceDigits) -> Self {
+        digits.0
+    }
+}
+
+impl fmt::Display for InstanceDigits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instance_is_named_by_digits_alone() {
+        let digits: InstanceDigits = "cafe".parse().unwrap();
+        assert!(digits.begins(&InstanceId::from_bits(0xcafe << 48)) && !digits.begins(&InstanceId::from_bits(0xcafe)));
+        for bad in ["", "CAFE", "cafe&tail=1", "00000000000000000"] {
+            assert!(bad.parse::<InstanceDigits>().is_err(), "{bad:?}");
+        }
+    }
 }

@@ -33,10 +33,13 @@ pub fn router() -> Router<Api> {
 async fn report(
     State(api): State<Api>,
     headers: HeaderMap,
-    ApiJson(report): ApiJson<Report>,
+    ApiJson(mut report): ApiJson<Report>,
 ) -> Result<ApiJson<ReportReply>, Problem> {
     let node = api.node(&headers)?;
     api.leading()?;
+    if let Some(ended) = report.ended.take() {
+        api.ended.take(node.clone(), ended);
+    }
     let reply = api.driver.ask(|reply| Input::Report(node, Box::new(report), reply)).await?;
     Ok(ApiJson(reply))
 }

@@ -8,13 +8,14 @@ use super::Api;
 use crate::driver::Input;
 use crate::leader::Leadership;
 use crate::logs;
+use crate::streams::{Reader, Stream};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use dinp_common::api::Page;
-use dinp_common::api::agent::{NodeBundle, StreamKind};
+use dinp_common::api::agent::NodeBundle;
 use dinp_common::api::control::{Adopted, ClusterStatus, InstanceView, LogQuery, NodeAdd, NodeView, RouterView};
 use dinp_common::auth::{Credential, CredentialKind, Role};
 use dinp_common::error::ErrorChain;
@@ -22,8 +23,14 @@ use dinp_common::model::{AppName, InstanceId, InvalidValue, NodeName, ZoneName};
 use dinp_common::problem::{ApiJson, ApiQuery, Problem};
 use dinp_common::quota::Full;
 use dinp_common::store::{Change, StoreError, node};
+use futures_util::stream::{self, BoxStream, StreamExt};
 use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Time between two looks for instances that have started, for somebody who follows an app's logs.
+const LOOK: Duration = Duration::from_secs(1);
 
 pub fn router() -> Router<Api> {
     Router::new()
@@ -217,18 +224,37 @@ async fn app_logs(
     ApiQuery(query): ApiQuery<LogQuery>,
 ) -> Result<Response, Problem> {
     api.dash(&headers).await?;
-    let of = app.clone();
-    let instances = api.driver.view(move |view| view.reign.instances(Some(&of))).await?;
-    let wanted = instances.into_iter().filter(|view| query.instance.as_ref().is_none_or(|id| *id == view.instance));
-    let tail = query.tail.unwrap_or(100).min(10_000);
-    let wanted = wanted.map(|view| {
-        let kind = StreamKind::Logs { instance: view.instance, tail, follow: query.follow };
-        (view.node, kind)
-    });
-    let streams = api.streams.open(&app, wanted.collect()).map_err(|full| too_many_readers(&app, full))?;
-    let lines = logs::merge(streams, query.follow, api.shutdown.clone());
+    let live = live_instances(&api, &app).await?;
+    let known: BTreeSet<InstanceId> = live.iter().map(|view| view.instance.clone()).collect();
+    let wanted = logs::choose(&app, &query, live, api.ended.of_app(&app))?;
+    let refused = |full| too_many_readers(&app, full);
+    let reader = api.streams.reader(&app).map_err(refused)?;
+    let streams = reader.open(wanted).map_err(refused)?;
+    // One instance is followed to its end.
+    let later = match query.follow {
+        true if query.instance.is_none() => Some(later_streams(api.clone(), app.clone(), reader, known)),
+        true => Some(stream::empty().boxed()),
+        false => None,
+    };
+    let lines = logs::merge(streams, later, api.shutdown.clone());
     let content_type = [(header::CONTENT_TYPE, "application/x-ndjson")];
     Ok((content_type, Body::from_stream(lines)).into_response())
+}
+
+async fn live_instances(api: &Api, app: &AppName) -> Result<Vec<InstanceView>, Problem> {
+    let of = app.clone();
+    Ok(api.driver.view(move |view| view.reign.instances(Some(&of))).await?)
+}
+
+/// The streams of instances of an app that start later, for as long as somebody reads. It ends where no more are possible.
+fn later_streams(api: Api, app: AppName, reader: Reader, known: BTreeSet<InstanceId>) -> BoxStream<'static, Stream> {
+    let looks = stream::unfold((api, app, reader, known), |(api, app, reader, mut known)| async move {
+        tokio::time::sleep(LOOK).await;
+        let live = live_instances(&api, &app).await.ok()?;
+        let opened = reader.open(logs::of_new(&mut known, live)).ok()?;
+        Some((stream::iter(opened), (api, app, reader, known)))
+    });
+    looks.flatten().boxed()
 }
 
 /// What is said where no more readers of logs are possible now.

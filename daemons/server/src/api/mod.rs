@@ -10,6 +10,7 @@ mod hm;
 mod router;
 
 use crate::driver::Handle;
+use crate::ended::Ended;
 use crate::leader::Leadership;
 use crate::orders::OrdersHub;
 use crate::streams::Streams;
@@ -39,6 +40,8 @@ pub struct Api {
     pub hub: OrdersHub,
     /// Open streams.
     pub streams: Streams,
+    /// Instances that are gone and whose output nodes keep.
+    pub ended: Ended,
     /// Hashes of the nodes' secrets.
     pub secrets: NodeSecrets,
     /// Checks service credentials.

@@ -263,6 +263,7 @@ impl Agent {
             instances: self.instances.values().cloned().collect(),
             removed: vec![],
             held_ports: vec![],
+            ended: None,
         };
         self.client.post("/v1/agent/report", &report, ANSWER).await
     }

@@ -296,6 +296,7 @@ impl Agent {
             faults: disk.into_iter().collect(),
             instances,
             removed: if self.blind { Vec::new() } else { std::mem::take(&mut self.removed) },
+            ended: None,
             held_ports: self.held.iter().map(|(id, port)| HeldPort { instance: id.clone(), port: *port }).collect(),
         })
     }
