@@ -104,7 +104,7 @@ pub async fn run(loaded: Loaded<AgentConfig>, lifecycle: Lifecycle) -> Result<()
         config,
     });
     shared.board.set_ended(shared.ended.list());
-    let client = ApiClient::new(servers, Some(credential), concat!("dinp-agent/", env!("CARGO_PKG_VERSION")));
+    let client = ApiClient::of_servers(servers, Some(credential), concat!("dinp-agent/", env!("CARGO_PKG_VERSION")));
     let listeners = listen::listeners("http", &[shared.config.listen]).await?;
 
     let streams = streams::Streams::new(shared.clone(), client.clone());

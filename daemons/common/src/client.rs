@@ -1,17 +1,22 @@
 //! Calling other daemons: JSON over HTTP, several addresses, problems as errors.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+mod targets;
 
-use http::{Method, StatusCode};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use http::{HeaderMap, Method, StatusCode};
 use reqwest::RequestBuilder;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 use url::Url;
 
+use crate::api::leader::{EPOCH_HEADER, LEADER_PATH, LeaderView};
 use crate::auth::Credential;
 use crate::problem::Problem;
+use targets::Targets;
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +76,9 @@ impl ClientError {
 ///
 /// The address that worked last is tried first; the others follow when there is no answer or the
 /// problem `not-leader`. A leader named by that problem is tried next.
+///
+/// A client [of servers](Self::of_servers) also asks the others each few seconds, beside its calls, who leads, and moves
+/// to the one with the highest epoch at once.
 #[derive(Clone, Debug)]
 pub struct ApiClient {
     inner: Arc<Inner>,
@@ -79,10 +87,17 @@ pub struct ApiClient {
 #[derive(Debug)]
 struct Inner {
     http: reqwest::Client,
-    urls: Vec<Url>,
-    good: AtomicUsize,
-    leader: Mutex<Option<Url>>,
+    targets: Mutex<Targets>,
     credential: Option<Credential>,
+    /// Counts how often another leader was found; none where it is not looked for.
+    moves: Option<watch::Sender<u64>>,
+}
+
+/// What came back.
+struct Answer {
+    status: StatusCode,
+    epoch: Option<u64>,
+    body: bytes::Bytes,
 }
 
 impl ApiClient {
@@ -94,12 +109,27 @@ impl ApiClient {
         Self::with_connect_timeout(base_urls, credential, user_agent, Self::CONNECT_TIMEOUT)
     }
 
+    /// A client of the cluster's servers, which follows the one that leads.
+    pub fn of_servers(base_urls: Vec<Url>, credential: Option<Credential>, user_agent: &str) -> Self {
+        Self::build(base_urls, credential, user_agent, Self::CONNECT_TIMEOUT, Some(watch::Sender::new(0)))
+    }
+
     /// A client with its own time limit for connecting.
     pub fn with_connect_timeout(
         base_urls: Vec<Url>,
         credential: Option<Credential>,
         user_agent: &str,
         connect_timeout: Duration,
+    ) -> Self {
+        Self::build(base_urls, credential, user_agent, connect_timeout, None)
+    }
+
+    fn build(
+        base_urls: Vec<Url>,
+        credential: Option<Credential>,
+        user_agent: &str,
+        connect_timeout: Duration,
+        moves: Option<watch::Sender<u64>>,
     ) -> Self {
         let http = reqwest::Client::builder()
             .user_agent(user_agent)
@@ -111,23 +141,17 @@ impl ApiClient {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .expect("a client without TLS and with a valid user agent can always be built");
-        let inner = Inner { http, urls: base_urls, good: AtomicUsize::new(0), leader: Mutex::new(None), credential };
+        let inner = Inner { http, targets: Mutex::new(Targets::new(base_urls)), credential, moves };
         Self { inner: Arc::new(inner) }
     }
 
     /// The addresses in the order in which they are to be tried now.
     pub fn targets(&self) -> Vec<Url> {
-        let inner = &*self.inner;
-        let good = inner.good.load(Ordering::Relaxed);
-        let leader = inner.leader.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (before, from) = inner.urls.split_at(good.min(inner.urls.len()));
-        let mut targets: Vec<Url> = leader.into_iter().collect();
-        for url in from.iter().chain(before) {
-            if !targets.contains(url) {
-                targets.push(url.clone());
-            }
-        }
-        targets
+        self.known().in_order()
+    }
+
+    fn known(&self) -> MutexGuard<'_, Targets> {
+        self.inner.targets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `GET path`; a path starts with `/` and may have a query.
@@ -170,6 +194,7 @@ impl ApiClient {
     /// A request with credential and without time limit to the address that is to be tried first:
     /// for streams. Use [`check`] on the answer.
     pub fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, ClientError> {
+        self.survey_if_due();
         let base = self.targets().into_iter().next().ok_or_else(|| no_address(path))?;
         Ok(self.request_to(method, &join(&base, path)?))
     }
@@ -190,6 +215,26 @@ impl ApiClient {
         body: Option<Vec<u8>>,
         timeout: Duration,
     ) -> Result<R, ClientError> {
+        self.survey_if_due();
+        // What only looks is given up where another server turns out to lead, and asked there: it may wait for long.
+        let mut moves = self.inner.moves.as_ref().filter(|_| method == Method::GET).map(watch::Sender::subscribe);
+        loop {
+            let answered = self.call_all(&method, path, body.as_deref(), timeout);
+            tokio::select! {
+                answer = answered => return answer,
+                () = moved(&mut moves) => {}
+            }
+        }
+    }
+
+    /// Calls one address after the other until one has answered.
+    async fn call_all<R: DeserializeOwned>(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Option<&[u8]>,
+        timeout: Duration,
+    ) -> Result<R, ClientError> {
         let mut targets = self.targets();
         let mut next = 0;
         let mut last = no_address(path);
@@ -197,23 +242,23 @@ impl ApiClient {
             next += 1;
             let url = join(&base, path)?;
             let mut request = self.request_to(method.clone(), &url).timeout(timeout);
-            if let Some(body) = &body {
-                request = request.header(http::header::CONTENT_TYPE, "application/json").body(body.clone());
+            if let Some(body) = body {
+                request = request.header(http::header::CONTENT_TYPE, "application/json").body(body.to_vec());
             }
             match send(request, &url).await {
-                Ok((status, bytes)) if status.is_success() => {
-                    self.worked(&base);
+                Ok(answer) if answer.status.is_success() => {
+                    self.known().worked(&base, answer.epoch);
                     // An empty answer stands for `null`, so that `()` and `Option` take it.
-                    let text: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
+                    let text: &[u8] = if answer.body.is_empty() { b"null" } else { &answer.body };
                     return serde_json::from_slice(text).map_err(|source| ClientError::Decode { url, source });
                 }
-                Ok((status, bytes)) => {
-                    let problem = problem_of(status, &bytes);
+                Ok(answer) => {
+                    let problem = problem_of(answer.status, &answer.body);
                     if problem.kind != "not-leader" {
-                        self.worked(&base);
+                        self.known().worked(&base, answer.epoch);
                         return Err(ClientError::Problem(problem));
                     }
-                    self.failed(&base);
+                    self.known().failed(&base);
                     // The leader it names is next, unless it has been asked already.
                     if let Some(leader) = problem.text("leader").and_then(|text| Url::parse(text).ok())
                         && !targets[..next].contains(&leader)
@@ -224,7 +269,7 @@ impl ApiClient {
                     last = ClientError::Problem(problem);
                 }
                 Err(error) => {
-                    self.failed(&base);
+                    self.known().failed(&base);
                     last = error;
                 }
             }
@@ -232,23 +277,37 @@ impl ApiClient {
         Err(last)
     }
 
-    fn worked(&self, base: &Url) {
-        let mut leader = self.inner.leader.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.inner.urls.iter().position(|url| url == base) {
-            Some(index) => {
-                self.inner.good.store(index, Ordering::Relaxed);
-                *leader = None;
-            }
-            None => *leader = Some(base.clone()),
-        }
+    /// Asks the other servers who leads, if it is time to; nobody waits for it.
+    fn survey_if_due(&self) {
+        let Some(moves) = self.inner.moves.clone() else { return };
+        let Some(asked) = self.known().survey_due(Instant::now()) else { return };
+        let client = self.clone();
+        tokio::spawn(async move {
+            join_all(asked.iter().map(|base| client.ask_who_leads(base, &moves))).await;
+        });
     }
 
-    fn failed(&self, base: &Url) {
-        let mut leader = self.inner.leader.lock().unwrap_or_else(PoisonError::into_inner);
-        if leader.as_ref() == Some(base) {
-            *leader = None;
+    async fn ask_who_leads(&self, base: &Url, moves: &watch::Sender<u64>) {
+        let Ok(url) = join(base, LEADER_PATH) else { return };
+        let request = self.inner.http.get(url.clone()).timeout(Self::CONNECT_TIMEOUT);
+        // One that is down or of a version before this says nothing.
+        let Ok(answer) = send(request, &url).await else { return };
+        let Ok(view) = serde_json::from_slice::<LeaderView>(&answer.body) else { return };
+        if self.known().heard(base, &view) {
+            tracing::info!(leader = %base, epoch = view.epoch, "another server leads");
+            moves.send_modify(|count| *count += 1);
         }
     }
+}
+
+/// Waits until another server turns out to lead; for ever where that is not looked for.
+async fn moved(moves: &mut Option<watch::Receiver<u64>>) {
+    if let Some(moves) = moves
+        && moves.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// Passes a successful answer on and turns any other into an error; for answers that are streams.
@@ -262,11 +321,15 @@ pub async fn check(response: reqwest::Response) -> Result<reqwest::Response, Cli
     Err(ClientError::Problem(problem_of(status, &bytes)))
 }
 
-async fn send(request: RequestBuilder, url: &Url) -> Result<(StatusCode, bytes::Bytes), ClientError> {
+async fn send(request: RequestBuilder, url: &Url) -> Result<Answer, ClientError> {
     let failed = |source: reqwest::Error| ClientError::Transport { url: url.clone(), source: source.without_url() };
     let response = request.send().await.map_err(failed)?;
-    let status = response.status();
-    Ok((status, response.bytes().await.map_err(failed)?))
+    let (status, epoch) = (response.status(), epoch_of(response.headers()));
+    Ok(Answer { status, epoch, body: response.bytes().await.map_err(failed)? })
+}
+
+fn epoch_of(headers: &HeaderMap) -> Option<u64> {
+    headers.get(EPOCH_HEADER)?.to_str().ok()?.parse().ok()
 }
 
 /// The problem in an answer; one is made up where something else than DINP answered.
@@ -297,7 +360,7 @@ fn no_address(path: &str) -> ClientError {
 #[cfg(test)]
 mod tests {
     use axum::Router;
-    use axum::routing::{get, post};
+    use axum::routing::{any, get, post};
     use serde_json::{Value, json};
 
     use super::*;
@@ -353,6 +416,34 @@ mod tests {
         let client = ApiClient::new(vec![standby.clone(), leader.clone()], None, "dinp-test");
         client.get::<()>("/v1/nothing", LIMIT).await.unwrap();
         assert_eq!(client.targets(), [leader, standby]);
+    }
+
+    /// A server that leads in an epoch.
+    fn leads_in(epoch: u64) -> Router {
+        let view = LeaderView { leading: true, epoch, ..LeaderView::default() };
+        Router::new()
+            .route(LEADER_PATH, get(move || async move { ApiJson(view) }))
+            .route("/v1/who", any(move || async move { ([(EPOCH_HEADER, epoch.to_string())], ApiJson(epoch)) }))
+    }
+
+    #[tokio::test]
+    async fn a_leader_that_still_answers_is_left_for_the_one_with_the_higher_epoch() {
+        let (old, new) = (serve(leads_in(7)).await, serve(leads_in(8)).await);
+        let client = ApiClient::of_servers(vec![old.clone(), new.clone()], None, "dinp-test");
+        assert_eq!(client.post::<_, u64>("/v1/who", &(), LIMIT).await.unwrap(), 7);
+        let mut moves = client.inner.moves.as_ref().unwrap().subscribe();
+        moves.wait_for(|_| client.targets()[0] == new).await.unwrap();
+        assert_eq!(client.targets(), [new, old]);
+        assert_eq!(client.get::<u64>("/v1/who", LIMIT).await.unwrap(), 8);
+    }
+
+    #[tokio::test]
+    async fn a_long_poll_at_the_old_leader_goes_on_at_the_new_one() {
+        let waits = Router::new().route("/v1/orders", get(std::future::pending::<StatusCode>));
+        let orders = leads_in(8).route("/v1/orders", get(|| async { ApiJson("of epoch 8") }));
+        let servers = vec![serve(waits).await, serve(orders).await];
+        let client = ApiClient::of_servers(servers, None, "dinp-test");
+        assert_eq!(client.get::<String>("/v1/orders", LIMIT).await.unwrap(), "of epoch 8");
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@
 use dinp_common::api::agent::{Goodbye, NodeBundle, Orders, Report, ReportReply};
 use dinp_common::api::control::{ClusterStatus, InstanceView, NodeView};
 use dinp_common::api::hm::{HmReport, Targets};
+use dinp_common::api::leader::LeaderView;
 use dinp_common::api::router::{RouterBundle, RouterReply, RouterReport};
 use dinp_common::routes::{AppRoutes, Change};
 use serde::Serialize;
@@ -47,6 +48,11 @@ fn what_agents_and_servers_say() {
     held::<ReportReply>("report_reply.json");
     held::<Goodbye>("goodbye.json");
     held::<NodeBundle>("node_bundle.json");
+}
+
+#[test]
+fn what_servers_say_of_who_leads() {
+    held::<LeaderView>("leader_view.json");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Who calls: an access token, looked up at uic and believed for a short while.
+//! Who calls: an access token, looked up at uic and believed for a short while; while uic or its database is away, those
+//! hold that it has confirmed lately.
 
 use crate::Dash;
 use crate::backend;
@@ -13,6 +14,10 @@ use std::time::{Duration, Instant};
 
 /// Longest wait for uic.
 const LIMIT: Duration = Duration::from_secs(5);
+/// How long a token is believed that uic cannot be asked about: people must see how the cluster is while it is in trouble.
+const HOLD: Duration = Duration::from_secs(3600);
+/// How long uic is not asked again then.
+const HOLD_OFF: Duration = Duration::from_secs(5);
 /// Most tokens that are remembered.
 const MAX_TOKENS: usize = 10_000;
 
@@ -48,9 +53,13 @@ impl Caller {
     }
 }
 
+#[derive(Clone)]
 struct Known {
     user: Arc<UserInfo>,
+    /// Believed until then without asking.
     until: Instant,
+    /// Believed until then where nobody can be asked.
+    hold_until: Instant,
 }
 
 /// What uic has said about tokens lately. Only good tokens are kept.
@@ -65,14 +74,22 @@ impl Tokens {
         known.get(hash).filter(|known| now < known.until).map(|known| known.user.clone())
     }
 
-    fn put(&self, hash: SecretHash, user: Arc<UserInfo>, until: Instant, now: Instant) {
+    fn put(&self, hash: SecretHash, entry: Known, now: Instant) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MAX_TOKENS {
             known.retain(|_, known| now < known.until);
         }
         if known.len() < MAX_TOKENS {
-            known.insert(hash, Known { user, until });
+            known.insert(hash, entry);
         }
+    }
+
+    /// What was known lately of a token that uic cannot be asked about now.
+    fn hold(&self, hash: &SecretHash, now: Instant) -> Option<Arc<UserInfo>> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = known.get_mut(hash).filter(|known| now < known.hold_until)?;
+        known.until = (now + HOLD_OFF).min(known.hold_until);
+        Some(known.user.clone())
     }
 
     /// Forgets one token.
@@ -95,8 +112,17 @@ impl Dash {
         }
         let body = Introspect { token: token.to_owned() };
         let answer = self.uic.post::<_, Introspection>("/v1/introspect", &body, LIMIT).await;
-        let answer = answer.map_err(|error| backend::problem(error, &backend::UIC))?;
+        let answer = match answer.map_err(|error| backend::problem(error, &backend::UIC)) {
+            Ok(answer) => answer,
+            Err(problem) if problem.status == 503 => {
+                let user = self.tokens.hold(&hash, Instant::now()).ok_or(problem)?;
+                tracing::debug!(user = user.name, "a token is accepted from memory: uic cannot be asked");
+                return Ok(Caller::new(user, token, address));
+            }
+            Err(problem) => return Err(problem),
+        };
         let Some(user) = answer.user.filter(|user| answer.active && !user.suspended) else {
+            self.tokens.forget(token);
             return Err(Problem::unauthorized("the sign-on has ended; sign in again"));
         };
         let user = Arc::new(user);
@@ -104,7 +130,7 @@ impl Dash {
         let left = Duration::from_millis(u64::try_from(left).unwrap_or(0));
         let now = Instant::now();
         let until = now + left.min(Duration::from_secs(self.config.token_cache_secs));
-        self.tokens.put(hash, user.clone(), until, now);
+        self.tokens.put(hash, Known { user: user.clone(), until, hold_until: now + left.min(HOLD) }, now);
         Ok(Caller::new(user, token, address))
     }
 }

@@ -102,7 +102,7 @@ impl Dash {
         Ok(Self {
             pool,
             apps_url: loaded.daemon.apps_url(&cluster)?,
-            server: client(cluster.servers.clone()),
+            server: ApiClient::of_servers(cluster.servers.clone(), Some(credential.clone()), USER_AGENT),
             builder: client(vec![cluster.builder.url.clone()]),
             uic: client(vec![cluster.uic.url.clone()]),
             registry: Registry::new(&cluster.registry, account, &loaded.daemon.allowed_registries),

@@ -60,7 +60,7 @@ pub async fn serve(
     lifecycle: Lifecycle,
 ) {
     let name = credential.name.clone();
-    let client = ApiClient::new(servers, Some(credential), concat!("dinp-hm/", env!("CARGO_PKG_VERSION")));
+    let client = ApiClient::of_servers(servers, Some(credential), concat!("dinp-hm/", env!("CARGO_PKG_VERSION")));
     let monitor = Monitor::new(config.max_probes);
     lifecycle.task_with_heartbeat("targets", MAX_SILENCE, |beat| {
         server::subscribe(client.clone(), monitor.clone(), lifecycle.condition("server"), beat)

@@ -112,5 +112,5 @@ impl Reporter {
 
 /// The client for the leader.
 pub(crate) fn client(servers: Vec<Url>, credential: Credential) -> ApiClient {
-    ApiClient::new(servers, Some(credential), concat!("dinp-router/", env!("CARGO_PKG_VERSION")))
+    ApiClient::of_servers(servers, Some(credential), concat!("dinp-router/", env!("CARGO_PKG_VERSION")))
 }

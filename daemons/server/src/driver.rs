@@ -262,6 +262,7 @@ impl Driver {
     fn follow(&mut self) {
         let now = self.now();
         let leadership = self.parts.leadership.borrow().clone();
+        let is_trusted = leadership.may_destroy_at(Instant::now());
         match (leadership, &mut self.leading) {
             (Leadership::Standby { .. }, None) => {}
             (Leadership::Standby { .. }, leading) => {
@@ -273,10 +274,11 @@ impl Driver {
                 leading.reign.holdover(true, now);
             }
             (Leadership::Holdover { .. }, _) => {}
-            (Leadership::Leading { epoch }, Some(leading)) if leading.epoch == epoch => {
-                leading.reign.holdover(false, now);
+            // A process that stood still finds out here that its lease has run out meanwhile.
+            (Leadership::Leading { epoch, .. }, Some(leading)) if leading.epoch == epoch => {
+                leading.reign.holdover(!is_trusted, now);
             }
-            (Leadership::Leading { epoch }, _) => self.begin_reign(epoch),
+            (Leadership::Leading { epoch, .. }, _) => self.begin_reign(epoch),
         }
     }
 

@@ -3,11 +3,13 @@
 //!
 //! * [`core`]: the decisions, without clock and without I/O
 //! * [`driver`]: the task that feeds the core and carries out what it decides
-//! * [`leader`]: who leads; [`sync`]: desired state; [`publish`]: routes to Redis; [`journal`]: what is written to MySQL
+//! * [`leader`], [`candidate`], [`peers`]: who leads; [`sync`]: desired state; [`publish`]: routes to Redis;
+//!   [`journal`]: what is written to MySQL
 //! * [`orders`], [`streams`], [`logs`], [`ended`]: what agents are told, and what they send
 //! * [`api`]: the endpoints
 
 pub mod api;
+mod candidate;
 pub mod config;
 pub mod core;
 pub mod driver;
@@ -16,12 +18,14 @@ pub mod journal;
 pub mod leader;
 pub mod logs;
 pub mod orders;
+mod peers;
 pub mod publish;
 pub mod routers;
 pub mod streams;
 pub mod sync;
 pub mod tickets;
 
+use candidate::Candidate;
 use config::ServerConfig;
 use core::Settings;
 use dinp_common::api::agent::RegistryAccess;
@@ -33,7 +37,7 @@ use dinp_common::listen::{self, ListenError};
 use dinp_common::seal::{OpeningKey, SealError};
 use dinp_common::store::{self, StoreError};
 use driver::{Driver, Parts};
-use leader::{Candidate, Leadership};
+use leader::Leadership;
 use mysql_async::Pool;
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,7 +106,7 @@ pub async fn run(loaded: Loaded<ServerConfig>, lifecycle: Lifecycle) -> Result<(
         journal,
         registry,
         leadership: leading.clone(),
-        seen: seen_sender,
+        seen: seen_sender.clone(),
     };
     lifecycle.task("decisions", Driver::new(parts, inputs, &lifecycle).run(lifecycle.shutdown()));
     let publication = publish::Publication {
@@ -118,8 +122,11 @@ pub async fn run(loaded: Loaded<ServerConfig>, lifecycle: Lifecycle) -> Result<(
         sync::Sync { pool: pool.clone(), key, hint: hint.clone(), handle: handle.clone(), secrets: secrets.clone() };
     lifecycle.task("desired state", follow.run(lifecycle.clone()));
     lifecycle.task("routers", routers::follow(handle.clone(), pool.clone(), lifecycle.shutdown()));
-    let url = config.public_url(cluster).to_string();
-    let candidate = Candidate::new(pool.clone(), owner, url, leadership, seen, &lifecycle);
+    let url = config.public_url(cluster);
+    let others = cluster.servers.iter().filter(|server| **server != url).cloned().collect();
+    lifecycle.task("peers", peers::watch(others, leading.clone(), seen_sender, lifecycle.shutdown()));
+    let database = store::options(&mysql.host, mysql.port, &mysql.database, &mysql.user_for("server"), &password);
+    let candidate = Candidate::new(database.into(), owner, url.to_string(), leadership, seen, &lifecycle);
     let candidate = lifecycle.task("lease", candidate.run(lifecycle.shutdown()));
 
     let insecure_registry = if cluster.registry.insecure { cluster.registry.address.clone() } else { String::new() };
@@ -133,6 +140,7 @@ pub async fn run(loaded: Loaded<ServerConfig>, lifecycle: Lifecycle) -> Result<(
         services: ServiceAuth::new(pool.clone()),
         pool,
         hint,
+        url,
         servers: cluster.servers.clone(),
         insecure_registry,
         domain: cluster.domain.clone(),

@@ -354,10 +354,6 @@ pub struct InstanceReport {
     /// the node did to it (pull, engine, disk) is not counted.
     #[serde(default)]
     pub failures: u32,
-    /// Whether it ran and would not become ready: its check answered wrongly as often as its threshold says, or nothing
-    /// answered in time.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub unready: bool,
     /// Whether `reason` is the node's fault (pull, engine, disk, port) and none of the release's.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub node_fault: bool,

@@ -8,6 +8,7 @@ pub mod agent;
 pub mod builder;
 pub mod control;
 pub mod hm;
+pub mod leader;
 pub mod people;
 pub mod router;
 pub mod uic;

@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use http::HeaderMap;
 use mysql_async::prelude::Queryable;
+use tokio::sync::Semaphore;
 
 use super::{Credential, CredentialKind, Principal, Role, SecretHash, bearer, hash_matches};
 use crate::error::ErrorChain;
@@ -36,14 +38,23 @@ type Lookup = dyn Fn(String) -> BoxFuture<'static, Result<Option<Row>, LookupErr
 const FRESH: Duration = Duration::from_secs(60);
 /// How long a row is believed after the database could not be asked.
 const HOLD_OFF: Duration = Duration::from_secs(5);
+/// How long an answer is believed that fits no caller: its secret may have been renewed, or the name be new.
+const DOUBT: Duration = Duration::from_secs(2);
 /// How long the database may take, where an older row can answer instead.
 const LOOKUP_WITH_STALE: Duration = Duration::from_millis(500);
 /// How long the database may take otherwise.
 const LOOKUP: Duration = Duration::from_secs(3);
+/// Strangers that are looked up at the same time: they must not use up the database for those who are known.
+const STRANGERS: usize = 2;
+/// Most names that are remembered.
+const NAMES_MOST: usize = 4096;
 
+/// What the database has said of a name.
 #[derive(Clone, Copy)]
 struct Cached {
-    row: Row,
+    /// `None`: there is no such service.
+    row: Option<Row>,
+    asked: Instant,
     valid_until: Instant,
 }
 
@@ -53,6 +64,9 @@ struct Cached {
 pub struct ServiceAuth {
     lookup: Arc<Lookup>,
     cache: Arc<Mutex<HashMap<String, Cached>>>,
+    strangers: Arc<Semaphore>,
+    /// Whether the database could be asked last time.
+    answered: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for ServiceAuth {
@@ -86,7 +100,12 @@ impl ServiceAuth {
     where
         F: Fn(String) -> BoxFuture<'static, Result<Option<Row>, LookupError>> + Send + Sync + 'static,
     {
-        Self { lookup: Arc::new(lookup), cache: Arc::default() }
+        Self {
+            lookup: Arc::new(lookup),
+            cache: Arc::default(),
+            strangers: Arc::new(Semaphore::new(STRANGERS)),
+            answered: Arc::new(AtomicBool::new(true)),
+        }
     }
 
     /// The daemon that sent these headers; 401 if it is none, 503 if that cannot be told.
@@ -101,42 +120,55 @@ impl ServiceAuth {
         }
         let hash = credential.secret_hash();
         let name = &credential.name;
-        let identity = |row: Row| ServiceIdentity { name: name.clone(), role: row.0 };
-
-        // A cached row with another hash proves nothing: the secret may have been renewed.
-        let cached = self.cached(name).filter(|cached| hash_matches(&cached.row.1, &hash));
-        if let Some(cached) = cached
-            && Instant::now() < cached.valid_until
-        {
-            return Ok(identity(cached.row));
+        let fitting = |row: &Row| hash_matches(&row.1, &hash);
+        let cached = self.cached(name);
+        let now = Instant::now();
+        let answer = match cached.and_then(|cached| cached.row).filter(fitting) {
+            Some(row) if cached.is_some_and(|cached| now < cached.valid_until) => Ok(Some(row)),
+            Some(row) => Ok(self.renewed(name, row).await),
+            None if cached.is_some_and(|cached| now < cached.asked + DOUBT) => Ok(None),
+            None => self.of_stranger(name).await,
+        };
+        match answer {
+            Ok(Some(row)) if fitting(&row) => Ok(ServiceIdentity { name: name.clone(), role: row.0 }),
+            Ok(_) => Err(wrong_secret(name)),
+            Err(_) => Err(Problem::unavailable(
+                "auth-unavailable",
+                "the credential cannot be verified now: the database cannot be reached",
+            )),
         }
-        let limit = if cached.is_some() { LOOKUP_WITH_STALE } else { LOOKUP };
-        let answer = match tokio::time::timeout(limit, (self.lookup)(name.clone())).await {
+    }
+
+    /// The row of a known daemon as it is now; as it was where the database cannot be asked.
+    async fn renewed(&self, name: &str, known: Row) -> Option<Row> {
+        let answer = self.ask(name, LOOKUP_WITH_STALE).await;
+        answer.unwrap_or_else(|_| {
+            self.remember(name, Some(known), HOLD_OFF);
+            Some(known)
+        })
+    }
+
+    /// The row of who is not known, or not by this secret.
+    async fn of_stranger(&self, name: &str) -> Result<Option<Row>, LookupError> {
+        // No turn in time: too many are before it.
+        let _turn = tokio::time::timeout(LOOKUP, self.strangers.acquire()).await??;
+        self.ask(name, LOOKUP).await
+    }
+
+    async fn ask(&self, name: &str, limit: Duration) -> Result<Option<Row>, LookupError> {
+        let answer = match tokio::time::timeout(limit, (self.lookup)(name.to_owned())).await {
             Ok(answer) => answer,
             Err(elapsed) => Err(LookupError::from(elapsed)),
         };
-        match (answer, cached) {
-            (Ok(Some(row)), _) => {
-                self.remember(name, row, FRESH);
-                if hash_matches(&row.1, &hash) { Ok(identity(row)) } else { Err(wrong_secret(name)) }
+        match &answer {
+            Ok(row) => self.remember(name, *row, FRESH),
+            Err(error) if self.answered.load(Ordering::Relaxed) => {
+                tracing::warn!(error = %ErrorChain(error.as_ref()), "service credentials cannot be asked for; those that are known hold");
             }
-            (Ok(None), _) => {
-                self.forget(name);
-                Err(wrong_secret(name))
-            }
-            (Err(error), Some(cached)) => {
-                tracing::warn!(service = %name, error = %ErrorChain(error.as_ref()), "service credential accepted from memory, database cannot be asked");
-                self.remember(name, cached.row, HOLD_OFF);
-                Ok(identity(cached.row))
-            }
-            (Err(error), None) => {
-                tracing::warn!(service = %name, error = %ErrorChain(error.as_ref()), "service credential cannot be verified");
-                Err(Problem::unavailable(
-                    "auth-unavailable",
-                    "the credential cannot be verified now: the database cannot be reached",
-                ))
-            }
+            Err(_) => {}
         }
+        self.answered.store(answer.is_ok(), Ordering::Relaxed);
+        answer
     }
 
     /// As [`verify`](Self::verify), and 403 unless the daemon has one of `roles`.
@@ -152,16 +184,21 @@ impl ServiceAuth {
     }
 
     fn cached(&self, name: &str) -> Option<Cached> {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied()
+        self.names().get(name).copied()
     }
 
-    fn remember(&self, name: &str, row: Row, period: Duration) {
-        let cached = Cached { row, valid_until: Instant::now() + period };
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), cached);
+    fn remember(&self, name: &str, row: Option<Row>, period: Duration) {
+        let asked = Instant::now();
+        let mut names = self.names();
+        if names.len() >= NAMES_MOST {
+            // Only strangers can be so many.
+            names.retain(|_, cached| cached.row.is_some());
+        }
+        names.insert(name.to_owned(), Cached { row, asked, valid_until: asked + period });
     }
 
-    fn forget(&self, name: &str) {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    fn names(&self) -> MutexGuard<'_, HashMap<String, Cached>> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -183,7 +220,7 @@ async fn select(pool: &mysql_async::Pool, name: &str) -> Result<Option<Row>, Loo
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::AtomicU32;
 
     use super::super::tests::headers;
     use super::*;
@@ -218,7 +255,7 @@ mod tests {
                 Box::pin(async move { answer })
             }
         });
-        let expire = || auth.remember("router", row, Duration::ZERO);
+        let expire = || auth.remember("router", Some(row), Duration::ZERO);
 
         assert_eq!(auth.verify(&headers(&router)).await.unwrap_err().status, 503);
         mode.store(0, Ordering::SeqCst);
@@ -229,6 +266,44 @@ mod tests {
         mode.store(2, Ordering::SeqCst);
         expire();
         assert_eq!(auth.verify(&headers(&router)).await.unwrap_err().status, 401);
-        assert!(auth.cached("router").is_none());
+        assert!(auth.cached("router").is_some_and(|cached| cached.row.is_none()));
+    }
+
+    #[tokio::test]
+    async fn names_that_nobody_has_cost_the_database_one_question_and_never_more_than_two_at_a_time() {
+        let (now, most, asked) =
+            (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+        let counters = (now.clone(), most.clone(), asked.clone());
+        let auth = ServiceAuth::with_lookup(move |_| {
+            let (now, most, asked) = counters.clone();
+            Box::pin(async move {
+                asked.fetch_add(1, Ordering::SeqCst);
+                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                tokio::task::yield_now().await;
+                now.fetch_sub(1, Ordering::SeqCst);
+                Ok(None)
+            })
+        });
+        let strangers: Vec<_> =
+            (0..50).map(|number| Credential::generate(CredentialKind::Service, format!("x{number}"))).collect();
+        for _ in 0..3 {
+            let answers = strangers.iter().map(|stranger| auth.verify_credential(stranger));
+            for answer in futures_util::future::join_all(answers).await {
+                assert_eq!(answer.unwrap_err().status, 401);
+            }
+        }
+        assert_eq!((asked.load(Ordering::SeqCst), most.load(Ordering::SeqCst)), (50, 2));
+    }
+
+    #[tokio::test]
+    async fn strangers_without_end_are_not_remembered_without_end() {
+        let auth = ServiceAuth::for_tests([]);
+        let row = (Role::Dash, SecretHash::default());
+        auth.remember("dash", Some(row), FRESH);
+        for number in 0..3 * NAMES_MOST {
+            auth.remember(&format!("x{number}"), None, FRESH);
+        }
+        assert!(auth.names().len() <= NAMES_MOST);
+        assert!(auth.cached("dash").is_some());
     }
 }

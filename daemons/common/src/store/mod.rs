@@ -37,7 +37,7 @@ pub use watch::watch;
 
 use crate::credentials::Secret;
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, OptsBuilder, Params, Pool, PoolConstraints, PoolOpts};
+use mysql_async::{Conn, Opts, OptsBuilder, Params, Pool, PoolConstraints, PoolOpts};
 use std::time::Duration;
 
 /// Failure of the store. The database's own text is the source.
@@ -118,11 +118,17 @@ impl From<StoreError> for crate::problem::Problem {
     }
 }
 
-/// A pool of connections for one account. Connects when first used.
-///
-/// Sessions are in UTC and strict mode; idle connections are closed after a minute.
+/// A pool of connections for one account. Connects when first used; idle connections are closed after a minute.
 pub fn pool(host: &str, port: u16, database: &str, user: &str, password: &Secret) -> Pool {
-    let options = OptsBuilder::default()
+    let pool = PoolOpts::default()
+        .with_constraints(PoolConstraints::new(0, 16).expect("0 is at most 16"))
+        .with_inactive_connection_ttl(Duration::from_secs(60));
+    Pool::new(options(host, port, database, user, password).pool_opts(pool))
+}
+
+/// How one account connects: for who needs a connection of its own. Sessions are in UTC and strict mode.
+pub fn options(host: &str, port: u16, database: &str, user: &str, password: &Secret) -> OptsBuilder {
+    OptsBuilder::default()
         .ip_or_hostname(host)
         .tcp_port(port)
         .db_name(Some(database))
@@ -135,12 +141,6 @@ pub fn pool(host: &str, port: u16, database: &str, user: &str, password: &Secret
             "SET time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE', \
              innodb_lock_wait_timeout = 5",
         ])
-        .pool_opts(
-            PoolOpts::default()
-                .with_constraints(PoolConstraints::new(0, 16).expect("0 is at most 16"))
-                .with_inactive_connection_ttl(Duration::from_secs(60)),
-        );
-    Pool::new(options)
 }
 
 /// Rows that one statement drops, so that none of them holds its locks for long.
@@ -165,4 +165,9 @@ pub async fn connect(pool: &Pool, deadline: Duration) -> Result<Conn, StoreError
         Ok(conn) => conn.map_err(StoreError::doing("connect")),
         Err(_) => Err(StoreError::Timeout { act: "connect", secs: deadline.as_secs() }),
     }
+}
+
+/// Opens a connection that belongs to no pool.
+pub async fn connect_alone(options: Opts) -> Result<Conn, StoreError> {
+    Conn::new(options).await.map_err(StoreError::doing("connect"))
 }

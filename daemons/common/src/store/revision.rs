@@ -4,6 +4,10 @@ use super::StoreError;
 use mysql_async::prelude::Queryable;
 use mysql_async::{IsolationLevel, Pool, Transaction, TxOpts};
 
+/// Seconds between two statements of a change after which the database ends it. Whoever holds the rows of revision and
+/// lease and is cut off from the database would otherwise keep everybody else from them, the next leader too.
+const IDLE_SECS: u32 = 3;
+
 /// The revision that is visible now.
 pub async fn current_revision(conn: &mut mysql_async::Conn) -> Result<u64, StoreError> {
     let rev = conn
@@ -23,12 +27,15 @@ pub struct Change {
 }
 
 impl Change {
-    /// Begins a change: raises the revision and holds its row until [`Change::commit`].
+    /// Begins a change: raises the revision and holds its row until [`Change::commit`], or until nothing has come for 3 s:
+    /// nobody waits for anything but the database in between.
     pub async fn begin(pool: &Pool) -> Result<Self, StoreError> {
         let doing = StoreError::doing("begin a change");
         let mut options = TxOpts::default();
         options.with_isolation_level(IsolationLevel::ReadCommitted);
         let mut tx = pool.start_transaction(options).await.map_err(&doing)?;
+        // For this session, which the pool sets back when the transaction has ended.
+        tx.query_drop(format!("SET wait_timeout = {IDLE_SECS}")).await.map_err(&doing)?;
         tx.query_drop("UPDATE revision SET rev = rev + 1 WHERE id = 1").await.map_err(&doing)?;
         let rev: Option<u64> = tx.query_first("SELECT rev FROM revision WHERE id = 1").await.map_err(&doing)?;
         let rev =
@@ -40,5 +47,32 @@ impl Change {
     pub async fn commit(self) -> Result<u64, StoreError> {
         self.tx.commit().await.map_err(StoreError::doing("commit a change"))?;
         Ok(self.rev)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Mysql;
+
+    #[tokio::test]
+    async fn a_change_whose_owner_was_cut_off_keeps_nobody_else_from_changes() {
+        let mysql = Mysql::start().await;
+        let pool = mysql.database().await;
+        let cut_off = Change::begin(&pool).await.unwrap();
+        let next = Change::begin(&pool).await.unwrap();
+        assert_eq!(next.rev, cut_off.rev, "the first one was undone");
+        next.commit().await.unwrap();
+        assert!(cut_off.commit().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn other_work_may_leave_a_connection_idle() {
+        let mysql = Mysql::start().await;
+        let pool = mysql.database().await;
+        Change::begin(&pool).await.unwrap().commit().await.unwrap();
+        let mut conn = pool.get_conn().await.unwrap();
+        let secs: Option<u32> = conn.query_first("SELECT @@wait_timeout").await.unwrap();
+        assert!(secs.is_some_and(|secs| secs > IDLE_SECS), "{secs:?}");
     }
 }

@@ -16,7 +16,7 @@ const NONE: Value = Value::Null;
 
 /// Waits for what is done in passing.
 async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
-    for _ in 0..200 {
+    for _ in 0..400 {
         if check().await {
             return;
         }
@@ -580,4 +580,21 @@ async fn images_under_somebodys_name_are_theirs_whoever_put_them_there() {
             assert_eq!((status, &answer["type"]), expected, "{image}, app {number}: {answer}");
         }
     }
+}
+
+#[tokio::test]
+async fn while_mysql_is_away_the_status_of_the_cluster_can_still_be_seen() {
+    let mut stage = Stage::set().await;
+    let (olga, anna) = (stage.token("olga").await, stage.token("anna").await);
+    let status = async |stage: &Stage, token: &str| stage.call(token, Method::GET, "/v1/status", NONE).await;
+    assert_eq!(status(&stage, &olga).await.0, 200);
+    stage.mysql.stop();
+    // No token is believed for a moment without asking here, and nobody can be asked.
+    let (answer, body) = status(&stage, &olga).await;
+    assert_eq!(answer, 200, "{body}");
+    let (answer, body) = status(&stage, &anna).await;
+    assert_eq!(answer, 503, "a token that was never seen: {body}");
+    stage.mysql.start_again().await;
+    stage.sql("DELETE FROM session").await;
+    eventually("uic is asked again", async || status(&stage, &olga).await.0 == 401).await;
 }

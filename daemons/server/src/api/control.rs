@@ -6,7 +6,6 @@
 
 use super::Api;
 use crate::driver::Input;
-use crate::leader::Leadership;
 use crate::logs;
 use crate::streams::{Reader, Stream};
 use axum::Router;
@@ -28,6 +27,7 @@ use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Time between two looks for instances that have started, for somebody who follows an app's logs.
 const LOOK: Duration = Duration::from_secs(1);
@@ -60,8 +60,9 @@ fn page<T>(items: Vec<T>) -> ApiJson<Page<T>> {
 
 async fn status(State(api): State<Api>, headers: HeaderMap) -> Result<ApiJson<ClusterStatus>, Problem> {
     api.dash(&headers).await?;
-    let leader = api.servers.first().map(ToString::to_string).unwrap_or_default();
-    let holdover = matches!(*api.leadership.borrow(), Leadership::Holdover { .. });
+    // Who answers leads.
+    let leader = api.url.to_string();
+    let holdover = !api.leadership.borrow().may_destroy_at(Instant::now());
     let status = api.driver.view(move |view| {
         let status = view.reign.status();
         ClusterStatus {

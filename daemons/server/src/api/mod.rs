@@ -1,12 +1,13 @@
-//! The server's endpoints, by who calls them: [`agent`], [`router`], [`hm`], [`control`] (dash). `/health`, `/ready` and
-//! `/metrics` are everybody's.
+//! The server's endpoints, by who calls them: [`agent`], [`router`], [`hm`], [`control`] (dash). `/health`, `/ready`,
+//! `/metrics` and `GET /v1/leader` ([`leader`]) are everybody's.
 //!
 //! All but those need a credential, and all but those are answered by the leader alone: another server answers
-//! 503 `not-leader` with the leader's URL.
+//! 503 `not-leader` with the leader's URL and epoch. The leader's answers carry its epoch in a header.
 
 mod agent;
 mod control;
 mod hm;
+mod leader;
 mod router;
 
 use crate::driver::Handle;
@@ -19,11 +20,12 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
+use dinp_common::api::leader::EPOCH_HEADER;
 use dinp_common::auth::{self, CredentialKind, ServiceAuth, hash_matches};
 use dinp_common::lifecycle::Lifecycle;
 use dinp_common::model::NodeName;
 use dinp_common::problem::Problem;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use mysql_async::Pool;
 use std::sync::{Arc, PoisonError};
 use tokio::sync::{Notify, watch};
@@ -50,6 +52,8 @@ pub struct Api {
     pub pool: Pool,
     /// Wakes the poll of desired state.
     pub hint: Arc<Notify>,
+    /// URL of this server.
+    pub url: Url,
     /// URLs of all servers, for node bundles.
     pub servers: Vec<Url>,
     /// Registry that nodes reach over plain HTTP; empty if it has TLS.
@@ -65,7 +69,10 @@ impl Api {
     fn leading(&self) -> Result<u64, Problem> {
         let leadership = self.leadership.borrow();
         leadership.epoch().ok_or_else(|| match &*leadership {
-            Leadership::Standby { leader } => Problem::not_leader(leader.as_deref()),
+            Leadership::Standby { leader: Some(leader) } => {
+                Problem::not_leader(Some(&leader.url)).with("epoch", leader.epoch)
+            }
+            Leadership::Standby { leader: None } => Problem::not_leader(None),
             Leadership::Leading { .. } | Leadership::Holdover { .. } => Problem::not_leader(None),
         })
     }
@@ -93,7 +100,11 @@ async fn known(State(api): State<Api>, request: Request, next: Next) -> Result<R
         CredentialKind::Service => api.services.verify_credential(&credential).await.map(drop)?,
         CredentialKind::Session => return Err(Problem::unauthorized("people's credentials are for dash")),
     }
-    Ok(next.run(request).await)
+    let mut answer = next.run(request).await;
+    if let Some(epoch) = api.leadership.borrow().epoch() {
+        answer.headers_mut().insert(EPOCH_HEADER, HeaderValue::from(epoch));
+    }
+    Ok(answer)
 }
 
 /// All endpoints.
@@ -104,6 +115,7 @@ pub fn router(api: Api, lifecycle: &Lifecycle) -> Router {
         .merge(hm::router())
         .merge(control::router())
         .route_layer(middleware::from_fn_with_state(api.clone(), known))
+        .merge(leader::router())
         .with_state(api)
         .merge(dinp_common::metrics::ops_router(lifecycle))
 }

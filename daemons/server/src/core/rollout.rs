@@ -298,7 +298,7 @@ impl Reign {
     /// Whether what has become of an instance is the verdict on its release: it failed so often, or it ran and would not
     /// become ready.
     fn is_verdict(&self, one: &Instance) -> bool {
-        one.failures() >= self.settings.start_failures || one.report.as_ref().is_some_and(|report| report.unready)
+        one.failures() >= self.settings.start_failures || one.report.as_ref().is_some_and(|report| report.failed_start)
     }
 
     /// Routers that have not taken the table over in the time that is theirs.

@@ -1,6 +1,7 @@
 //! A server process with its databases, and the people and nodes around it.
 
 use dinp_common::api::agent::{Capacity, InstanceReport, InstanceState, Orders, Report, ReportReply, Seen};
+use dinp_common::api::leader::{LEADER_PATH, LeaderView};
 use dinp_common::api::router::{RouterReply, RouterReport};
 use dinp_common::auth::{Credential, CredentialKind, Role};
 use dinp_common::client::{ApiClient, ClientError};
@@ -11,6 +12,7 @@ use dinp_common::store::{Change, node};
 use dinp_common::testing::{Mysql, Redis, TestDir, free_port};
 use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
+use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -50,25 +52,40 @@ impl Cluster {
         Self { mysql, redis, pool, key: OpeningKey::generate(), mysql_port }
     }
 
+    /// A server that knows of no other.
     pub async fn server(&self) -> Server {
-        let directory = TestDir::new("server");
         let port = free_port();
+        self.server_among(&[port], port, self.mysql_port).await
+    }
+
+    /// Two servers that know each other, the first of them leading; it alone reaches MySQL by this port.
+    pub async fn pair(&self, mysql_port: u16) -> [Server; 2] {
+        let ports = [free_port(), free_port()];
+        let first = self.server_among(&ports, ports[0], mysql_port).await;
+        eventually("the first server leads", 20, async || first.leader().await.leading.then_some(())).await;
+        [first, self.server_among(&ports, ports[1], self.mysql_port).await]
+    }
+
+    async fn server_among(&self, all: &[u16], port: u16, mysql: u16) -> Server {
+        let directory = TestDir::new("server");
         let database: String = {
             let mut conn = self.pool.get_conn().await.unwrap();
             conn.query_first("SELECT DATABASE()").await.unwrap().unwrap()
         };
-        let url = format!("http://127.0.0.1:{port}/");
+        let url_of = |port: &u16| format!("http://127.0.0.1:{port}/");
+        let url = url_of(&port);
+        let servers: Vec<String> = all.iter().map(url_of).collect();
         let file = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
         std::fs::create_dir(directory.path().join("credentials")).unwrap();
         file("credentials/mysql-server", "test");
         file("credentials/redis-server", "test");
         file("credentials/env-key", self.key.to_hex().expose());
         file("credentials/ticket-keys", &format!("k1:{}", "01".repeat(32)));
-        let (mysql, redis) = (self.mysql_port, self.redis.port());
+        let redis = self.redis.port();
         file(
             "dinp.toml",
             &format!(
-                "domain = \"apps.localhost\"\nservers = [\"{url}\"]\n[mysql]\nport = {mysql}\ndatabase = \"{database}\"\n\
+                "domain = \"apps.localhost\"\nservers = {servers:?}\n[mysql]\nport = {mysql}\ndatabase = \"{database}\"\n\
              [redis]\nurl = \"redis://127.0.0.1:{redis}\"\nuser = \"test\"\n",
             ),
         );
@@ -194,6 +211,11 @@ impl Server {
         ApiClient::new(vec![self.url.parse().unwrap()], credential, "test")
     }
 
+    /// Who leads, by what it says.
+    pub async fn leader(&self) -> LeaderView {
+        self.client(None).get(LEADER_PATH, ANSWER).await.unwrap_or_default()
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         self.child.kill().ok();
@@ -202,9 +224,13 @@ impl Server {
 
     /// SIGTERM, and waits for the end.
     pub async fn stop(&mut self) -> std::process::ExitStatus {
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        self.signal(Signal::SIGTERM);
         eventually("the server ends", 20, async || self.child.try_wait().unwrap()).await
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        nix::sys::signal::kill(pid, signal).unwrap();
     }
 }
 
@@ -218,6 +244,12 @@ impl Drop for Server {
             tail.iter().rev().for_each(|line| eprintln!("{line}"));
         }
     }
+}
+
+/// A client that follows the leader of these.
+pub fn client_of(servers: &[&Server], credential: Credential) -> ApiClient {
+    let urls = servers.iter().map(|server| server.url.parse().unwrap()).collect();
+    ApiClient::of_servers(urls, Some(credential), "test")
 }
 
 /// An agent that obeys at once: what it is told to run is ready, what it is told to stop is gone.
@@ -234,9 +266,8 @@ pub struct Agent {
 
 impl Agent {
     pub fn new(servers: &[&Server], credential: Credential) -> Self {
-        let urls = servers.iter().map(|server| server.url.parse().unwrap()).collect();
         Self {
-            client: ApiClient::new(urls, Some(credential), "test"),
+            client: client_of(servers, credential),
             run_id: format!("{:x}", rand::random::<u64>()),
             seq: 0,
             orders: None,
@@ -304,7 +335,9 @@ impl Agent {
                     proved: true,
                     failures: 0,
                     node_fault: false,
-                    unready: false,
+                    failed_start: false,
+            last_failure: String::new(),
+            oom_kills: 0,
                     output: Vec::new(),
                     last_failure: String::new(),
                     failed_start: false,
@@ -335,8 +368,8 @@ pub struct RouterPeer {
 }
 
 impl RouterPeer {
-    pub fn new(server: &Server, credential: Credential) -> Self {
-        Self { name: credential.name.clone(), client: server.client(Some(credential)) }
+    pub fn new(servers: &[&Server], credential: Credential) -> Self {
+        Self { name: credential.name.clone(), client: client_of(servers, credential) }
     }
 
     pub async fn report(&self, applied: Version) -> Result<RouterReply, ClientError> {

@@ -1,7 +1,13 @@
 //! Who leads, and what a change of leader does to what runs: nothing.
 
-use crate::harness::{Agent, Cluster, eventually};
-use std::time::Instant;
+use crate::harness::{Agent, Cluster, RouterPeer, Server, client_of, eventually};
+use crate::line::Line;
+use dinp_common::api::control::ClusterStatus;
+use dinp_common::auth::{Credential, CredentialKind, Role};
+use dinp_common::model::Version;
+use mysql_async::prelude::Queryable;
+use nix::sys::signal::Signal;
+use std::time::{Duration, Instant};
 
 async fn run_hello(cluster: &Cluster, agent: &mut Agent) {
     cluster.deploy("hello", 2, &[]).await;
@@ -79,4 +85,113 @@ async fn with_mysql_and_redis_down_nothing_stops_and_afterwards_nothing_was_star
     .await;
     assert_eq!(agent.instances.keys().cloned().collect::<Vec<_>>(), before);
     assert!(agent.stopped.is_empty());
+}
+
+/// The second server leads, and the first one knows that it does not.
+async fn change_of_leader(first: &Server, second: &Server) {
+    eventually("the second server leads", 6, async || second.leader().await.leading.then_some(())).await;
+    eventually("the first server has given up", 6, async || (!first.leader().await.leading).then_some(())).await;
+}
+
+#[tokio::test]
+async fn when_the_leader_alone_loses_mysql_all_follow_the_next_one_and_a_dead_node_is_replaced() {
+    let cluster = Cluster::start().await;
+    let line = Line::to(cluster.mysql.port()).await;
+    let [first, second] = cluster.pair(line.port()).await;
+    let servers = [&first, &second];
+    let mut agents =
+        [Agent::new(&servers, cluster.add_node("node1").await), Agent::new(&servers, cluster.add_node("node2").await)];
+    let router = RouterPeer::new(&servers, cluster.service("router1", Role::Router).await);
+    let dash = client_of(&servers, cluster.service("dash", Role::Dash).await);
+    cluster.deploy("hello", 1, &[]).await;
+    eventually("the app is served", 20, async || {
+        for agent in &mut agents {
+            agent.live().await;
+        }
+        (cluster.endpoints("hello").await == 1).then_some(())
+    })
+    .await;
+    let epoch = first.leader().await.epoch;
+
+    line.cut();
+    let cut = Instant::now();
+    let [mut dead, mut alive] = agents;
+    if dead.instances.is_empty() {
+        std::mem::swap(&mut dead, &mut alive);
+    }
+    eventually("agent, router and dash follow the second server", 9, async || {
+        alive.obey().await.ok();
+        let agent = alive.report().await.ok()?.epoch;
+        let router = router.report(Version::ZERO).await.ok()?.epoch;
+        let status: ClusterStatus = dash.get("/v1/status", Duration::from_secs(3)).await.ok()?;
+        (agent > epoch && router > epoch && status.leader == second.url && !status.holdover).then_some(())
+    })
+    .await;
+    println!("all followed {} ms after the cut", cut.elapsed().as_millis());
+    change_of_leader(&first, &second).await;
+    eventually("the instance of the dead node is served from the other one", 30, async || {
+        alive.live().await;
+        let (version, table) = cluster.table().await?;
+        router.report(version).await.ok();
+        let served = table.get("hello")?.endpoints.first()?.instance.clone();
+        alive.instances.contains_key(&served).then_some(())
+    })
+    .await;
+    println!("served again {} ms after the cut", cut.elapsed().as_millis());
+
+    line.mend();
+    let mut names = None;
+    eventually("the first server names the leader", 10, async || {
+        names = first.leader().await.leader;
+        (names.as_ref() == Some(&second.url)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_leader_that_stood_still_finds_another_one_and_stops_nothing() {
+    let cluster = Cluster::start().await;
+    let [first, second] = cluster.pair(cluster.mysql_port).await;
+    let mut agent = Agent::new(&[&first, &second], cluster.add_node("node1").await);
+    run_hello(&cluster, &mut agent).await;
+    first.signal(Signal::SIGSTOP);
+    eventually("the second server leads", 8, async || second.leader().await.leading.then_some(())).await;
+    first.signal(Signal::SIGCONT);
+    change_of_leader(&first, &second).await;
+    eventually("the agent follows", 10, async || {
+        agent.live().await;
+        (agent.report().await.ok()?.epoch == second.leader().await.epoch).then_some(())
+    })
+    .await;
+    assert!(agent.stopped.is_empty());
+    assert_eq!(cluster.endpoints("hello").await, 2);
+}
+
+#[tokio::test]
+async fn strangers_whose_look_up_hangs_do_not_keep_the_leader_from_its_lease() {
+    let cluster = Cluster::start().await;
+    let server = cluster.server().await;
+    eventually("the server leads", 20, async || server.leader().await.leading.then_some(())).await;
+    let epoch = server.leader().await.epoch;
+    let mut lock = cluster.pool.get_conn().await.unwrap();
+    lock.query_drop("LOCK TABLES service_credential WRITE").await.unwrap();
+    let strangers: Vec<_> = (0..40)
+        .map(|number| {
+            let stranger = Credential::generate(CredentialKind::Service, format!("x{number}"));
+            let client = server.client(Some(stranger));
+            tokio::spawn(async move { client.get::<ClusterStatus>("/v1/status", Duration::from_secs(20)).await })
+        })
+        .collect();
+    let mut conn = cluster.pool.get_conn().await.unwrap();
+    for stranger in strangers {
+        let refused = stranger.await.unwrap().unwrap_err();
+        assert_eq!(refused.status(), Some(503), "{refused}");
+        let held: Option<bool> = conn.query_first("SELECT expires > UTC_TIMESTAMP(6) FROM lease").await.unwrap();
+        assert_eq!(held, Some(true), "the lease has run out");
+    }
+    lock.query_drop("UNLOCK TABLES").await.unwrap();
+    assert_eq!(server.leader().await.epoch, epoch);
+    let stranger = server.client(Some(Credential::generate(CredentialKind::Service, "x0")));
+    let refused = stranger.get::<ClusterStatus>("/v1/status", Duration::from_secs(5)).await.unwrap_err();
+    assert_eq!(refused.status(), Some(401), "{refused}");
 }

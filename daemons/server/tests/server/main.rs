@@ -6,5 +6,6 @@
 mod desired_state;
 mod harness;
 mod leadership;
+mod line;
 mod orders;
 mod trust;

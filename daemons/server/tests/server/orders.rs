@@ -41,7 +41,7 @@ async fn an_old_instance_is_stopped_only_after_the_router_has_confirmed_the_tabl
     let cluster = Cluster::start().await;
     let server = cluster.server().await;
     let mut agent = Agent::new(&[&server], cluster.add_node("node1").await);
-    let router = RouterPeer::new(&server, cluster.service("router1", Role::Router).await);
+    let router = RouterPeer::new(&[&server], cluster.service("router1", Role::Router).await);
     router.report(Version::ZERO).await.ok();
     let first = cluster.deploy("hello", 1, &[]).await;
     let confirm = async |agent: &mut Agent| {

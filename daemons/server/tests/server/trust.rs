@@ -29,7 +29,9 @@ fn made_up(app: &str, release: u64) -> InstanceReport {
         ticket: String::new(),
         proved: true,
         failures: 0,
-        unready: false,
+        failed_start: false,
+        last_failure: String::new(),
+        oom_kills: 0,
         node_fault: false,
         output: Vec::new(),
     }

@@ -315,7 +315,9 @@ impl History {
             ticket: "k1.00".to_owned(),
             proved: true,
             failures: 0,
-            unready: false,
+            failed_start: false,
+            last_failure: String::new(),
+            oom_kills: 0,
             node_fault: false,
             output: Vec::new(),
         };
