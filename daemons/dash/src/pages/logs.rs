@@ -10,8 +10,7 @@ use axum::Extension;
 use axum::extract::{Query, State};
 use axum::response::Response;
 use dinp_common::api::agent::LogLine;
-use dinp_common::api::control::LogQuery;
-use dinp_common::model::InstanceId;
+use dinp_common::api::control::{InstanceDigits, LogQuery};
 use dinp_common::problem::Problem;
 use dinp_common::store::app::AppRow;
 use http::StatusCode;
@@ -45,7 +44,7 @@ pub(super) struct Which {
 impl Which {
     /// What the leader is asked. An instance that is no id is none.
     fn query(&self, follow: bool) -> Result<LogQuery, Problem> {
-        let instance: Option<InstanceId> = match self.instance.as_str() {
+        let instance: Option<InstanceDigits> = match self.instance.as_str() {
             "" => None,
             id => Some(id.parse().map_err(|error| crate::invalid("instance", &error))?),
         };

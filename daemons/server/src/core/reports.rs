@@ -41,6 +41,30 @@ fn weigh(node: &Node, report: &Report) -> Worth {
     }
 }
 
+/// What a report is compared with, to see what has happened since.
+#[derive(Debug, Clone, Copy, Default)]
+struct Past {
+    state: Option<InstanceState>,
+    restarts: u32,
+    failures: u32,
+    oom_kills: u32,
+}
+
+impl Past {
+    fn of(report: &InstanceReport) -> Self {
+        let InstanceReport { state, restarts, failures, oom_kills, .. } = report;
+        Self { state: Some(*state), restarts: *restarts, failures: *failures, oom_kills: *oom_kills }
+    }
+}
+
+fn why_it_failed(report: &InstanceReport) -> String {
+    match (report.last_failure.as_str(), report.reason.as_str(), report.exit_code) {
+        ("", "", Some(code)) => format!("exit code {code}"),
+        ("", reason, _) => reason.to_owned(),
+        (why, ..) => why.to_owned(),
+    }
+}
+
 impl Reign {
     /// Takes in what an agent reports.
     pub fn report(&mut self, name: &NodeName, report: &Report, now: Tick, wall: UnixMillis) -> ReportReply {
@@ -125,22 +149,20 @@ impl Reign {
         let id = &report.instance;
         let window = self.settings.crash_window_ms;
         let Some(instance) = self.fleet.get_mut(id).filter(|one| one.node == *name) else { return };
-        let before = instance.report.as_ref().map(|report| (report.state, report.since, report.restarts));
+        let before = instance.report.as_ref().map(Past::of);
         if instance.inherited.take().is_some() {
             instance.ticket.clone_from(&report.ticket);
         }
         instance.is_adopted &= instance.ticket != report.ticket;
         instance.missing_since = None;
         instance.book(Resources { memory_mb: report.memory_mb, cpu_millis: report.cpu_millis, cpu_limit_millis: None });
-        let started_again = before.map_or(0, |(_, _, restarts)| report.restarts.saturating_sub(restarts));
+        let started_again = before.map_or(0, |before| report.restarts.saturating_sub(before.restarts));
         for _ in 0..started_again.min(100) {
             instance.restarts.push_back(now);
         }
         while instance.restarts.front().is_some_and(|at| at + window < now) {
             instance.restarts.pop_front();
         }
-        let is_back_off = report.state == InstanceState::BackOff;
-        let fell = is_back_off && before.is_none_or(|(state, since, _)| state != report.state || since != report.since);
         match report.state {
             InstanceState::Ready if instance.ready_since.is_none() || started_again > 0 => {
                 instance.ready_since = Some(now);
@@ -150,28 +172,30 @@ impl Reign {
         }
         instance.was_ready |= matches!(report.state, InstanceState::Ready | InstanceState::Unfit);
         // What the node had before this leader heard of it is no news.
-        let is_news = before.is_some() || instance.ordered_in.is_some();
-        let state_before = before.map(|(state, ..)| state);
+        let before = before.or_else(|| instance.ordered_in.map(|_| Past::default()));
         instance.report =
             Some(InstanceReport { app: instance.app.clone(), release: instance.release, ..report.clone() });
-        if is_news && (state_before != Some(report.state) || started_again > 0) {
-            self.tell_transition(name, report, started_again > 0 || fell);
+        if let Some(before) = before {
+            self.tell_transition(name, report, &before);
         }
     }
 
-    fn tell_transition(&mut self, name: &NodeName, report: &InstanceReport, ended: bool) {
-        let detail = match report.exit_code {
-            Some(code) if ended && report.reason.is_empty() => format!("exit code {code}"),
-            Some(code) if ended => format!("exit code {code}: {}", report.reason),
-            _ => report.reason.clone(),
-        };
-        let kind = match report.state {
-            _ if ended && report.reason.to_ascii_lowercase().contains("out of memory") => "out_of_memory",
-            _ if ended => "exit",
-            InstanceState::Ready => "ready",
-            InstanceState::Unfit => "unfit",
+    /// One end is one event, with its most telling reason.
+    fn tell_transition(&mut self, name: &NodeName, report: &InstanceReport, before: &Past) {
+        let has_failed = report.failures > before.failures;
+        let is_new = before.state != Some(report.state);
+        let (kind, detail) = match report.state {
+            _ if has_failed => ("exit", why_it_failed(report)),
+            _ if report.oom_kills > before.oom_kills => {
+                ("out_of_memory", "a process in it was killed for memory; the instance runs on".to_owned())
+            }
+            InstanceState::BackOff if is_new && report.node_fault => ("not_started", report.reason.clone()),
+            InstanceState::Ready if is_new || report.restarts > before.restarts => ("ready", report.reason.clone()),
+            InstanceState::Unfit if is_new => ("unfit", report.reason.clone()),
             _ => return,
         };
+        let is_for_memory = has_failed && detail.to_ascii_lowercase().contains("out of memory");
+        let kind = if is_for_memory { "out_of_memory" } else { kind };
         self.event(Some(&report.app), Some(&report.instance), Some(name), kind, detail);
     }
 

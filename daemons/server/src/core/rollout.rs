@@ -117,7 +117,10 @@ impl Rollouts {
 }
 
 fn verdict_on(one: &Instance) -> String {
-    let why = one.report.as_ref().map_or("", |report| report.reason.as_str());
+    let why = one.report.as_ref().map_or("", |report| match report.last_failure.as_str() {
+        "" => report.reason.as_str(),
+        why => why,
+    });
     let times = match one.failures() {
         0 | 1 => String::new(),
         times => format!(" {times} times"),

@@ -336,12 +336,9 @@ impl Agent {
                     failures: 0,
                     node_fault: false,
                     failed_start: false,
-            last_failure: String::new(),
-            oom_kills: 0,
-                    output: Vec::new(),
                     last_failure: String::new(),
-                    failed_start: false,
                     oom_kills: 0,
+                    output: Vec::new(),
                 }
             });
         }

@@ -359,9 +359,6 @@ impl Container {
             last_failure: String::new(),
             oom_kills: 0,
             output: Vec::new(),
-            last_failure: String::new(),
-            failed_start: false,
-            oom_kills: 0,
         }
     }
 }
