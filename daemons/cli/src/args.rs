@@ -106,6 +106,9 @@ pub enum Command {
     /// Instances whose app DINP does not know (operators)
     #[command(subcommand)]
     Orphan(operator::OrphanCommand),
+    /// Instances without a ticket of the servers (operators)
+    #[command(subcommand)]
+    Ticket(operator::TicketCommand),
     /// People (administrators)
     #[command(subcommand)]
     User(user::UserCommand),

@@ -84,6 +84,7 @@ async fn a_wrong_command_line_is_64() {
         &["build"],
         &["app", "rm", "a"],
         &["orphan"],
+        &["ticket"],
         &["app", "env", "a", "set", "A=-", "B=-"],
     ] {
         let ended = world.dinp(args).await;

@@ -85,6 +85,11 @@ fn list(items: Vec<Value>) -> axum::routing::MethodRouter {
     get(async move || Json(page))
 }
 
+/// What a node claims without a valid ticket.
+fn stranger(instance: &str, adoptable: bool) -> serde_json::Value {
+    json!({"node": "node2", "instance": instance, "app": "hello", "release": 7, "adoptable": adoptable})
+}
+
 fn one(document: Value) -> axum::routing::MethodRouter {
     get(async move || Json(document))
 }
@@ -128,6 +133,8 @@ async fn world() -> World {
         )
         .route("/v1/orphans", list(vec![instance(ID, "node1", "ready")]))
         .route("/v1/orphans/deadbeef00000001", gone.clone())
+        .route("/v1/strangers", list(vec![stranger("deadbeef00000002", true), stranger("deadbeef00000003", false)]))
+        .route("/v1/tickets/adopt", post(async || Json(json!({"instances": 1}))))
         .route("/v1/routers", list(routers))
         .route("/v1/status", one(status()))
         .route("/v1/users", list(users))
@@ -158,6 +165,7 @@ async fn people_get_tables() {
         ("node-ls", &["node", "ls"]),
         ("router-ls", &["router", "ls"]),
         ("orphan-ls", &["orphan", "ls"]),
+        ("ticket-ls", &["ticket", "ls"]),
         ("status", &["status"]),
         ("user-ls", &["user", "ls"]),
         ("team-ls", &["team", "ls"]),
@@ -207,6 +215,9 @@ async fn what_cannot_be_taken_back_needs_consent() {
     assert_eq!((orphan.code, orphan.stderr.as_str()), (0, ""));
     assert_eq!(world.requests().last().unwrap(), "DELETE /v1/orphans/deadbeef00000001");
     assert_eq!(world.dinp(&["orphan", "rm", "abcdef01", "-y"]).await.code, 65);
+    let adopted = world.dinp(&["ticket", "adopt", "-y"]).await;
+    assert_eq!((adopted.code, adopted.stderr.as_str()), (0, "adopted 1 instances\n"));
+    assert_eq!(world.requests().last().unwrap(), "POST /v1/tickets/adopt");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -71,6 +71,8 @@ fn endpoints() -> Vec<(&'static str, MethodRouter<Arc<Dash>>)> {
         ("/v1/nodes/{name}", delete(operators::remove_node)),
         ("/v1/orphans", get(operators::orphans)),
         ("/v1/orphans/{instance}", delete(operators::remove_orphan)),
+        ("/v1/strangers", get(operators::strangers)),
+        ("/v1/tickets/adopt", post(operators::adopt_tickets)),
         ("/v1/routers", get(operators::routers)),
         ("/v1/routers/{name}", delete(operators::forget_router)),
         ("/v1/users", get(operators::users).post(operators::create_user)),

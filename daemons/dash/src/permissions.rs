@@ -67,6 +67,8 @@ pub const API: &[(&str, &str, Need)] = &[
     ("DELETE", "/v1/nodes/{name}", Operator),
     ("GET", "/v1/orphans", Operator),
     ("DELETE", "/v1/orphans/{instance}", Operator),
+    ("GET", "/v1/strangers", Operator),
+    ("POST", "/v1/tickets/adopt", Operator),
     ("GET", "/v1/routers", Operator),
     ("DELETE", "/v1/routers/{name}", Operator),
     ("GET", "/v1/users", Admin),

@@ -122,7 +122,7 @@ fn table(nodes: &[NodeView], out: &Output) -> Result<(), CliError> {
             format!("{}/{}", cores(node.booked.cpu_millis), cores(node.capacity.cpu_millis)),
             dash(node.last_report.map(age).unwrap_or_default()),
             dash(&node.agent_version),
-            node.docker_error.clone().unwrap_or_default(),
+            node.problems().join("; "),
         ]
     };
     let headers = ["NAME", "ADDRESS", "ZONE", "STATE", "INSTANCES", "MEMORY MiB", "CPU", "HEARD", "AGENT", "PROBLEM"];

@@ -1,9 +1,9 @@
-//! `dinp router` and `dinp orphan`: what operators look after.
+//! `dinp router`, `dinp ticket` and `dinp orphan`: what operators look after.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use clap::Subcommand;
-use dinp_common::api::control::{InstanceView, RouterView};
+use dinp_common::api::control::{Adopted, InstanceView, RouterView, StrangerView};
 use dinp_common::model::InstanceId;
 
 use super::{Consent, ps};
@@ -54,6 +54,54 @@ pub async fn routers(command: &RouterCommand, api: &Api, out: &Output) -> Result
             )?;
             api.delete(&format!("/v1/routers/{name}")).await?;
             out.note(format!("forgot router {name}"));
+            Ok(())
+        }
+    }
+}
+
+/// `dinp ticket ...`
+#[derive(Debug, Subcommand)]
+pub enum TicketCommand {
+    /// Instances that nodes name without a ticket of the servers: they are neither routed nor counted
+    Ls,
+    /// Take over the instances whose tickets are of a key that the servers do not have
+    ///
+    /// Each instance carries a ticket that the servers have signed. After their keys were lost (a control machine set up
+    /// anew, a backup without them) nothing that runs can be told from what a node makes up: the last route table stays,
+    /// and nothing is started or stopped. Look at `dinp ticket ls`; if these are your instances, adopt them.
+    Adopt {
+        /// Whether to ask
+        #[command(flatten)]
+        consent: Consent,
+    },
+}
+
+/// Runs `dinp ticket`.
+pub async fn tickets(command: &TicketCommand, api: &Api, out: &Output) -> Result<(), CliError> {
+    let strangers = api.list::<StrangerView>("/v1/strangers").await?;
+    match command {
+        TicketCommand::Ls => out.show(&strangers, || {
+            let row = |one: &StrangerView| {
+                let ticket = if one.adoptable { "of an unknown key" } else { "not valid" };
+                vec![one.node.to_string(), one.instance.short().to_owned(), one.app.to_string(), ticket.to_owned()]
+            };
+            let rows = strangers.items.iter().map(row).collect();
+            out.table(&["NODE", "INSTANCE", "APP", "TICKET"], rows, "every instance has a valid ticket")
+        }),
+        TicketCommand::Adopt { consent } => {
+            let count = strangers.items.iter().filter(|one| one.adoptable).count();
+            if count == 0 {
+                return Err(CliError::refused("no instance can be adopted", "`dinp ticket ls` shows what nodes claim"));
+            }
+            let nodes: BTreeSet<String> =
+                strangers.items.iter().filter(|one| one.adoptable).map(|one| one.node.to_string()).collect();
+            let nodes = nodes.into_iter().collect::<Vec<_>>().join(", ");
+            out.confirm(
+                consent.yes,
+                &format!("Adopt {count} instances on {nodes}? They will get requests and environments."),
+            )?;
+            let adopted: Adopted = api.post("/v1/tickets/adopt", &serde_json::json!({})).await?;
+            out.note(format!("adopted {} instances", adopted.instances));
             Ok(())
         }
     }

@@ -8,6 +8,7 @@
 //! * `GET /v1/orphans` -> `Page<`[`InstanceView`]`>`; `DELETE /v1/orphans/{instance}` -> 204
 //! * `GET /v1/routers` -> `Page<`[`RouterView`]`>`; `DELETE /v1/routers/{name}` forgets a router -> 204
 //! * `GET /v1/apps/{app}/logs?instance=&previous=&tail=&follow=` -> lines of [`crate::api::agent::LogLine`] (application/x-ndjson)
+//! * `GET /v1/strangers` -> `Page<`[`StrangerView`]`>`
 //! * `POST /v1/tickets/adopt` -> [`Adopted`]; takes over instances whose tickets are of a key that the servers lack
 //! * `POST /v1/hint` -> 204; wakes the poll of desired state
 //!
@@ -138,6 +139,30 @@ pub struct NodeView {
     /// What else is wrong with the node itself.
     #[serde(default)]
     pub faults: Vec<NodeFault>,
+}
+
+impl NodeView {
+    /// What is wrong with the node itself, a sentence each.
+    pub fn problems(&self) -> Vec<String> {
+        let faults = self.faults.iter().map(|fault| format!("{}: {}", fault.kind.as_str(), fault.detail));
+        let docker = self.docker_error.iter().map(|error| format!("docker: {error}"));
+        docker.chain(faults).collect()
+    }
+}
+
+/// An instance that a node names without a ticket that proves it: it is neither routed nor counted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StrangerView {
+    /// The node that names it.
+    pub node: NodeName,
+    /// What the node says it is.
+    pub instance: InstanceId,
+    /// Its app, by the node's word.
+    pub app: AppName,
+    /// Id of its release, by the node's word.
+    pub release: u64,
+    /// Whether its ticket is of a key that the servers do not have: it may be theirs, and can be adopted.
+    pub adoptable: bool,
 }
 
 /// What came of taking over instances whose tickets are of a key that the servers do not have.

@@ -64,6 +64,18 @@ pub(super) async fn orphans(State(dash): Shared, RawQuery(_): RawQuery) -> Answe
     Ok(ApiJson(dash.ask_server("/v1/orphans", LIMIT).await?))
 }
 
+pub(super) async fn strangers(State(dash): Shared, RawQuery(_): RawQuery) -> Answer<Value> {
+    Ok(ApiJson(dash.ask_server("/v1/strangers", LIMIT).await?))
+}
+
+pub(super) async fn adopt_tickets(State(dash): Shared, Extension(caller): Who) -> Answer<Value> {
+    let nothing = serde_json::json!({});
+    let adopted =
+        dash.server.post("/v1/tickets/adopt", &nothing, LIMIT).await.map_err(|error| problem(error, &SERVER))?;
+    dash.record_done(&caller, "ticket.adopt", "cluster").await;
+    Ok(ApiJson(adopted))
+}
+
 pub(super) async fn remove_orphan(
     State(dash): Shared,
     Extension(caller): Who,

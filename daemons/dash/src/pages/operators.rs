@@ -45,7 +45,8 @@ pub(super) async fn nodes(State(dash): Shared, Extension(caller): Extension<Call
     let status = dash.glance().await.ok();
     let rows = nodes
         .into_iter()
-        .map(|node| NodeRow {
+        .map(|node| (node.problems().join("; "), node))
+        .map(|(problems, node)| NodeRow {
             badge: show::node(node.condition),
             memory: format!("{} of {} MiB", node.booked.memory_mb, node.capacity.memory_mb),
             cpu: format!("{} of {} cores", cores(node.booked.cpu_millis), cores(node.capacity.cpu_millis)),
@@ -56,7 +57,7 @@ pub(super) async fn nodes(State(dash): Shared, Extension(caller): Extension<Call
             cordoned: node.cordoned,
             instances: node.instances,
             version: node.agent_version,
-            error: node.docker_error.unwrap_or_default(),
+            error: problems,
         })
         .collect();
     let frame = Frame::new(&dash, &caller, "nodes").await;

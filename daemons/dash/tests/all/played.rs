@@ -51,6 +51,8 @@ pub fn server(played: Arc<Played>) -> Router {
         .route("/v1/nodes", get(nodes).post(add_node))
         .route("/v1/nodes/{name}", delete(|| async { StatusCode::NO_CONTENT }))
         .route("/v1/orphans", get(|| async { Json(json!({"items": []})) }))
+        .route("/v1/strangers", get(|| async { Json(json!({"items": []})) }))
+        .route("/v1/tickets/adopt", post(|| async { Json(json!({"instances": 0})) }))
         .route("/v1/orphans/{id}", delete(|| async { StatusCode::NO_CONTENT }))
         .route("/v1/routers", get(|| async { Json(json!({"items": []})) }))
         .route("/v1/routers/{name}", delete(|| async { StatusCode::NO_CONTENT }))

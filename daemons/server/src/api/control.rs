@@ -2,7 +2,7 @@
 //!
 //! * `GET /v1/status`, `GET /v1/instances`, `GET|POST /v1/nodes`, `DELETE /v1/nodes/{name}`, `GET /v1/orphans`,
 //!   `DELETE /v1/orphans/{instance}`, `GET /v1/routers`, `DELETE /v1/routers/{name}`, `GET /v1/apps/{app}/logs`,
-//!   `POST /v1/tickets/adopt`, `POST /v1/hint`: service credential of role dash
+//!   `GET /v1/strangers`, `POST /v1/tickets/adopt`, `POST /v1/hint`: service credential of role dash
 
 use super::Api;
 use crate::driver::Input;
@@ -15,7 +15,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use dinp_common::api::Page;
 use dinp_common::api::agent::NodeBundle;
-use dinp_common::api::control::{Adopted, ClusterStatus, InstanceView, LogQuery, NodeAdd, NodeView, RouterView};
+use dinp_common::api::control::{
+    Adopted, ClusterStatus, InstanceView, LogQuery, NodeAdd, NodeView, RouterView, StrangerView,
+};
 use dinp_common::auth::{Credential, CredentialKind, Role};
 use dinp_common::error::ErrorChain;
 use dinp_common::model::{AppName, InstanceId, InvalidValue, NodeName, ZoneName};
@@ -43,6 +45,7 @@ pub fn router() -> Router<Api> {
         .route("/v1/routers", get(routers))
         .route("/v1/routers/{name}", delete(forget_router))
         .route("/v1/apps/{app}/logs", get(app_logs))
+        .route("/v1/strangers", get(strangers))
         .route("/v1/tickets/adopt", post(adopt_tickets))
         .route("/v1/hint", post(hint))
 }
@@ -186,6 +189,11 @@ async fn remove_node(
 async fn orphans(State(api): State<Api>, headers: HeaderMap) -> Result<ApiJson<Page<InstanceView>>, Problem> {
     api.dash(&headers).await?;
     Ok(page(api.driver.view(|view| view.reign.orphans()).await?))
+}
+
+async fn strangers(State(api): State<Api>, headers: HeaderMap) -> Result<ApiJson<Page<StrangerView>>, Problem> {
+    api.dash(&headers).await?;
+    Ok(page(api.driver.view(|view| view.reign.strangers()).await?))
 }
 
 async fn remove_orphan(

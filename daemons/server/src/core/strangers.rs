@@ -6,6 +6,7 @@ use super::permission::{Cause, Freeze};
 use super::{Reign, Tick};
 use crate::tickets::{Claim, Worth};
 use dinp_common::api::agent::InstanceReport;
+use dinp_common::api::control::StrangerView;
 use dinp_common::model::{InstanceId, NodeName};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -48,6 +49,19 @@ impl Strangers {
     /// How many each node has.
     pub(super) fn per_node(&self) -> impl Iterator<Item = (&NodeName, usize)> {
         self.by_node.iter().map(|(node, of_node)| (node, of_node.len()))
+    }
+
+    /// All of them, as they are shown.
+    pub(super) fn views(&self) -> Vec<StrangerView> {
+        let all = self.by_node.iter().flat_map(|(node, of_node)| of_node.values().map(move |one| (node, one)));
+        let view = |(node, one): (&NodeName, &Stranger)| StrangerView {
+            node: node.clone(),
+            instance: one.report.instance.clone(),
+            app: one.report.app.clone(),
+            release: one.report.release,
+            adoptable: one.worth == Worth::UnknownKey,
+        };
+        all.map(view).collect()
     }
 
     fn with_unknown_key(&self) -> impl Iterator<Item = (&NodeName, &InstanceReport)> {

@@ -5,7 +5,7 @@ use super::routes::join;
 use super::{Reign, Status, Tick};
 use dinp_common::api::UnixMillis;
 use dinp_common::api::agent::{HeldPort, InstanceState, NodeFault, NodeFaultKind};
-use dinp_common::api::control::{InstanceView, NodeCondition, NodeView, RouterView};
+use dinp_common::api::control::{InstanceView, NodeCondition, NodeView, RouterView, StrangerView};
 use dinp_common::api::hm::{Target, Targets};
 use dinp_common::model::{AppName, InstanceId, NodeName, Version};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -78,6 +78,11 @@ impl Reign {
     pub fn instances(&self, app: Option<&AppName>) -> Vec<InstanceView> {
         let all = self.fleet.instances();
         all.filter(|one| app.is_none_or(|app| *app == one.app)).map(|one| self.instance_view(one)).collect()
+    }
+
+    /// Instances that nodes name without a ticket that proves them.
+    pub fn strangers(&self) -> Vec<StrangerView> {
+        self.strangers.views()
     }
 
     /// Instances whose app has no row at all.

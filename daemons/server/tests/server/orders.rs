@@ -108,6 +108,7 @@ async fn nobody_without_the_right_credential_gets_in() {
         ("DELETE", "/v1/nodes/x", "dash"),
         ("GET", "/v1/orphans", "dash"),
         ("DELETE", "/v1/orphans/0123456789abcdef", "dash"),
+        ("GET", "/v1/strangers", "dash"),
         ("POST", "/v1/tickets/adopt", "dash"),
         ("GET", "/v1/routers", "dash"),
         ("DELETE", "/v1/routers/x", "dash"),
