@@ -27,7 +27,7 @@ pub struct ServerConfig {
     pub start_timeout_secs: u32,
     /// Seconds without progress after which a deployment is rolled back.
     pub progress_deadline_secs: u32,
-    /// Seconds that all instances of a new release must serve before a deployment has succeeded.
+    /// Seconds that all instances of a new release must have proved themselves before a deployment has succeeded.
     pub verify_secs: u32,
     /// Days that instance events are kept.
     pub event_retention_days: u32,
@@ -45,7 +45,7 @@ impl Default for ServerConfig {
             stop_grace_secs: 10,
             start_timeout_secs: 60,
             progress_deadline_secs: 300,
-            verify_secs: 2,
+            verify_secs: 5,
             event_retention_days: 30,
         }
     }

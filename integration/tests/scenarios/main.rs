@@ -4,6 +4,7 @@
 //! cluster that `scripts/test` brings up, one after the other, and each finds it whole.
 
 mod bad_input;
+mod bad_releases;
 mod browser;
 mod builds;
 mod deploy_time;

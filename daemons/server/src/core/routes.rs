@@ -328,7 +328,8 @@ impl Reign {
     fn is_ours(&self, instance: &Instance) -> bool {
         let was_routed = self.table.was_routed.contains(&instance.id);
         let accepted = |node| self.has_acknowledged(node);
-        instance.entered.is_some() || self.fleet.node(&instance.node).is_some_and(accepted) || was_routed
+        let is_own = instance.ordered_in.is_some() || instance.entered.is_some();
+        is_own || self.fleet.node(&instance.node).is_some_and(accepted) || was_routed
     }
 
     /// Whether requests reach the instance for sure: it is ready, and every live router has it in its table.

@@ -71,8 +71,9 @@ impl Checks {
             // Before a release is in force nothing was promised.
             let count = if wanted.release.is_none() { 0 } else { count };
             let excused = self.excused.get(name).is_some_and(|at| world.now < at + EXCUSE_MS);
-            // What ends by itself is not counted on.
-            let is_sound = |agent: &Agent, id| !world.flaky.contains(&agent.containers[id].release);
+            // What ends by itself, or is on a node that lies, is not counted on.
+            let is_sound =
+                |agent: &Agent, id| agent.lies.is_empty() && !world.flaky.contains(&agent.containers[id].release);
             let serves = |id| world.agents.values().any(|agent| agent.is_serving(id) && is_sound(agent, id));
             for router in world.routers.values().filter(|router| is_bound(world, &router.name) && router.was_current) {
                 let endpoints = router.table.get(name).map_or(&[][..], |routes| &routes.endpoints);

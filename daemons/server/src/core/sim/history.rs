@@ -446,6 +446,8 @@ impl History {
                 agent.needs_full = true;
             }),
             Ending::NodeRowMissing(name, row) => {
+                // Whoever cordoned it has had no row to take that back from.
+                let row = crate::core::DesiredNode { cordoned: false, ..row };
                 self.world.database.nodes.insert(name, row);
                 self.world.commit();
             }
