@@ -8,7 +8,7 @@ use crate::shared::Shared;
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
-use dinp_common::api::agent::{HeldPort, InstanceReport, Seen};
+use dinp_common::api::agent::{HeldPort, InstanceReport, NodeFault, Seen};
 use dinp_common::lifecycle::Lifecycle;
 use dinp_common::metrics::ops_router;
 use dinp_common::problem::Problem;
@@ -30,6 +30,8 @@ pub struct Status {
     pub complete: bool,
     /// Why the Docker Engine cannot be used.
     pub docker_error: Option<String>,
+    /// What is wrong with this node besides the engine.
+    pub faults: Vec<NodeFault>,
     /// Instances of this node.
     pub instances: Vec<InstanceReport>,
     /// Ports that stay closed until the routers have forgotten them.
@@ -54,6 +56,7 @@ async fn status(State(shared): State<Arc<Shared>>) -> Json<Status> {
         orders_from_disk,
         complete: batch.full,
         docker_error: batch.docker_error,
+        faults: shared.faults.list(),
         instances: batch.instances,
         held_ports: shared.ledger.read(crate::ledger::Ledger::held),
     })

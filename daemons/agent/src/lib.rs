@@ -2,7 +2,7 @@
 //!
 //! * [`node`]: which instances have a task, and what the orders in force say to each,
 //! * [`instance`]: one instance: its life as a pure state machine, and the task that lives it,
-//! * [`orders`], [`ledger`], [`ended`], [`disk`]: what is accepted and what is kept,
+//! * [`orders`], [`ledger`], [`ended`], [`disk`], [`faults`]: what is accepted, what is kept, and what hinders it,
 //! * [`poll`], [`report`], [`streams`]: the three ways to the leader,
 //! * [`docker`], [`watcher`], [`network`], [`container`], [`probe`], [`output`], [`oom`]: the engine, what is made in it
 //!   and what it shows,
@@ -17,6 +17,7 @@ pub mod container;
 pub mod disk;
 pub mod docker;
 pub mod ended;
+pub mod faults;
 pub mod firewall;
 pub mod instance;
 pub mod ledger;
@@ -47,6 +48,15 @@ use shared::Shared;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
+
+/// Space that is kept for each of the two copies of the orders (some thousand instances), of the ports (all of the
+/// usual range) and of what is ready.
+const ORDERS_BYTES: u64 = 2 << 20;
+const PORTS_BYTES: u64 = 1 << 20;
+const READY_BYTES: u64 = 512 << 10;
+
+/// How often what could not be written is tried again.
+const MEND: Duration = Duration::from_secs(5);
 
 /// How long requests to the own listener may take at the end.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -87,14 +97,18 @@ pub async fn run(loaded: Loaded<AgentConfig>, lifecycle: Lifecycle) -> Result<()
     let credential: Credential = bundle.secret.parse().map_err(AgentError::Secret)?;
     let servers = config::servers(&loaded, &bundle)?;
     let state = |name: &str| config.state_dir.join(name);
-    let book = OrderBook::open(state("orders.json"), &bundle.cluster).map_err(AgentError::State)?;
+    let faults = Arc::new(faults::Faults::default());
+    let orders = Stored::open(state("orders"), ORDERS_BYTES, faults.clone()).map_err(AgentError::State)?;
+    let book = OrderBook::open(orders.clone(), &bundle.cluster);
     let shared = Arc::new(Shared {
         range: config.port_range()?,
         engine: Engine::new(config.docker.socket.clone(), Duration::from_secs(config.docker.timeout_secs)),
         board: board::Board::default(),
-        ledger: Stored::open(state("ports.json")).map_err(AgentError::State)?,
-        memory: Stored::open(state("ready.json")).map_err(AgentError::State)?,
+        ledger: Stored::open(state("ports"), PORTS_BYTES, faults.clone()).map_err(AgentError::State)?,
+        memory: Stored::open(state("ready"), READY_BYTES, faults.clone()).map_err(AgentError::State)?,
         ended: ended::Archive::open(state("ended"), config.logs.ended_mb << 20),
+        orders,
+        faults,
         pulls: Semaphore::new(config.pull_limit),
         probes: probe::client(),
         systemd_cgroups: false.into(),
@@ -122,6 +136,7 @@ pub async fn run(loaded: Loaded<AgentConfig>, lifecycle: Lifecycle) -> Result<()
     });
     lifecycle
         .task_with_heartbeat("ask for orders", MAX_SILENCE, |beat| poll::poll(client.clone(), messages, moved, beat));
+    lifecycle.task("mend", mend(shared.clone()));
     lifecycle.ready();
     tracing::info!(node = %shared.bundle.node, memory_mb = capacity.memory_mb, cpu_millis = capacity.cpu_millis, "node {} is open", shared.bundle.node);
 
@@ -129,6 +144,16 @@ pub async fn run(loaded: Loaded<AgentConfig>, lifecycle: Lifecycle) -> Result<()
     lifecycle.end_tasks().await;
     say_goodbye(&client).await;
     Ok(())
+}
+
+/// Tries for ever to write what could not be written.
+async fn mend(shared: Arc<Shared>) {
+    loop {
+        tokio::time::sleep(MEND).await;
+        shared.orders.mend().await;
+        shared.ledger.mend().await;
+        shared.memory.mend().await;
+    }
 }
 
 async fn say_goodbye(client: &ApiClient) {

@@ -1,12 +1,13 @@
 //! The node: which instances have a task, and what the orders in force say to each.
 //!
 //! One task owns all of it. Containers are adopted before any orders are carried out, and orders are on
-//! the disk before they are. Orders of the disk are carried out when no server has given any for a while.
+//! the disk before they are; those to stop are obeyed without it. Orders of the disk are carried out when no server
+//! has given any for a while. Orders are acknowledged without the engine, and carried out once it has been read.
 
 use crate::container::Identity;
 use crate::instance::{Found, News, Ordered, Task, Wanted};
 use crate::ledger::Ledger;
-use crate::orders::{OrderBook, Refusal};
+use crate::orders::{Kept, NotAccepted, OrderBook, Refusal};
 use crate::shared::Shared;
 use crate::streams::Streams;
 use dinp_common::api::agent::{Orders, StopOrder};
@@ -168,7 +169,8 @@ impl Node {
 
     async fn change_ledger(&self, change: impl FnOnce(&mut Ledger) + Send + 'static) {
         if let Err(error) = self.shared.ledger.change(change).await {
-            tracing::error!(error = %ErrorChain(&error), "the port ledger cannot be written");
+            // It is a fault of the node, and told as such.
+            tracing::debug!(error = %ErrorChain(&error), "the port ledger cannot be written");
         }
     }
 
@@ -180,9 +182,9 @@ impl Node {
     }
 
     async fn accept(&mut self, orders: Orders) -> Option<Version> {
-        match self.book.accept(&orders) {
-            Ok(Ok(())) => {}
-            Ok(Err(refusal)) => {
+        match self.book.accept(&orders).await {
+            Ok(()) => {}
+            Err(NotAccepted::Refused(refusal)) => {
                 metrics::counter!("dinp_agent_orders_refused_total").increment(1);
                 match &refusal {
                     Refusal::Generation { .. } => tracing::debug!(%refusal, "orders ignored: {refusal}"),
@@ -190,8 +192,9 @@ impl Node {
                 }
                 return None;
             }
-            Err(error) => {
-                tracing::error!(error = %ErrorChain(&error), "orders cannot be written down and are not carried out");
+            Err(NotAccepted::NotKept(error)) => {
+                tracing::debug!(error = %ErrorChain(&error), "orders cannot be written down, only their stops are obeyed");
+                self.obey_stops(&orders).await;
                 return None;
             }
         }
@@ -203,11 +206,20 @@ impl Node {
         Some(version)
     }
 
+    /// Adds the stops of orders that could not be written down to what is in force.
+    async fn obey_stops(&mut self, orders: &Orders) {
+        let of_disk = || self.book.kept().cloned().map(InForce::from);
+        let mut in_force = self.in_force.take().or_else(of_disk).unwrap_or_else(|| InForce::without_run(orders));
+        in_force.add_stops(orders);
+        self.in_force = Some(in_force);
+        self.carry_out().await;
+    }
+
     /// Carries out the orders of the disk.
     async fn fall_back(&mut self) {
         let Some(kept) = self.book.kept().cloned() else { return };
         tracing::warn!(version = %kept.orders.version(), "no server has answered, the orders of the disk are in force");
-        self.in_force = Some(InForce { orders: kept.orders, without_env: kept.without_env });
+        self.in_force = Some(kept.into());
         self.carry_out().await;
     }
 
@@ -254,7 +266,29 @@ impl Node {
     }
 }
 
+impl From<Kept> for InForce {
+    fn from(Kept { orders, without_env }: Kept) -> Self {
+        Self { orders, without_env }
+    }
+}
+
 impl InForce {
+    /// Nothing to run, nothing to stop: of a leader whose orders cannot be written, on a node that has none.
+    fn without_run(orders: &Orders) -> Self {
+        let orders = Orders { run: Vec::new(), stop: Vec::new(), release_ports: Vec::new(), ..orders.clone() };
+        Self { orders, without_env: BTreeSet::new() }
+    }
+
+    /// Stops what newer orders stop, and goes on as before with all else.
+    fn add_stops(&mut self, newer: &Orders) {
+        let is_stopped = |instance: &InstanceId| newer.stop.iter().any(|stop| stop.instance == *instance);
+        let is_run = |instance: &InstanceId| newer.run.iter().any(|spec| spec.instance == *instance);
+        let orders = &mut self.orders;
+        orders.run.retain(|spec| !is_stopped(&spec.instance) || is_run(&spec.instance));
+        orders.stop.retain(|stop| !is_stopped(&stop.instance));
+        orders.stop.extend(newer.stop.iter().cloned());
+    }
+
     /// What the orders say about an instance. One that is to run and to be stopped runs.
     fn wanted(&self, instance: &InstanceId) -> Wanted {
         if let Some(spec) = self.orders.run.iter().find(|spec| spec.instance == *instance) {
@@ -269,5 +303,41 @@ impl InForce {
             Some(stop) => Wanted::Stop(stop.clone()),
             None => Wanted::Unnamed,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn orders(run: &[&str], stop: &[&str]) -> Orders {
+        let spec = |id: &&str| {
+            json!({
+                "instance": id, "app": "web", "release": 7, "image": "reg:5000/web:1", "memory_mb": 128,
+                "cpu_millis": 100, "start_timeout_secs": 60, "port": 8080,
+            })
+        };
+        let stop_order = |id: &&str| json!({"instance": id, "reason": "scaled in", "grace_secs": 10});
+        serde_json::from_value(json!({
+            "cluster": "c1", "epoch": 5, "holder": "a", "generation": 3,
+            "run": run.iter().map(spec).collect::<Vec<_>>(),
+            "stop": stop.iter().map(stop_order).collect::<Vec<_>>(),
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn stops_of_orders_that_cannot_be_written_are_obeyed_and_nothing_else_of_them() {
+        let [a, b, c, d] = ["000000000000000a", "000000000000000b", "000000000000000c", "000000000000000d"];
+        let mut in_force = InForce { orders: orders(&[a, b], &[d]), without_env: BTreeSet::new() };
+        in_force.add_stops(&orders(&[b, c], &[a]));
+        let wanted = |id: &str| in_force.wanted(&id.parse().unwrap());
+        assert!(matches!(wanted(a), Wanted::Stop(_)));
+        assert!(matches!(wanted(b), Wanted::Run(_)));
+        assert!(matches!(wanted(c), Wanted::Unnamed), "nothing is started that is not written down");
+        assert!(matches!(wanted(d), Wanted::Stop(_)), "what was to stop before goes on stopping");
+        in_force.add_stops(&orders(&[], &[a]));
+        assert_eq!(in_force.orders.stop.len(), 2, "the same again adds nothing");
     }
 }

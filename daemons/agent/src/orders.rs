@@ -8,14 +8,15 @@
 //! else                                   accepted, written down, carried out
 //! ```
 //!
-//! The copy on the disk has neither environment values nor the registry's password.
+//! The copy on the disk has neither environment values nor the registry's password. Only what is on the disk is
+//! acknowledged. Of orders that cannot be written the stops are obeyed all the same: they need no disk, and may be what
+//! frees it. From then on a lower leader is refused until the agent's end, as if they had been written.
 
-use crate::disk::{self, DiskError};
+use crate::disk::{DiskError, Stored};
 use dinp_common::api::agent::{InstanceSpec, Orders, Seen};
 use dinp_common::model::InstanceId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
 /// Why orders are not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -114,19 +115,32 @@ impl Kept {
     }
 }
 
+/// Why orders are not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAccepted {
+    /// They are not for this node to carry out.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// They are, and cannot be written down: only their stops may be carried out.
+    #[error(transparent)]
+    NotKept(#[from] DiskError),
+}
+
 /// The orders in force, and their file.
 #[derive(Debug)]
 pub struct OrderBook {
-    path: PathBuf,
+    stored: Stored<Option<Kept>>,
     cluster: String,
     kept: Option<Kept>,
+    /// The highest leadership that was obeyed without being written down.
+    unwritten: Seen,
 }
 
 impl OrderBook {
-    /// Opens the file. Orders of another cluster in it are none of this node's.
-    pub fn open(path: PathBuf, cluster: &str) -> Result<Self, DiskError> {
-        let kept = disk::load::<Kept>(&path)?.filter(|kept| kept.orders.cluster == cluster);
-        Ok(Self { path, cluster: cluster.to_owned(), kept })
+    /// Begins with what is stored. Orders of another cluster are none of this node's.
+    pub fn open(stored: Stored<Option<Kept>>, cluster: &str) -> Self {
+        let kept = stored.read(Option::clone).filter(|kept| kept.orders.cluster == cluster);
+        Self { stored, cluster: cluster.to_owned(), kept, unwritten: Seen::default() }
     }
 
     /// The orders in force.
@@ -134,28 +148,36 @@ impl OrderBook {
         self.kept.as_ref()
     }
 
-    /// The highest leadership seen.
+    /// The highest leadership that is acknowledged: it is on the disk.
     pub fn seen(&self) -> Seen {
         self.kept.as_ref().map(Kept::seen).unwrap_or_default()
     }
 
+    /// The leadership below which orders are refused.
+    fn fence(&self) -> Seen {
+        std::cmp::max_by_key(self.seen(), self.unwritten.clone(), |seen| (seen.epoch, seen.generation))
+    }
+
     /// Judges orders and writes accepted ones down before they are carried out.
-    pub fn accept(&mut self, orders: &Orders) -> Result<Result<(), Refusal>, DiskError> {
-        if let Err(refusal) = judge(orders, &self.cluster, &self.seen()) {
-            return Ok(Err(refusal));
-        }
+    pub async fn accept(&mut self, orders: &Orders) -> Result<(), NotAccepted> {
+        judge(orders, &self.cluster, &self.fence())?;
         let kept = Kept::of(orders);
         if self.kept.as_ref() != Some(&kept) {
-            disk::save(&self.path, &kept)?;
+            let next = Some(kept.clone());
+            if let Err(error) = self.stored.change(move |stored| *stored = next).await {
+                self.unwritten = kept.seen();
+                return Err(error.into());
+            }
             self.kept = Some(kept);
         }
-        Ok(Ok(()))
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::tests::{fill_up, make_room};
     use dinp_common::testing::TestDir;
     use serde_json::json;
 
@@ -188,23 +210,43 @@ mod tests {
         assert_eq!(judge(&other), Err(Refusal::Cluster("c2".into())));
     }
 
-    #[test]
-    fn accepted_orders_survive_without_their_secrets() {
-        let dir = TestDir::new("agent-orders");
-        let path = dir.path().join("orders.json");
-        let mut book = OrderBook::open(path.clone(), "c1").unwrap();
-        assert_eq!(book.seen(), Seen::default());
-        book.accept(&orders(5, "a", 3)).unwrap().unwrap();
-        assert!(book.accept(&orders(4, "a", 3)).unwrap().is_err());
-        let text = std::fs::read_to_string(&path).unwrap();
-        assert!(!text.contains("geheim"), "{text}");
+    fn book(dir: &TestDir, cluster: &str) -> OrderBook {
+        let stored = Stored::open(dir.path().join("orders"), 4096, Default::default()).unwrap();
+        OrderBook::open(stored, cluster)
+    }
 
-        let book = OrderBook::open(path.clone(), "c1").unwrap();
-        assert_eq!(book.seen(), Seen { epoch: 5, holder: "a".into(), generation: 3, proof: "proof of 5".into() });
-        let kept = book.kept().unwrap();
+    #[tokio::test]
+    async fn accepted_orders_survive_without_their_secrets() {
+        let dir = TestDir::new("agent-orders");
+        let mut first = book(&dir, "c1");
+        assert_eq!(first.seen(), Seen::default());
+        first.accept(&orders(5, "a", 3)).await.unwrap();
+        assert!(matches!(first.accept(&orders(4, "a", 3)).await, Err(NotAccepted::Refused(_))));
+        let text = std::fs::read_to_string(dir.path().join("orders.1")).unwrap();
+        assert!(text.contains("ticket of aa") && !text.contains("geheim"), "{text}");
+
+        let book = |cluster| book(&dir, cluster);
+        let again = book("c1");
+        assert_eq!(again.seen(), Seen { epoch: 5, holder: "a".into(), generation: 3, proof: "proof of 5".into() });
+        let kept = again.kept().unwrap();
         assert!(kept.without_env.contains(&InstanceId::from_bits(0xaa)));
         assert_eq!(kept.spec(&InstanceId::from_bits(0xaa)).unwrap().ticket, "ticket of aa");
         assert!(kept.names(&InstanceId::from_bits(0xbb)) && !kept.names(&InstanceId::from_bits(0xcc)));
-        assert!(OrderBook::open(path, "c2").unwrap().kept().is_none());
+        assert!(book("c2").kept().is_none());
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_written_is_not_acknowledged_and_fences_all_the_same() {
+        let dir = TestDir::new("agent-orders-full");
+        let mut book = book(&dir, "c1");
+        book.accept(&orders(5, "a", 3)).await.unwrap();
+        fill_up(&dir.path().join("orders"));
+        assert!(matches!(book.accept(&orders(6, "b", 1)).await, Err(NotAccepted::NotKept(_))));
+        assert_eq!(book.seen().epoch, 5, "only what is on the disk is acknowledged");
+        let refused = book.accept(&orders(5, "a", 9)).await;
+        assert!(matches!(refused, Err(NotAccepted::Refused(Refusal::Epoch { seen: 6, .. }))), "{refused:?}");
+        make_room(&dir.path().join("orders"));
+        book.accept(&orders(6, "b", 1)).await.unwrap();
+        assert_eq!((book.seen().epoch, book.seen().proof.as_str()), (6, "proof of 6"));
     }
 }

@@ -43,7 +43,7 @@ impl Sequence {
             full: batch.full,
             seen: batch.seen,
             capacity,
-            faults: Vec::new(),
+            faults: shared.faults.list(),
             docker_error: batch.docker_error,
             instances: batch.instances,
             removed: batch.removed,
@@ -77,6 +77,7 @@ pub async fn report(
         tokio::select! {
             () = tokio::time::sleep_until(next) => {}
             () = shared.board.changed() => tokio::time::sleep(COALESCE).await,
+            () = shared.faults.changed() => tokio::time::sleep(COALESCE).await,
         }
         heartbeat.beat();
         let batch = shared.board.take(sequence.full);

@@ -6,14 +6,17 @@ use crate::container::Surroundings;
 use crate::disk::Stored;
 use crate::docker::Engine;
 use crate::ended::Archive;
+use crate::faults::Faults;
 use crate::ledger::Ledger;
 use crate::oom::Kills;
+use crate::orders::Kept;
 use dinp_common::api::agent::NodeBundle;
 use dinp_common::model::InstanceId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use tokio::sync::Semaphore;
 
@@ -54,6 +57,10 @@ pub struct Shared {
     pub engine: Engine,
     /// What there is to report.
     pub board: Board,
+    /// What is wrong with this node.
+    pub faults: Arc<Faults>,
+    /// The orders that were accepted last.
+    pub orders: Stored<Option<Kept>>,
     /// Who has which port.
     pub ledger: Stored<Ledger>,
     /// What is remembered of instances.

@@ -28,6 +28,9 @@ const ABORT_GRACE: Duration = Duration::from_secs(5);
 /// Exit code of what SIGKILL ends.
 const KILLED: i64 = 137;
 
+/// Pause before an end that could not be written down is written again.
+const LEAVE_AGAIN: Duration = Duration::from_secs(1);
+
 /// See the module.
 #[derive(Debug)]
 pub struct Driver {
@@ -65,7 +68,8 @@ impl Driver {
                 }
                 Step::Gone => match self.leave().await {
                     Ok(()) => return,
-                    Err(error) => self.trouble(&error.into()),
+                    // The port stays in use until that is written down; the disk's fault is told by the node.
+                    Err(_) => tokio::time::sleep(LEAVE_AGAIN).await,
                 },
                 step => {
                     if let Err(error) = self.perform(step).await {
@@ -376,7 +380,7 @@ impl Driver {
             None => memory.remove(&instance),
         });
         if let Err(error) = changed.await {
-            tracing::warn!(error = %ErrorChain(&error), "what has become of an instance cannot be remembered");
+            tracing::debug!(error = %ErrorChain(&error), "what has become of an instance cannot be remembered");
         }
     }
 

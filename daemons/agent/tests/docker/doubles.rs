@@ -1,9 +1,9 @@
-//! A registry that asks who one is, and an engine that can be made to hang.
+//! A registry that asks who one is, an engine that can be made to hang, a full disk.
 
 use crate::world::{docker, run};
 use dinp_common::api::agent::RegistryAccess;
 use dinp_common::testing::{TestDir, free_port};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -81,6 +81,30 @@ impl Drop for Registry {
         self.process.wait().ok();
         if let Some(pulled) = &self.pushed {
             run("docker", &["rmi", pulled]);
+        }
+    }
+}
+
+/// A device that is always full, in the place of both files of a value; until it is dropped.
+pub struct Full(PathBuf);
+
+impl Full {
+    /// Of the value with that name.
+    pub fn begin(path: &Path) -> Self {
+        for slot in ["0", "1"] {
+            let file = path.with_extension(slot);
+            std::fs::rename(&file, file.with_extension(format!("kept{slot}"))).unwrap();
+            std::os::unix::fs::symlink("/dev/full", &file).unwrap();
+        }
+        Self(path.to_owned())
+    }
+}
+
+impl Drop for Full {
+    fn drop(&mut self) {
+        for slot in ["0", "1"] {
+            let file = self.0.with_extension(slot);
+            std::fs::rename(file.with_extension(format!("kept{slot}")), &file).unwrap();
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod doubles;
 mod failures;
+mod node;
 mod world;
 
 use dinp_common::api::agent::{Goodbye, InstanceState::*, StopOrder, StreamKind, StreamOrder};
@@ -300,8 +301,11 @@ async fn images_are_pulled_with_the_account_of_the_orders() {
     world.until_state(&web, Ready).await;
     let states: Vec<_> = world.heard().states.iter().map(|(_, _, state)| *state).collect();
     assert!(states.contains(&Pulling), "{states:?}");
-    let orders = std::fs::read_to_string(world.dir.path().join("orders.json")).unwrap();
-    assert!(!orders.contains("hello") && !orders.contains(&registry.access().password), "secrets are not kept");
+    for slot in ["orders.0", "orders.1"] {
+        let orders = std::fs::read_to_string(world.dir.path().join(slot)).unwrap();
+        assert!(orders.starts_with("dinp-slot ") && orders.contains("team/web"), "{orders}");
+        assert!(!orders.contains("hello") && !orders.contains(&registry.access().password), "secrets are not kept");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

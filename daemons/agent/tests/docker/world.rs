@@ -283,6 +283,7 @@ impl World {
                 registry: None,
             };
             change(&mut next);
+            next.proof = format!("proof of {}", next.epoch);
             *orders = Some(next);
         });
     }

@@ -1,0 +1,101 @@
+//! What is wrong with a node itself: a full disk, an engine that is away.
+
+use crate::doubles::Full;
+use crate::stop;
+use crate::world::{Heard, World, run, spec};
+use dinp_common::api::agent::{InstanceState::*, NodeFaultKind};
+use dinp_common::testing::TestDir;
+use std::path::Path;
+
+fn faults(heard: &Heard, kind: NodeFaultKind) -> Vec<String> {
+    let all = heard.last.iter().flat_map(|last| &last.faults);
+    all.filter(|fault| fault.kind == kind).map(|fault| fault.detail.clone()).collect()
+}
+
+fn acknowledged(heard: &Heard) -> u64 {
+    heard.last.as_ref().map_or(0, |last| last.seen.epoch)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_takes_nothing_takes_stop_orders() {
+    let world = World::new().await;
+    let (web, next) = (spec(1), spec(2));
+    world.order(&[&web], |_| {});
+    world.until_state(&web, Ready).await;
+    let full = Full::begin(&world.dir.path().join("orders"));
+    world.order(&[&next], |orders| {
+        orders.epoch = 2;
+        orders.stop = vec![stop(&web)];
+    });
+    let heard = world.until("it is stopped", |heard| heard.removed.contains(&web.instance)).await;
+    assert_eq!(acknowledged(&heard), 1, "what is not written is not acknowledged");
+    assert!(!heard.instances.contains_key(&next.instance), "and nothing is started for it");
+    let told = |heard: &Heard| faults(heard, NodeFaultKind::Disk).iter().any(|fault| fault.contains("No space left"));
+    world.until("the fault", told).await;
+    drop(full);
+    let heard = world.until("it is well again", |heard| acknowledged(heard) == 2 && !told(heard)).await;
+    assert_eq!(heard.last.unwrap().seen.proof, "proof of 2");
+    world.until_state(&next, Ready).await;
+}
+
+/// A small file system of its own.
+struct Small(std::path::PathBuf);
+
+impl Small {
+    fn mount(path: &Path) -> Self {
+        std::fs::create_dir(path).unwrap();
+        let mounted = run("mount", &["-t", "tmpfs", "-o", "size=12m", "tmpfs", path.to_str().unwrap()]);
+        assert!(mounted.status.success(), "mount a tmpfs: run this test as root");
+        Self(path.to_owned())
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        run("umount", &["--lazy", self.0.to_str().unwrap()]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_others_have_filled_still_holds_orders_and_ports() {
+    let outer = TestDir::new("agent-small");
+    let small = Small::mount(&outer.path().join("state"));
+    let state_dir = small.0.clone();
+    let world = World::with(|config| config.state_dir = state_dir).await;
+    world.until("a report", |heard| heard.full > 0).await;
+    let filled = std::fs::write(small.0.join("filler"), vec![1; 64 << 20]);
+    assert_eq!(filled.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+    let web = spec(1);
+    world.order(&[&web], |orders| orders.epoch = 2);
+    world.until("acknowledged", |heard| acknowledged(heard) == 2).await;
+    world.until_state(&web, Ready).await;
+    world.order(&[], |orders| {
+        orders.epoch = 2;
+        orders.stop = vec![stop(&web)];
+    });
+    world.until("gone", |heard| heard.removed.contains(&web.instance)).await;
+    assert_eq!(faults(&world.heard(), NodeFaultKind::Disk), [""; 0], "its files had their space before");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_engine_orders_are_acknowledged_and_no_instance_is_spoken_of() {
+    let mut world = World::with(|config| config.docker.socket = "/nonexistent/docker.sock".into()).await;
+    let (web, old) = (spec(1), spec(2));
+    world.order(&[&web], |orders| {
+        orders.epoch = 3;
+        orders.stop = vec![stop(&old)];
+    });
+    let mut reports = 0;
+    let heard = world
+        .until("acknowledged, twice", |heard| {
+            reports += u32::from(acknowledged(heard) == 3);
+            reports > 1
+        })
+        .await;
+    assert_eq!((heard.full, heard.instances.len(), heard.removed.len()), (0, 0, 0), "nothing is known of containers");
+    assert!(heard.last.unwrap().docker_error.is_some());
+    world.agent_stops().await;
+    world.forget();
+    world.agent_starts();
+    world.until("it is on the disk", |heard| acknowledged(heard) == 3).await;
+}
