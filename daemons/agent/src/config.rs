@@ -41,14 +41,29 @@ pub struct AgentConfig {
     pub scribe_ip: Option<String>,
     /// Port of the log collector, as apps find it in `SCRIBE_PORT`.
     pub scribe_port: u16,
-    /// Addresses (of hosts, or networks) that instances must not reach, besides those of `servers`.
+    /// Addresses (of hosts, or networks) that instances must not reach, besides those of `servers` and of the machines
+    /// that the orders name.
     pub denied_addresses: Vec<String>,
     /// The Docker Engine.
     pub docker: DockerConfig,
+    /// The packet filter.
+    pub firewall: FirewallConfig,
     /// What every container gets.
     pub container: ContainerConfig,
     /// What instances write.
     pub logs: LogsConfig,
+}
+
+/// `[firewall]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FirewallConfig {
+    /// Where to ask whether it is in force: the address of `dinp-agent-firewall.socket`.
+    pub socket: PathBuf,
+    /// Ports of routers that instances reach: those for users.
+    pub router_ports: Vec<u16>,
+    /// Addresses or networks that reach instances besides routers and monitors.
+    pub allowed_sources: Vec<String>,
 }
 
 /// `[docker]`.
@@ -114,6 +129,7 @@ impl Default for AgentConfig {
             scribe_port: 1463,
             denied_addresses: Vec::new(),
             docker: DockerConfig::default(),
+            firewall: FirewallConfig::default(),
             container: ContainerConfig::default(),
             logs: LogsConfig::default(),
         }
@@ -128,6 +144,16 @@ impl Default for DockerConfig {
             network: "dinp".into(),
             bridge: "dinp0".into(),
             subnet: None,
+        }
+    }
+}
+
+impl Default for FirewallConfig {
+    fn default() -> Self {
+        Self {
+            socket: "/run/dinp/agent-firewall.sock".into(),
+            router_ports: vec![80, 443],
+            allowed_sources: Vec::new(),
         }
     }
 }

@@ -178,6 +178,12 @@ fn fill(path: &Path, size: u64) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Reads what a [`Stored`] wrote last, also while it writes; none where there is nothing yet.
+pub fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, DiskError> {
+    let (_, text) = Slots::open(path.to_owned(), 0)?;
+    decode(path, text)
+}
+
 fn decode<T: DeserializeOwned>(path: &Path, text: Option<Vec<u8>>) -> Result<Option<T>, DiskError> {
     let decoded = text.map(|text| serde_json::from_slice(&text)).transpose();
     decoded.map_err(|source| DiskError::Decode { path: path.to_owned(), source })

@@ -6,7 +6,7 @@
 //! * [`poll`], [`report`], [`streams`]: the three ways to the leader,
 //! * [`docker`], [`watcher`], [`network`], [`container`], [`probe`], [`output`], [`oom`]: the engine, what is made in it
 //!   and what it shows,
-//! * [`firewall`]: what containers cannot reach.
+//! * [`firewall`], [`filter`]: what containers cannot reach and who can reach them, and whether that is in force.
 
 pub mod api;
 pub mod backoff;
@@ -18,6 +18,7 @@ pub mod disk;
 pub mod docker;
 pub mod ended;
 pub mod faults;
+pub mod filter;
 pub mod firewall;
 pub mod instance;
 pub mod ledger;
@@ -48,6 +49,9 @@ use shared::Shared;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
+
+/// Name of the orders in the state directory; the packet filter reads them too.
+const ORDERS: &str = "orders";
 
 /// Space that is kept for each of the two copies of the orders (some thousand instances), of the ports (all of the
 /// usual range) and of what is ready.
@@ -98,7 +102,7 @@ pub async fn run(loaded: Loaded<AgentConfig>, lifecycle: Lifecycle) -> Result<()
     let servers = config::servers(&loaded, &bundle)?;
     let state = |name: &str| config.state_dir.join(name);
     let faults = Arc::new(faults::Faults::default());
-    let orders = Stored::open(state("orders"), ORDERS_BYTES, faults.clone()).map_err(AgentError::State)?;
+    let orders = Stored::open(state(ORDERS), ORDERS_BYTES, faults.clone()).map_err(AgentError::State)?;
     let book = OrderBook::open(orders.clone(), &bundle.cluster);
     let shared = Arc::new(Shared {
         range: config.port_range()?,
@@ -108,6 +112,7 @@ pub async fn run(loaded: Loaded<AgentConfig>, lifecycle: Lifecycle) -> Result<()
         memory: Stored::open(state("ready"), READY_BYTES, faults.clone()).map_err(AgentError::State)?,
         ended: ended::Archive::open(state("ended"), config.logs.ended_mb << 20),
         orders,
+        filter: filter::Filter::new(config.firewall.socket.clone(), faults.clone()),
         faults,
         pulls: Semaphore::new(config.pull_limit),
         probes: probe::client(),
@@ -137,6 +142,10 @@ pub async fn run(loaded: Loaded<AgentConfig>, lifecycle: Lifecycle) -> Result<()
     lifecycle
         .task_with_heartbeat("ask for orders", MAX_SILENCE, |beat| poll::poll(client.clone(), messages, moved, beat));
     lifecycle.task("mend", mend(shared.clone()));
+    lifecycle.task("packet filter", {
+        let shared = shared.clone();
+        async move { shared.filter.watch().await }
+    });
     lifecycle.ready();
     tracing::info!(node = %shared.bundle.node, memory_mb = capacity.memory_mb, cpu_millis = capacity.cpu_millis, "node {} is open", shared.bundle.node);
 

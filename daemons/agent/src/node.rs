@@ -182,7 +182,9 @@ impl Node {
     }
 
     async fn accept(&mut self, orders: Orders) -> Option<Version> {
+        let before = self.book.kept().map(|kept| kept.orders.peers.clone());
         match self.book.accept(&orders).await {
+            Ok(()) if before.as_ref() != Some(&orders.peers) => self.shared.filter.renew(),
             Ok(()) => {}
             Err(NotAccepted::Refused(refusal)) => {
                 metrics::counter!("dinp_agent_orders_refused_total").increment(1);

@@ -7,6 +7,7 @@ use crate::disk::Stored;
 use crate::docker::Engine;
 use crate::ended::Archive;
 use crate::faults::Faults;
+use crate::filter::Filter;
 use crate::ledger::Ledger;
 use crate::oom::Kills;
 use crate::orders::Kept;
@@ -59,6 +60,8 @@ pub struct Shared {
     pub board: Board,
     /// What is wrong with this node.
     pub faults: Arc<Faults>,
+    /// Whether the packet filter is in force.
+    pub filter: Filter,
     /// The orders that were accepted last.
     pub orders: Stored<Option<Kept>>,
     /// Who has which port.

@@ -101,7 +101,8 @@ fn bind(address: SocketAddr, all: &[SocketAddr]) -> Result<TcpListener, ListenEr
 /// What systemd handed over and nobody has taken yet; none before the environment was read.
 static INHERITED: Mutex<Option<Vec<(String, OwnedFd)>>> = Mutex::new(None);
 
-fn take_inherited(fd_name: &str) -> Result<Vec<OwnedFd>, ListenError> {
+/// The sockets that systemd handed over under `fd_name`, of whatever kind; none the second time.
+pub fn take_inherited(fd_name: &str) -> Result<Vec<OwnedFd>, ListenError> {
     let mut inherited = INHERITED.lock().unwrap_or_else(PoisonError::into_inner);
     let left = match inherited.as_mut() {
         Some(left) => left,

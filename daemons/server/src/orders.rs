@@ -61,6 +61,7 @@ pub fn compose(
         release_ports: decided.release_ports.clone(),
         streams,
         registry: head.registry.cloned(),
+        peers: head.peers.clone(),
     }
 }
 
@@ -157,6 +158,7 @@ mod tests {
             release_ports: vec![],
             streams: (0..streams).map(stream).collect(),
             registry: None,
+            peers: Default::default(),
         }
     }
 

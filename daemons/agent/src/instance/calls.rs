@@ -4,6 +4,7 @@ use super::terms::{Exit, Observed};
 use crate::container::{self, INSTANCE};
 use crate::disk::DiskError;
 use crate::docker::{EngineError, failed};
+use crate::filter::NotInForce;
 use crate::shared::Shared;
 use bollard::auth::DockerCredentials;
 use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum};
@@ -27,6 +28,9 @@ pub enum StepError {
     /// The ledger cannot be written.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// Nothing may be started.
+    #[error(transparent)]
+    Filter(#[from] NotInForce),
     /// All ports are taken.
     #[error("no port of the range is free on this node")]
     NoPort,

@@ -219,6 +219,7 @@ impl Driver {
     }
 
     async fn start(&mut self) -> Result<(), StepError> {
+        self.shared.filter.check().await?;
         let name = self.container();
         if self.life.starting(Now::read()) {
             tracing::info!(app = %self.identity.app, instance = %self.identity.instance, "starting an instance again");

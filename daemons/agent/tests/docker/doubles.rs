@@ -1,4 +1,4 @@
-//! A registry that asks who one is, an engine that can be made to hang, a full disk.
+//! A registry that asks who one is, an engine that can be made to hang, a packet filter's service, a full disk.
 
 use crate::world::{docker, run};
 use dinp_common::api::agent::RegistryAccess;
@@ -82,6 +82,31 @@ impl Drop for Registry {
         if let Some(pulled) = &self.pushed {
             run("docker", &["rmi", pulled]);
         }
+    }
+}
+
+/// Answers who asks whether the packet filter is in force.
+pub struct PacketFilter {
+    fault: watch::Sender<Option<String>>,
+}
+
+impl PacketFilter {
+    /// One that is in force.
+    pub fn start(socket: &Path) -> Self {
+        let listener = UnixListener::bind(socket).unwrap();
+        let (fault, told) = watch::channel(None);
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let verdict = serde_json::json!({"fault": *told.borrow()}).to_string();
+                client.write_all(verdict.as_bytes()).await.ok();
+            }
+        });
+        Self { fault }
+    }
+
+    /// It is not in force for that reason, or it is.
+    pub fn fails_with(&self, fault: Option<&str>) {
+        self.fault.send_replace(fault.map(str::to_owned));
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod doubles;
 mod failures;
+mod firewall;
 mod node;
 mod world;
 
@@ -12,7 +13,7 @@ use dinp_common::api::agent::{Goodbye, InstanceState::*, StopOrder, StreamKind, 
 use dinp_common::model::HealthCheck;
 use doubles::{Proxy, Registry};
 use std::time::{Duration, Instant};
-use world::{World, ask, docker, inspect, run, spec};
+use world::{World, ask, docker, inspect, spec};
 
 fn stop(spec: &dinp_common::api::agent::InstanceSpec) -> StopOrder {
     StopOrder { instance: spec.instance.clone(), reason: "scaled in".into(), grace_secs: 5 }
@@ -378,29 +379,4 @@ async fn logs_of_running_and_ended_instances() {
     let mut followed = texts(&heard, "follow");
     followed.retain(|text| text != "listening");
     assert_eq!(followed[..4], ["GET /one", "GET /crash", "GET /two", "bye"], "across both restarts, each line once");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn firewall_rules_can_be_applied_again_and_again() {
-    if run("unshare", &["-n", "true"]).status.code() != Some(0) {
-        panic!("a network namespace is needed for this test: run it as root");
-    }
-    let dir = dinp_common::testing::TestDir::new("agent-firewall");
-    std::fs::write(dir.path().join("dinp.toml"), "servers = ['http://10.9.8.7:1980']\n").unwrap();
-    std::fs::write(dir.path().join("agent.toml"), "denied_addresses = ['10.9.9.0/24']\n").unwrap();
-    let agent = env!("CARGO_BIN_EXE_dinp-agent");
-    let script = r#"set -e; "$0" --config-dir "$1" firewall; "$0" --config-dir "$1" firewall; iptables-save"#;
-    let output = run("unshare", &["-n", "bash", "-c", script, agent, dir.path().to_str().unwrap()]);
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    for (rule, times) in [
-        ("-A INPUT -i dinp0 -j DINP-APPS-IN\n", 1),
-        ("-A DOCKER-USER -i dinp0 -j DINP-APPS\n", 1),
-        ("-A DINP-APPS -d 10.9.8.7/32 -j REJECT", 1),
-        ("-A DINP-APPS -d 10.9.9.0/24 -j REJECT", 1),
-        ("-A DINP-APPS -o dinp0 -j DROP", 1),
-        ("--dport 20000:29999 -j REJECT", 1),
-    ] {
-        assert_eq!(text.matches(rule).count(), times, "{rule} in {text}");
-    }
 }

@@ -1,8 +1,8 @@
-//! What is wrong with a node itself: a full disk, an engine that is away.
+//! What is wrong with a node itself: a full disk, an engine that is away, a packet filter that is not in force.
 
 use crate::doubles::Full;
 use crate::stop;
-use crate::world::{Heard, World, run, spec};
+use crate::world::{Heard, World, inspect, run, spec};
 use dinp_common::api::agent::{InstanceState::*, NodeFaultKind};
 use dinp_common::testing::TestDir;
 use std::path::Path;
@@ -98,4 +98,21 @@ async fn without_an_engine_orders_are_acknowledged_and_no_instance_is_spoken_of(
     world.forget();
     world.agent_starts();
     world.until("it is on the disk", |heard| acknowledged(heard) == 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_packet_filter_nothing_is_started() {
+    let mut world = World::new().await;
+    world.agent_stops().await;
+    world.filter.fails_with(Some("iptables failed: no such table"));
+    world.agent_starts();
+    let web = spec(1);
+    world.order(&[&web], |_| {});
+    let waiting = world.until_state(&web, BackOff).await;
+    assert_eq!(waiting.reason, "the packet filter is not in force: iptables failed: no such table");
+    assert_eq!(inspect(&web, "{{.State.Status}}"), "created");
+    assert_eq!(faults(&world.heard(), NodeFaultKind::Firewall), [waiting.reason]);
+    world.filter.fails_with(None);
+    world.until_state(&web, Ready).await;
+    world.until("no fault", |heard| faults(heard, NodeFaultKind::Firewall).is_empty()).await;
 }

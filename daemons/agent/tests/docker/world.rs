@@ -1,5 +1,6 @@
 //! A world for one agent: a cluster of its own on the real Docker Engine, and a server that a test plays.
 
+use crate::doubles::PacketFilter;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
@@ -63,10 +64,7 @@ pub fn image() -> &'static str {
     let dir = TestDir::new("agent-image");
     let (root, tar) = (dir.path().join("root"), dir.path().join("root.tar"));
     std::fs::create_dir_all(root.join("tmp")).unwrap();
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/docker/app.c");
-    let app = root.join("app");
-    let cc = run("cc", &["-static", "-O1", "-o", app.to_str().unwrap(), source]);
-    assert!(cc.status.success(), "cc -static: {}", String::from_utf8_lossy(&cc.stderr));
+    app(&root);
     for (name, content, mode) in [
         ("plain", &b"#!/app\n"[..], 0o644),
         ("script", b"#!/usr/bin/nodejs\n", 0o755),
@@ -87,6 +85,15 @@ fn foreign() -> Vec<u8> {
     [&b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0"[..], &[machine, 0, 1, 0, 0, 0]].concat()
 }
 
+/// Compiles `app.c` into a directory.
+pub fn app(directory: &std::path::Path) -> PathBuf {
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/docker/app.c");
+    let app = directory.join("app");
+    let cc = run("cc", &["-static", "-O1", "-o", app.to_str().unwrap(), source]);
+    assert!(cc.status.success(), "cc -static: {}", String::from_utf8_lossy(&cc.stderr));
+    app
+}
+
 /// What the server of a test has heard and says.
 pub struct Server {
     orders: watch::Sender<Option<Orders>>,
@@ -105,6 +112,8 @@ pub struct Heard {
     pub proved: BTreeSet<InstanceId>,
     /// Ended instances whose output the node keeps.
     pub ended: Vec<EndedInstance>,
+    /// All reasons that were given.
+    pub reasons: Vec<String>,
     /// The last report.
     pub last: Option<Report>,
     /// Instances reported gone.
@@ -131,6 +140,7 @@ async fn report(State(server): State<Arc<Server>>, ApiJson(report): ApiJson<Repo
             if instance.proved {
                 heard.proved.insert(instance.instance.clone());
             }
+            heard.reasons.push(instance.reason.clone());
             heard.states.push((Instant::now(), instance.instance.clone(), instance.state));
         }
         for gone in &report.removed {
@@ -179,7 +189,10 @@ pub struct World {
     pub server: Arc<Server>,
     /// Where the agent keeps its state.
     pub dir: TestDir,
-    config: AgentConfig,
+    /// Says that the packet filter is in force, or not.
+    pub filter: PacketFilter,
+    /// The agent's configuration from its next start on.
+    pub config: AgentConfig,
     port: u16,
     serving: Option<CancellationToken>,
     agent: Option<(Lifecycle, tokio::task::JoinHandle<()>)>,
@@ -204,6 +217,8 @@ impl World {
             ports: format!("{first}-{}", first + 49),
             ..AgentConfig::default()
         };
+        let filter = PacketFilter::start(&dir.path().join("filter.sock"));
+        config.firewall.socket = dir.path().join("filter.sock");
         config.docker.socket = PathBuf::from("/var/run/docker.sock");
         config.docker.network = format!("dinp-test-{tag}");
         config.docker.bridge = format!("dt{tag}");
@@ -215,7 +230,7 @@ impl World {
         });
         let port = dinp_common::testing::free_port();
         let cluster = format!("test{tag}");
-        let mut world = Self { cluster, server, dir, config, port, serving: None, agent: None };
+        let mut world = Self { cluster, server, dir, filter, config, port, serving: None, agent: None };
         world.server_comes().await;
         world.agent_starts();
         world
@@ -281,6 +296,7 @@ impl World {
                 release_ports: Vec::new(),
                 streams: Vec::new(),
                 registry: None,
+                peers: Default::default(),
             };
             change(&mut next);
             next.proof = format!("proof of {}", next.epoch);

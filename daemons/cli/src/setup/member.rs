@@ -34,7 +34,8 @@ pub fn node_steps(bundle: &NodeBundle) -> Result<Steps, SetupError> {
     steps.extend(docker::steps(insecure));
     let reads = || [CLUSTER.into(), AGENT.into(), credential_path("node-bundle")];
     steps.push(Unit::step("dinp.target", [] as [PathBuf; 0]));
-    steps.push(Unit::step("dinp-agent-firewall.service", reads()));
+    steps.push(Unit::step("dinp-agent-firewall.socket", [] as [PathBuf; 0]));
+    steps.push(Unit::on_demand("dinp-agent-firewall.service", reads()));
     steps.push(Unit::step("dinp-agent.service", reads()));
     steps.push(Ready::step("dinp-agent.service", 1981));
     Ok(steps)

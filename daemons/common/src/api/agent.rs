@@ -42,12 +42,35 @@ pub struct Orders {
     /// How to pull from the registry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registry: Option<RegistryAccess>,
+    /// The platform's other machines, for the node's packet filter.
+    #[serde(default, skip_serializing_if = "Peers::is_empty")]
+    pub peers: Peers,
 }
 
 impl Orders {
     /// Version of the document, `<epoch>-<generation>`.
     pub fn version(&self) -> Version {
         Version::new(self.epoch, self.generation)
+    }
+}
+
+/// Machines that a node's packet filter must know, by IP address, network (`10.0.0.0/24`) or host name. Known ones, not
+/// only those that were heard lately: who is missing in `routers` or `monitors` reaches no instance.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Peers {
+    /// Routers. They reach instances; instances reach their ports for users. While none is named, everybody reaches
+    /// instances.
+    pub routers: Vec<String>,
+    /// Health monitors. They reach instances; instances reach nothing there.
+    pub monitors: Vec<String>,
+    /// All others: nodes, servers, database, registry. Instances reach nothing there.
+    pub others: Vec<String>,
+}
+
+impl Peers {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
     }
 }
 
