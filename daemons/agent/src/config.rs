@@ -48,10 +48,22 @@ pub struct AgentConfig {
     pub docker: DockerConfig,
     /// The packet filter.
     pub firewall: FirewallConfig,
+    /// Space on disks.
+    pub disk: DiskConfig,
     /// What every container gets.
     pub container: ContainerConfig,
     /// What instances write.
     pub logs: LogsConfig,
+}
+
+/// `[disk]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DiskConfig {
+    /// With less free space than this, in MiB, the node gets no new work, and unused images of apps are removed.
+    pub low_mb: u32,
+    /// With less than this, in MiB, the instance that has written most is stopped.
+    pub reserve_mb: u32,
 }
 
 /// `[firewall]`.
@@ -90,6 +102,14 @@ pub struct ContainerConfig {
     pub cgroup_parent: String,
     /// Most processes and threads of an instance.
     pub pids_limit: i64,
+    /// Most files and connections that a process of an instance has open.
+    pub open_files_limit: i64,
+    /// What an instance may write to its disk, in MiB, where the engine can limit it: overlay2 on XFS with project quotas.
+    pub disk_mb: u32,
+    /// Whether the root of instances is read-only; they write to /tmp, /var/tmp and /run then.
+    pub read_only_root: bool,
+    /// Size of each of these, in MiB; it counts as memory.
+    pub tmpfs_mb: u32,
     /// Docker's log driver for instances.
     pub log_driver: String,
     /// The driver instead of journald on a machine without a journal.
@@ -130,6 +150,7 @@ impl Default for AgentConfig {
             denied_addresses: Vec::new(),
             docker: DockerConfig::default(),
             firewall: FirewallConfig::default(),
+            disk: DiskConfig::default(),
             container: ContainerConfig::default(),
             logs: LogsConfig::default(),
         }
@@ -158,11 +179,21 @@ impl Default for FirewallConfig {
     }
 }
 
+impl Default for DiskConfig {
+    fn default() -> Self {
+        Self { low_mb: 1024, reserve_mb: 256 }
+    }
+}
+
 impl Default for ContainerConfig {
     fn default() -> Self {
         Self {
             cgroup_parent: "dinp-apps.slice".into(),
             pids_limit: 1024,
+            open_files_limit: 16_384,
+            disk_mb: 4096,
+            read_only_root: false,
+            tmpfs_mb: 64,
             log_driver: "journald".into(),
             log_driver_fallback: "local".into(),
         }
@@ -211,6 +242,9 @@ impl DaemonConfig for AgentConfig {
             ("pull_timeout_secs", self.pull_timeout_secs == 0),
             ("docker.timeout_secs", self.docker.timeout_secs == 0),
             ("container.pids_limit", self.container.pids_limit <= 0),
+            ("container.open_files_limit", self.container.open_files_limit <= 0),
+            ("container.disk_mb", self.container.disk_mb == 0),
+            ("container.tmpfs_mb", self.container.tmpfs_mb == 0),
             ("memory_mb", self.memory_mb == Some(0)),
             ("cpu_millis", self.cpu_millis == Some(0)),
         ] {

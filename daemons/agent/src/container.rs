@@ -3,8 +3,10 @@
 //! What the agent needs to know of an instance after its own restart stands in the container's labels.
 
 use crate::config::ContainerConfig;
+use crate::docker::Traits;
 use bollard::models::{
-    ContainerCreateBody, HostConfig, HostConfigLogConfig, PortBinding, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, HostConfig, HostConfigLogConfig, PortBinding, ResourcesUlimits, RestartPolicy,
+    RestartPolicyNameEnum,
 };
 use dinp_common::api::agent::InstanceSpec;
 use dinp_common::model::{AppName, HealthCheck, InstanceId};
@@ -107,8 +109,8 @@ pub struct Surroundings {
     pub network: String,
     /// Address that instances are published on; none for all.
     pub publish_address: Option<IpAddr>,
-    /// Whether the Docker Engine's cgroup driver is systemd.
-    pub systemd_cgroups: bool,
+    /// What the Docker Engine is like.
+    pub traits: Traits,
     /// Log driver in force.
     pub log_driver: String,
     /// Configuration.
@@ -161,6 +163,8 @@ fn environment(spec: &InstanceSpec, around: &Surroundings) -> Vec<String> {
         ("HOST_IP", around.host_ip.clone()),
         ("SCRIBE_IP", around.scribe_ip.clone()),
         ("SCRIBE_PORT", around.scribe_port.to_string()),
+        // The init in the container: under a shell that does not hand signals on, the app would miss its end.
+        ("TINI_KILL_PROCESS_GROUP", "1".to_owned()),
     ];
     let mut all: BTreeMap<&str, &str> = spec.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     all.extend(platform.iter().map(|(name, value)| (*name, value.as_str())));
@@ -205,17 +209,37 @@ fn host_config(spec: &InstanceSpec, inner: &str, port: u16, around: &Surrounding
         cpu_shares: Some((i64::from(spec.resources.cpu_millis) * 1024 / 1000).clamp(2, 262_144)),
         nano_cpus: spec.resources.cpu_limit_millis.map(|millis| i64::from(millis) * 1_000_000),
         pids_limit: Some(around.config.pids_limit),
+        ulimits: Some(vec![ulimit("core", 0), ulimit("nofile", around.config.open_files_limit)]),
+        storage_opt: storage(around),
+        readonly_rootfs: around.config.read_only_root.then_some(true),
+        tmpfs: around.config.read_only_root.then(|| tmpfs(around.config.tmpfs_mb)),
         cap_drop: Some(vec!["ALL".into()]),
         cap_add: Some(CAPABILITIES.map(str::to_owned).to_vec()),
         security_opt: Some(vec!["no-new-privileges".into()]),
         restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
         init: Some(true),
-        cgroup_parent: Some(cgroup_parent(&around.config.cgroup_parent, around.systemd_cgroups)),
+        cgroup_parent: Some(cgroup_parent(&around.config.cgroup_parent, around.traits.systemd_cgroups)),
         network_mode: Some(around.network.clone()),
         port_bindings: Some(HashMap::from([(inner.to_owned(), Some(vec![binding]))])),
         log_config: Some(log_config(&around.log_driver)),
         ..HostConfig::default()
     }
+}
+
+fn ulimit(name: &str, limit: i64) -> ResourcesUlimits {
+    ResourcesUlimits { name: Some(name.to_owned()), soft: Some(limit), hard: Some(limit) }
+}
+
+/// The limit of what it may write to its own layer, where the engine can hold it.
+fn storage(around: &Surroundings) -> Option<HashMap<String, String>> {
+    let size = || ("size".to_owned(), format!("{}M", around.config.disk_mb));
+    around.traits.sized_layers.then(|| HashMap::from([size()]))
+}
+
+/// Where an app may write although its root is read-only. What is written there counts as its memory.
+fn tmpfs(size_mb: u32) -> HashMap<String, String> {
+    let options = format!("rw,exec,nosuid,nodev,mode=1777,size={size_mb}m");
+    ["/tmp", "/var/tmp", "/run"].map(|path| (path.to_owned(), options.clone())).into()
 }
 
 /// The slice as the engine's cgroup driver wants it: its name, or its path (`a-b.slice` is `/a.slice/a-b.slice`).
@@ -264,7 +288,7 @@ pub(crate) mod tests {
             "instance": "00000000deadbeef", "app": "web", "release": 7,
             "image": format!("reg:5000/team/web:v1@sha256:{}", "a".repeat(64)),
             "memory_mb": 256, "cpu_millis": 500, "cpu_limit_millis": 1500,
-            "env": {"GREETING": "a = b", "PORT": "1"}, "health": {"path": "/health"},
+            "env": {"GREETING": "a = b", "PORT": "1", "TINI_KILL_PROCESS_GROUP": "0"}, "health": {"path": "/health"},
             "start_timeout_secs": 60, "port": 8080, "host": "web.apps.localhost", "min_healthy_secs": 2,
             "ticket": "k1.abc",
         }))
@@ -279,7 +303,7 @@ pub(crate) mod tests {
             scribe_port: 1463,
             network: "dinp".into(),
             publish_address: None,
-            systemd_cgroups: true,
+            traits: Traits { systemd_cgroups: true, ..Traits::default() },
             log_driver: "journald".into(),
             config: ContainerConfig::default(),
         }
@@ -311,11 +335,14 @@ pub(crate) mod tests {
             json!({
                 "Image": digest,
                 "Hostname": "web-00000000",
-                "Env": ["APP_NAME=web", "GREETING=a = b", "HOST_IP=10.0.0.1", "PORT=8080", "SCRIBE_IP=10.0.0.2", "SCRIBE_PORT=1463"],
+                "Env": ["APP_NAME=web", "GREETING=a = b", "HOST_IP=10.0.0.1", "PORT=8080", "SCRIBE_IP=10.0.0.2", "SCRIBE_PORT=1463", "TINI_KILL_PROCESS_GROUP=1"],
                 "ExposedPorts": {"8080/tcp": {}},
                 "HostConfig": {
                     "Memory": 268_435_456, "MemorySwap": 268_435_456, "CpuShares": 512, "NanoCpus": 1_500_000_000,
                     "PidsLimit": 1024, "Init": true,
+                    "Ulimits": [
+                        {"Name": "core", "Soft": 0, "Hard": 0}, {"Name": "nofile", "Soft": 16_384, "Hard": 16_384},
+                    ],
                     "CapDrop": ["ALL"],
                     "CapAdd": ["CHOWN", "DAC_OVERRIDE", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID"],
                     "SecurityOpt": ["no-new-privileges"],
@@ -327,6 +354,19 @@ pub(crate) mod tests {
                 },
             })
         );
+    }
+
+    #[test]
+    fn disks_are_limited_where_the_engine_can_and_closed_where_the_node_says_so() {
+        let mut around = around();
+        let host_config = |around: &Surroundings| body(&spec(), 1, 1, around).host_config.unwrap();
+        assert_eq!(host_config(&around).storage_opt, None);
+        around.traits.sized_layers = true;
+        assert_eq!(host_config(&around).storage_opt.unwrap()["size"], "4096M");
+        around.config.read_only_root = true;
+        let closed = host_config(&around);
+        assert_eq!(closed.readonly_rootfs, Some(true));
+        assert_eq!(closed.tmpfs.unwrap()["/tmp"], "rw,exec,nosuid,nodev,mode=1777,size=64m");
     }
 
     #[test]

@@ -4,8 +4,9 @@
 //! because the engine may have been replaced by another version meanwhile.
 
 use bollard::errors::Error as Bollard;
+use bollard::models::{SystemInfo, SystemInfoCgroupDriverEnum};
 use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -145,6 +146,43 @@ impl Engine {
     }
 }
 
+/// What an engine is like.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Traits {
+    /// Whether its cgroup driver is systemd.
+    pub systemd_cgroups: bool,
+    /// Whether it can limit the size of a container's layer.
+    pub sized_layers: bool,
+    /// Where it keeps everything.
+    pub root: Option<PathBuf>,
+}
+
+impl Traits {
+    /// As it says itself; what it leaves out is read from the kernel's list of mounts.
+    pub fn of(info: &SystemInfo, mounts: &str) -> Self {
+        let root = info.docker_root_dir.as_ref().map(PathBuf::from);
+        let has_quotas = root.as_ref().is_some_and(|root| has_project_quotas(root, mounts));
+        Self {
+            systemd_cgroups: info.cgroup_driver == Some(SystemInfoCgroupDriverEnum::SYSTEMD),
+            sized_layers: info.driver.as_deref() == Some("overlay2") && has_quotas,
+            root,
+        }
+    }
+}
+
+/// Whether the path is on an XFS with project quotas, by which overlay2 limits layers.
+fn has_project_quotas(path: &Path, mounts: &str) -> bool {
+    let holding = mounts.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split(' ').collect();
+        let [_, at, kind, options, ..] = words[..] else { return None };
+        path.starts_with(at).then_some((at.len(), kind, options))
+    });
+    let holding = holding.max_by_key(|(length, ..)| *length);
+    holding.is_some_and(|(_, kind, options)| {
+        kind == "xfs" && options.split(',').any(|option| matches!(option, "prjquota" | "pquota"))
+    })
+}
+
 /// Turns what the client library says into an error of ours.
 pub fn failed(act: impl Into<String>, error: Bollard) -> EngineError {
     EngineError::new(act.into(), error)
@@ -198,6 +236,21 @@ mod tests {
         let error = engine.docker().await.unwrap_err();
         assert!(matches!(error, EngineError::Hangs { .. }), "{error}");
         assert!(error.to_string().ends_with("has not answered for 0 s"));
+    }
+
+    #[test]
+    fn layers_can_be_limited_on_xfs_with_project_quotas() {
+        let info = SystemInfo {
+            driver: Some("overlay2".into()),
+            docker_root_dir: Some("/var/lib/docker".into()),
+            ..SystemInfo::default()
+        };
+        let can = |info: &SystemInfo, mounts: &str| Traits::of(info, mounts).sized_layers;
+        let with_quotas = "/dev/a / ext4 rw 0 0\n/dev/b /var/lib/docker xfs rw,relatime,prjquota 0 0\n";
+        assert!(can(&info, with_quotas));
+        assert!(!can(&info, "/dev/a / xfs rw,prjquota 0 0\n/dev/b /var/lib/docker ext4 rw 0 0\n"));
+        assert!(!can(&info, "/dev/b /var/lib/docker xfs rw,noquota 0 0\n"));
+        assert!(!can(&SystemInfo { driver: Some("vfs".into()), ..info }, with_quotas));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! * [`poll`], [`report`], [`streams`]: the three ways to the leader,
 //! * [`docker`], [`watcher`], [`network`], [`container`], [`probe`], [`output`], [`oom`]: the engine, what is made in it
 //!   and what it shows,
+//! * [`space`]: what happens when disks fill up,
 //! * [`firewall`], [`filter`]: what containers cannot reach and who can reach them, and whether that is in force.
 
 pub mod api;
@@ -31,6 +32,7 @@ pub mod poll;
 pub mod probe;
 pub mod report;
 pub mod shared;
+pub mod space;
 pub mod streams;
 pub mod watcher;
 
@@ -116,9 +118,9 @@ pub async fn run(loaded: Loaded<AgentConfig>, lifecycle: Lifecycle) -> Result<()
         faults,
         pulls: Semaphore::new(config.pull_limit),
         probes: probe::client(),
-        systemd_cgroups: false.into(),
         engine_since: 0.into(),
         kills: oom::Kills::default(),
+        traits: Default::default(),
         bundle,
         config,
     });
@@ -128,6 +130,7 @@ pub async fn run(loaded: Loaded<AgentConfig>, lifecycle: Lifecycle) -> Result<()
 
     let streams = streams::Streams::new(shared.clone(), client.clone());
     let (node, messages) = node::Node::new(shared.clone(), book, streams);
+    let to_node = messages.clone();
     let moved = Arc::new(Notify::new());
     let capacity = capacity::capacity(&shared.config);
     let (docker, server) = (lifecycle.condition("docker"), lifecycle.condition("server"));
@@ -142,6 +145,7 @@ pub async fn run(loaded: Loaded<AgentConfig>, lifecycle: Lifecycle) -> Result<()
     lifecycle
         .task_with_heartbeat("ask for orders", MAX_SILENCE, |beat| poll::poll(client.clone(), messages, moved, beat));
     lifecycle.task("mend", mend(shared.clone()));
+    lifecycle.task("disk space", space::watch(shared.clone(), to_node));
     lifecycle.task("packet filter", {
         let shared = shared.clone();
         async move { shared.filter.watch().await }

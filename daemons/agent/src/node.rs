@@ -38,6 +38,8 @@ pub enum Message {
     Touched(InstanceId, Option<News>),
     /// A server answered with orders; the version is sent back if they were accepted.
     Orders(Box<Orders>, oneshot::Sender<Option<Version>>),
+    /// An instance is to be stopped for what it does to the node, and why. Its agent starts it again after a while.
+    Evict(InstanceId, String),
     /// The task of an instance has ended.
     Ended(InstanceId),
 }
@@ -100,6 +102,11 @@ impl Node {
                 let accepted = self.accept(*orders).await;
                 // Who asked may have gone on meanwhile.
                 answer.send(accepted).ok();
+            }
+            Message::Evict(instance, reason) => {
+                if let Some(task) = self.tasks.get(&instance) {
+                    task.evict(reason);
+                }
             }
             Message::Ended(instance) => {
                 self.tasks.remove(&instance);

@@ -4,7 +4,7 @@ use crate::board::Board;
 use crate::config::AgentConfig;
 use crate::container::Surroundings;
 use crate::disk::Stored;
-use crate::docker::Engine;
+use crate::docker::{Engine, Traits};
 use crate::ended::Archive;
 use crate::faults::Faults;
 use crate::filter::Filter;
@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 
 /// What is remembered of an instance, so that a new agent need not doubt it.
@@ -74,12 +74,12 @@ pub struct Shared {
     pub pulls: Semaphore,
     /// Client for probes.
     pub probes: reqwest::Client,
-    /// Whether the engine's cgroup driver is systemd.
-    pub systemd_cgroups: AtomicBool,
     /// From when on the engine has been watched without a break, in nanoseconds since 1970.
     pub engine_since: AtomicI64,
     /// What the kernel has killed for memory.
     pub kills: Kills,
+    /// What the engine is like; unknown until it has answered.
+    pub traits: Mutex<Traits>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -89,6 +89,16 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Shared {
+    /// What the engine is like.
+    pub fn traits(&self) -> Traits {
+        self.traits.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The engine has told what it is like.
+    pub fn set_traits(&self, traits: Traits) {
+        *self.traits.lock().unwrap_or_else(PoisonError::into_inner) = traits;
+    }
+
     /// What all containers of this node have in common, now.
     pub fn surroundings(&self) -> Surroundings {
         let config = &self.config;
@@ -105,7 +115,7 @@ impl Shared {
             scribe_port: config.scribe_port,
             network: config.docker.network.clone(),
             publish_address: config.publish_address,
-            systemd_cgroups: self.systemd_cgroups.load(Ordering::Relaxed),
+            traits: self.traits(),
             log_driver: log_driver.to_owned(),
             config: config.container.clone(),
         }

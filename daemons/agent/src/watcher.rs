@@ -3,19 +3,18 @@
 //! ping in time is reported as such.
 
 use crate::container::{CLUSTER, INSTANCE, recognise};
-use crate::docker::{EngineError, failed};
+use crate::docker::{EngineError, Traits, failed};
 use crate::instance::{Died, Found, News};
 use crate::network::{self, NetworkError};
 use crate::node::Message;
 use crate::shared::Shared;
-use bollard::models::{EventMessage, SystemInfoCgroupDriverEnum};
+use bollard::models::EventMessage;
 use bollard::query_parameters::{EventsOptions, ListContainersOptions};
 use dinp_common::error::ErrorChain;
 use dinp_common::lifecycle::{Condition, Heartbeat};
 use futures_util::StreamExt;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
 
@@ -62,8 +61,7 @@ async fn session(
     answered: &mut bool,
 ) -> Result<(), EngineError> {
     let info = shared.engine.call("ask the docker engine about itself", |d| async move { d.info().await }).await?;
-    let systemd = info.cgroup_driver == Some(SystemInfoCgroupDriverEnum::SYSTEMD);
-    shared.systemd_cgroups.store(systemd, Ordering::Relaxed);
+    shared.set_traits(Traits::of(&info, &std::fs::read_to_string("/proc/self/mounts").unwrap_or_default()));
     if info.live_restore_enabled != Some(true) {
         tracing::warn!("live-restore is off: a restart of the docker engine ends all instances");
     }

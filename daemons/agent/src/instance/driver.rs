@@ -58,6 +58,11 @@ impl Driver {
     pub(super) async fn run(mut self) {
         loop {
             self.take_orders();
+            if let Some(reason) = self.sign.evicted()
+                && let Err(error) = self.evict(&reason).await
+            {
+                self.trouble(&error);
+            }
             self.publish();
             self.remember().await;
             match self.life.step(Instant::now()) {
@@ -330,6 +335,16 @@ impl Driver {
         ended::keep(&self.shared, &self.container(), ended).await;
         self.remove_container().await?;
         self.life.observe(Observed::Absent, Now::read());
+        Ok(())
+    }
+
+    /// At once and without grace: it writes as long as it runs.
+    async fn evict(&mut self, reason: &str) -> Result<(), StepError> {
+        let Identity { app, instance, .. } = &self.identity;
+        tracing::warn!(%app, %instance, reason, "an instance harms this node and is stopped");
+        metrics::counter!("dinp_agent_evictions_total").increment(1);
+        self.remove_container().await?;
+        self.life.evicted(reason, Now::read());
         Ok(())
     }
 

@@ -319,6 +319,14 @@ impl Life {
         self.shown.node_fault = true;
     }
 
+    /// Its container was removed for what it did to the node.
+    pub fn evicted(&mut self, reason: &str, now: Now) {
+        self.engine_answers();
+        self.must_look = false;
+        self.container = Some(Observed::Absent);
+        self.ended(reason.to_owned(), now);
+    }
+
     /// The image is being pulled.
     pub fn pulling(&mut self, now: Now) {
         self.enter_unless_stopping(InstanceState::Pulling, "", now);

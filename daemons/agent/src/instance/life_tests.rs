@@ -424,3 +424,19 @@ fn failed_preparations_wait_longer_and_longer() {
         assert_eq!(life.step(clock.instant()), Step::Pull);
     }
 }
+
+#[test]
+fn what_was_stopped_for_its_nodes_sake_begins_anew_and_keeps_the_reason() {
+    let clock = Clock::new();
+    let mut life = ready(&clock, None);
+    life.evicted("stopped: it had written 3.1 GiB to its disk", clock.now());
+    assert_eq!(
+        (life.shown().state, life.shown().reason.as_str()),
+        (BackOff, "stopped: it had written 3.1 GiB to its disk")
+    );
+    // The engine's event comes late.
+    life.died(Died { at_nanos: i64::MAX, code: 137 }, clock.now());
+    life.observe(Observed::Absent, clock.now());
+    assert_eq!(life.shown().reason, "stopped: it had written 3.1 GiB to its disk");
+    assert_eq!(life.step(clock.instant()), Step::Create, "what it had written went with its container");
+}

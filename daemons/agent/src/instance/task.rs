@@ -91,6 +91,7 @@ pub struct Task {
 pub struct Sign {
     given: Notify,
     news: Mutex<Option<News>>,
+    evicted: Mutex<Option<String>>,
 }
 
 impl Sign {
@@ -102,6 +103,16 @@ impl Sign {
         }
         drop(kept);
         self.given.notify_one();
+    }
+
+    fn evict(&self, reason: String) {
+        *self.evicted.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+        self.given.notify_one();
+    }
+
+    /// Why the instance is to be stopped, once.
+    pub fn evicted(&self) -> Option<String> {
+        self.evicted.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Waits until one is given. None is lost: one that nobody waited for is there at once.
@@ -211,6 +222,11 @@ impl Task {
             *now = wanted;
             differs
         });
+    }
+
+    /// The instance harms the node: its container goes, with all that it has written.
+    pub fn evict(&self, reason: String) {
+        self.sign.evict(reason);
     }
 
     /// Something happened to the container, perhaps its end.

@@ -2,7 +2,7 @@
 
 use crate::doubles::Full;
 use crate::stop;
-use crate::world::{Heard, World, inspect, run, spec};
+use crate::world::{Heard, World, ask, docker, inspect, run, spec};
 use dinp_common::api::agent::{InstanceState::*, NodeFaultKind};
 use dinp_common::testing::TestDir;
 use std::path::Path;
@@ -74,7 +74,10 @@ async fn a_disk_that_others_have_filled_still_holds_orders_and_ports() {
         orders.stop = vec![stop(&web)];
     });
     world.until("gone", |heard| heard.removed.contains(&web.instance)).await;
-    assert_eq!(faults(&world.heard(), NodeFaultKind::Disk), [""; 0], "its files had their space before");
+    // No file of the agent is among the faults.
+    let told = |heard: &Heard| faults(heard, NodeFaultKind::Disk).iter().all(|fault| fault.contains("has 0 MiB left"));
+    let is = |heard: &Heard| !faults(heard, NodeFaultKind::Disk).is_empty() && told(heard);
+    world.until("the fault", is).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,4 +118,61 @@ async fn without_its_packet_filter_nothing_is_started() {
     world.filter.fails_with(None);
     world.until_state(&web, Ready).await;
     world.until("no fault", |heard| faults(heard, NodeFaultKind::Firewall).is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_fills_the_engines_disk_is_stopped_by_name_and_nobody_else() {
+    let mut world = World::new().await;
+    let (greedy, quiet) = (spec(1), spec(2));
+    world.order(&[&greedy, &quiet], |_| {});
+    world.until_state(&greedy, Ready).await;
+    world.until_state(&quiet, Ready).await;
+    let started = inspect(&quiet, "{{.State.StartedAt}}");
+    let dir = TestDir::new("agent-written");
+    let written = dir.path().join("written");
+    std::fs::write(&written, vec![7; 70 << 20]).unwrap();
+    docker(&["cp", written.to_str().unwrap(), &format!("{}:/written", inspect(&greedy, "{{.Id}}"))]);
+    world.agent_stops().await;
+    // No disk has so much free.
+    world.config.disk.reserve_mb = u32::MAX;
+    world.agent_starts();
+    let stopped = "stopped: it had written 70 MiB to its disk, the node had ";
+    world.until("its end", |heard| heard.reasons.iter().any(|reason| reason.starts_with(stopped))).await;
+    let again =
+        |heard: &Heard| heard.instances.get(&greedy.instance).is_some_and(|r| r.state == Ready && r.restarts == 1);
+    let heard = world.until("it begins anew", again).await;
+    ask(&heard.instances[&greedy.instance], "/health").await.unwrap();
+    let size = docker(&[
+        "ps",
+        "-as",
+        "--filter",
+        &format!("label=dinp.instance={}", greedy.instance),
+        "--format",
+        "{{.Size}}",
+    ]);
+    assert!(size.starts_with("0B"), "what it had written is gone: {size}");
+    assert_eq!(inspect(&quiet, "{{.State.StartedAt}}"), started);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_bears_its_limits_and_its_ticket() {
+    let mut world = World::with(|config| config.container.read_only_root = true).await;
+    let mut web = spec(1);
+    web.ticket = "k1.0a0b".into();
+    world.order(&[&web], |_| {});
+    let report = world.until_state(&web, Ready).await;
+    assert_eq!(report.ticket, "k1.0a0b");
+    let template = "{{.HostConfig.Ulimits}} {{.HostConfig.ReadonlyRootfs}} {{len .HostConfig.Tmpfs}} {{.HostConfig.LogConfig.Type}}";
+    assert!(
+        inspect(&web, template).starts_with("[core=0:0 nofile=16384:16384] true 3 "),
+        "{}",
+        inspect(&web, template)
+    );
+    let env = ask(&report, "/env").await.unwrap();
+    assert!(env.lines().any(|line| line == "TINI_KILL_PROCESS_GROUP=1"), "{env}");
+    world.agent_stops().await;
+    world.forget();
+    world.agent_starts();
+    let heard = world.until("a full report", |heard| heard.full > 0).await;
+    assert_eq!(heard.instances[&web.instance].ticket, "k1.0a0b", "kept with the container");
 }
