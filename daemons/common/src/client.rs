@@ -348,7 +348,12 @@ fn encode<B: Serialize + ?Sized>(path: &str, body: &B) -> Result<Vec<u8>, Client
         .map_err(|error| ClientError::Url { path: path.to_owned(), problem: format!("encode the body: {error}") })
 }
 
+/// A part `..` is refused: names of people's choice are parts of paths, and such a one would lead to another endpoint.
 fn join(base: &Url, path: &str) -> Result<Url, ClientError> {
+    let parts = path.split('?').next().unwrap_or_default();
+    if parts.split('/').any(|part| matches!(part, "." | "..")) {
+        return Err(ClientError::Url { path: path.to_owned(), problem: "a part of it leads elsewhere".into() });
+    }
     let text = format!("{}{path}", base.as_str().trim_end_matches('/'));
     Url::parse(&text).map_err(|error| ClientError::Url { path: path.to_owned(), problem: error.to_string() })
 }
@@ -379,6 +384,16 @@ mod tests {
     async fn dead() -> Url {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         format!("http://{}", listener.local_addr().unwrap()).parse().unwrap()
+    }
+
+    #[test]
+    fn no_part_of_a_path_leads_elsewhere() {
+        let base: Url = "http://127.0.0.1:1984/".parse().unwrap();
+        for bad in ["/v1/users/..", "/v1/teams/../members/anna", "/v1/routers/.", "/v1/users/..?limit=1"] {
+            let error = join(&base, bad).unwrap_err().to_string();
+            assert_eq!(error, format!("make a URL of {bad}: a part of it leads elsewhere"));
+        }
+        assert_eq!(join(&base, "/v1/routers/a..b?after=..").unwrap().path(), "/v1/routers/a..b");
     }
 
     fn leader() -> Router {

@@ -12,7 +12,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpSocket};
 
 pub use admission::{Limits, client};
-pub use serve::{HEADER_READ_TIMEOUT, serve, serve_within};
+pub use serve::{HEADER_READ_TIMEOUT, Handlers, serve, serve_within};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 4096;

@@ -11,12 +11,13 @@ use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::Response;
 use http::header::{self, HeaderName};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Method};
 use sha2::{Digest, Sha256};
 use std::time::Duration;
 use url::Url;
 
 use crate::auth::{hash_matches, hex};
+use crate::listen::Handlers;
 use crate::problem::Problem;
 
 /// The style sheet of all pages.
@@ -83,11 +84,22 @@ pub async fn secure_headers(form_targets: &str, request: Request, next: Next) ->
     response
 }
 
-/// Runs the rest with a deadline, so that a database that hangs is an answer and not silence: 503 `timeout`.
+/// Runs the rest with a deadline, so that a database that hangs is an answer and not silence: 503 `timeout`. What may
+/// change something is not cut off by it, but goes on to its end.
 pub async fn within_deadline(limit: Duration, request: Request, next: Next) -> Result<Response, Problem> {
-    tokio::time::timeout(limit, next.run(request)).await.map_err(|_| {
+    let only_reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    let handlers = request.extensions().get::<Handlers>().filter(|_| !only_reads).cloned();
+    let late = "the answer took too long: something that it needs does not respond";
+    let (answered, detail) = match handlers {
+        None => (tokio::time::timeout(limit, next.run(request)).await, late.to_owned()),
+        Some(handlers) => {
+            let answer = tokio::time::timeout(limit, handlers.run(next.run(request))).await;
+            (answer, format!("{late}; what you have asked for may still be done, look before you ask again"))
+        }
+    };
+    answered.map_err(|_| {
         tracing::error!("request not answered in time");
-        Problem::unavailable("timeout", "the answer took too long: something that it needs does not respond")
+        Problem::unavailable("timeout", detail)
     })
 }
 

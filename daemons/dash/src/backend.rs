@@ -50,7 +50,9 @@ pub(crate) fn problem(error: ClientError, backend: &Backend) -> Problem {
         }
         ClientError::Problem(problem) => problem,
         ClientError::Decode { .. } => Problem::internal(&error),
-        ClientError::Transport { .. } | ClientError::Url { .. } => {
+        // A name in it is none that anything can have.
+        ClientError::Url { .. } => Problem::not_found("there is nothing of this name"),
+        ClientError::Transport { .. } => {
             tracing::warn!(error = %ErrorChain(&error), "other daemon cannot be called");
             absent(backend)
         }
@@ -105,8 +107,13 @@ impl Dash {
         });
     }
 
-    /// A stream of the leader, handed through as it comes. `share` is held until it ends or its reader goes.
-    pub(crate) async fn stream_server(&self, path: &str, share: Share<String>) -> Result<Response, Problem> {
+    /// A stream of the leader, handed through as it comes until `end`. `share` is held until then or until its reader goes.
+    pub(crate) async fn stream_server(
+        &self,
+        path: &str,
+        share: Share<String>,
+        end: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<Response, Problem> {
         let open = async || {
             let request = self.server.request(Method::GET, path).map_err(|error| problem(error, &SERVER))?;
             head(request, Some(HEAD_LIMIT), &SERVER).await
@@ -120,7 +127,7 @@ impl Dash {
             other => other?,
         };
         let kind = response.headers().get(header::CONTENT_TYPE).cloned();
-        let state = (response.bytes_stream(), share);
+        let state = (Box::pin(response.bytes_stream().take_until(end)), share);
         let chunks = futures_util::stream::unfold(state, |(mut chunks, share)| async move {
             Some((chunks.next().await?, (chunks, share)))
         });

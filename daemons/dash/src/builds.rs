@@ -12,7 +12,7 @@ use dinp_common::problem::Problem;
 use dinp_common::quota::Share;
 use dinp_common::store::app::AppRow;
 use dinp_common::store::build;
-use futures_util::{Stream, TryStreamExt};
+use futures_util::{Stream, StreamExt, TryStreamExt};
 use http::{Method, StatusCode, header};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -168,22 +168,24 @@ impl Dash {
         name.parse().map_err(|error: InvalidValue| invalid("runtime", &error))
     }
 
-    /// The log of a build from a piece on; followed, it ends when the build does.
+    /// The log of a build from a piece on; followed, it ends when the build does, or when the caller may see it no more.
     pub(crate) fn build_log(
         self: &Arc<Self>,
         caller: &Caller,
-        id: u64,
+        view: &BuildView,
         from: u32,
         follow: bool,
     ) -> Result<Body, Problem> {
         let share = self.log_reader(caller)?;
+        let id = view.id;
+        let end = self.clone().until_hidden(caller.clone(), view.app.clone());
         let tail =
             Tail { dash: self.clone(), id, next: from, follow, ready: VecDeque::new(), ended: false, _share: share };
         let stream = futures_util::stream::try_unfold(tail, |mut tail| async move {
             let piece = tail.piece().await?;
             Ok::<_, std::io::Error>(piece.map(|piece| (Bytes::from(piece), tail)))
         });
-        Ok(Body::from_stream(stream))
+        Ok(Body::from_stream(stream.take_until(end)))
     }
 }
 

@@ -12,6 +12,7 @@ use dinp_common::problem::Problem;
 use dinp_common::store::audit::{self, AuditEvent};
 use dinp_common::store::release;
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Longest wait for what a page can do without.
@@ -101,9 +102,15 @@ impl Dash {
     }
 
     /// The output of an app's instances, as the leader has it.
-    pub(crate) async fn app_log(&self, caller: &Caller, app: &AppName, query: &LogQuery) -> Result<Response, Problem> {
+    pub(crate) async fn app_log(
+        self: &Arc<Self>,
+        caller: &Caller,
+        app: &AppName,
+        query: &LogQuery,
+    ) -> Result<Response, Problem> {
         let share = self.log_reader(caller)?;
-        self.stream_server(&Self::log_path(app, query), share).await
+        let end = self.clone().until_hidden(caller.clone(), app.clone());
+        self.stream_server(&Self::log_path(app, query), share, end).await
     }
 
     fn log_path(app: &AppName, query: &LogQuery) -> String {

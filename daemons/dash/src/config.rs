@@ -56,7 +56,7 @@ impl Default for DashConfig {
             domains_max: 100,
             log_readers_per_person: 10,
             log_readers_max: 200,
-            token_cache_secs: 30,
+            token_cache_secs: 10,
             audit_days: 400,
             drain_timeout_secs: 10,
             limits: Limits::default(),

@@ -18,7 +18,11 @@ use dinp_common::store::{build, deployment};
 use dinp_common::web::{self, ClientAddress, Cookies};
 use http::HeaderMap;
 use http::request::Parts;
+use std::sync::Arc;
 use std::time::Duration;
+
+/// Time from one look to the next whether who follows a log may still see it.
+const LOOK_AGAIN: Duration = Duration::from_secs(3);
 
 /// Cookie that holds a browser's access token.
 pub(crate) const COOKIE: &str = "dinp_dash";
@@ -75,6 +79,22 @@ impl Dash {
             Ok(()) => Ok(row),
             Err(Denied::Hidden) => Err(no_app(name)),
             Err(other) => Err(denied(other)),
+        }
+    }
+
+    /// Ends when a person can see an app no more: the sign-on has ended, the person is suspended or has left the team, or
+    /// the app is gone. Other daemons are asked, whatever is believed here; while they do not answer, nothing has changed.
+    pub(crate) async fn until_hidden(self: Arc<Self>, caller: Caller, app: AppName) {
+        loop {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            self.tokens.forget(caller.token.expose());
+            let seen = async {
+                let caller = self.caller(caller.token.expose(), caller.address.clone()).await?;
+                self.app(&caller, app.as_str(), TeamRole::Viewer).await
+            };
+            if seen.await.is_err_and(|problem| problem.status < 500) {
+                return;
+            }
         }
     }
 

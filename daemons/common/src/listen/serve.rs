@@ -54,7 +54,7 @@ pub async fn serve_within(
         app: TowerToHyperService::new(app),
         graceful: GracefulShutdown::new(),
         connections: TaskTracker::new(),
-        handlers: TaskTracker::new(),
+        handlers: Handlers::default(),
         cut: CancellationToken::new(),
     });
     let mut accepting = JoinSet::new();
@@ -82,15 +82,14 @@ struct Server {
     app: TowerToHyperService<Router>,
     graceful: GracefulShutdown,
     connections: TaskTracker,
-    /// Handlers that must run to their end.
-    handlers: TaskTracker,
+    handlers: Handlers,
     /// Cancelled when the drain's deadline has passed.
     cut: CancellationToken,
 }
 
 impl Server {
     async fn drain(self, limit: Duration) {
-        let Self { graceful, connections, handlers, cut, .. } = self;
+        let Self { graceful, connections, handlers: Handlers(handlers), cut, .. } = self;
         connections.close();
         handlers.close();
         let done = async {
@@ -175,11 +174,12 @@ fn connection(stream: TcpStream, peer: SocketAddr, place: Place, server: &Server
 
 async fn answer(
     app: TowerToHyperService<Router>,
-    handlers: TaskTracker,
+    handlers: Handlers,
     peer: SocketAddr,
     mut request: Request<Incoming>,
 ) -> Result<Response, Infallible> {
     request.extensions_mut().insert(ConnectInfo(peer));
+    request.extensions_mut().insert(handlers.clone());
     let only_reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     let answer = async move {
         match app.call(request.map(Body::new)).await {
@@ -190,11 +190,21 @@ async fn answer(
     if only_reads {
         return Ok(answer.await);
     }
-    let answered = handlers.spawn(answer).await;
-    Ok(answered.unwrap_or_else(|error| {
-        tracing::error!(%error, "request handler panicked");
-        StatusCode::INTERNAL_SERVER_ERROR.into_response()
-    }))
+    Ok(handlers.run(answer).await)
+}
+
+/// Handlers that must run to their end, whoever waits for their answers. In the extensions of each request.
+#[derive(Clone, Default)]
+pub struct Handlers(TaskTracker);
+
+impl Handlers {
+    /// Runs a handler, which goes on if this is dropped.
+    pub async fn run(&self, handler: impl Future<Output = Response> + Send + 'static) -> Response {
+        self.0.spawn(handler).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "request handler panicked");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        })
+    }
 }
 
 #[cfg(test)]
@@ -341,6 +351,35 @@ mod tests {
         shutdown.cancel();
         server.await.unwrap();
         assert!(call.await.unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_change_is_finished_after_its_time_was_over() {
+        let (go, finished) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let handler = {
+            let (go, finished) = (go.clone(), finished.clone());
+            move || async move {
+                go.notified().await;
+                finished.notify_one();
+            }
+        };
+        let app = Router::new().route("/", post(handler.clone()).get(handler)).layer(axum::middleware::from_fn(
+            |request, next| crate::web::within_deadline(Duration::from_millis(20), request, next),
+        ));
+        let (address, shutdown, server) = start(app, LONG).await;
+        let url = format!("http://{address}/");
+        let read = reqwest::get(&url).await.unwrap();
+        assert_eq!((read.status().as_u16(), read.text().await.unwrap().contains("may still be done")), (503, false));
+        let changed = reqwest::Client::new().post(&url).send().await.unwrap();
+        assert_eq!(
+            (changed.status().as_u16(), changed.text().await.unwrap().contains("may still be done")),
+            (503, true)
+        );
+        // Who stops waits for it; only what reads was dropped.
+        shutdown.cancel();
+        go.notify_one();
+        finished.notified().await;
+        server.await.unwrap();
     }
 
     #[tokio::test]

@@ -92,7 +92,7 @@ pub(super) async fn log(
     Extension(view): Extension<BuildView>,
     ApiQuery(query): ApiQuery<BuildLogQuery>,
 ) -> Result<Response, Problem> {
-    let body = dash.build_log(&caller, view.id, query.from, query.follow)?;
+    let body = dash.build_log(&caller, &view, query.from, query.follow)?;
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response())
 }
 

@@ -285,7 +285,7 @@ pub(super) async fn log(
     Extension(caller): Extension<Caller>,
     Extension(view): Extension<BuildView>,
 ) -> Result<Response, Problem> {
-    let body = dash.build_log(&caller, view.id, 0, true)?;
+    let body = dash.build_log(&caller, &view, 0, true)?;
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response())
 }
 

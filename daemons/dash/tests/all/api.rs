@@ -598,3 +598,58 @@ async fn while_mysql_is_away_the_status_of_the_cluster_can_still_be_seen() {
     stage.sql("DELETE FROM session").await;
     eventually("uic is asked again", async || status(&stage, &olga).await.0 == 401).await;
 }
+
+#[tokio::test]
+async fn who_has_left_the_team_follows_no_log_of_it_any_more() {
+    let stage = Stage::set_with(DashConfig::default()).await;
+    let (otto, vera) = (stage.token("otto").await, stage.token("vera").await);
+    let (_, build) = crate::walk::fresh_app(&stage, "silent").await;
+    let follow = |token: &str, path: &str| {
+        let request = stage.http.get(format!("{}{path}?follow=true", stage.url)).bearer_auth(token);
+        async move {
+            let response = request.send().await.unwrap();
+            assert_eq!(response.status(), 200);
+            response
+        }
+    };
+    let build_log = format!("/v1/builds/{build}/log");
+    let logs = [follow(&vera, &build_log).await, follow(&vera, "/v1/apps/silent/logs").await];
+    let mut kept = follow(&otto, &build_log).await;
+
+    // Not through this dash, which has believed her token a moment ago.
+    stage.sql("DELETE m FROM team_member m JOIN user u ON u.id = m.user_id WHERE u.name = 'vera'").await;
+    for log in logs {
+        let ended = tokio::time::timeout(Duration::from_secs(15), log.text()).await;
+        ended.expect("the log ends").unwrap();
+    }
+    let mut conn = stage.root.get_conn().await.unwrap();
+    dinp_common::store::build::append_log(&mut conn, build, 0, "goes on\n").await.unwrap();
+    assert_eq!(kept.chunk().await.unwrap().unwrap(), "goes on\n");
+
+    // The same where a person is suspended.
+    stage.sql("UPDATE user SET suspended_at = UTC_TIMESTAMP(3) WHERE name = 'otto'").await;
+    let ended = tokio::time::timeout(Duration::from_secs(15), kept.text()).await;
+    ended.expect("the log ends").unwrap();
+}
+
+#[tokio::test]
+async fn a_name_that_would_lead_to_another_endpoint_is_nobodys() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let stage = Stage::set().await;
+    let admin = stage.token("admin").await;
+    let address = stage.url.trim_start_matches("http://");
+    // By hand, because clients take such parts out of what they ask for.
+    for path in ["/v1/users/%2e%2e", "/v1/teams/%2e%2e", "/v1/teams/shop/members/..", "/v1/routers/%2E."] {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = format!(
+            "DELETE {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {admin}\r\nconnection: close\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(
+            answer.starts_with("HTTP/1.1 404") && answer.contains("there is nothing of this name"),
+            "{path}: {answer}"
+        );
+    }
+}

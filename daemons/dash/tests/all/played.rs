@@ -129,6 +129,8 @@ async fn add_node(Json(body): Json<Value>) -> (StatusCode, Json<Value>) {
 async fn logs(Path(app): Path<String>, Query(query): Query<BTreeMap<String, String>>) -> Response {
     let instance = query.get("instance").cloned().unwrap_or("00a1b2c3d4e5f607".into());
     let what = if query.contains_key("previous") { "last line" } else { "line" };
+    // One app says something and then nothing more, and runs on.
+    let silent = app == "silent";
     let line = move |n: u32| {
         json!({"at": 1_700_000_000_000_i64 + i64::from(n), "instance": instance, "stream": "stdout",
                "text": format!("{app} {what} {n} tail {}", query.get("tail").map_or("-", String::as_str))})
@@ -136,6 +138,10 @@ async fn logs(Path(app): Path<String>, Query(query): Query<BTreeMap<String, Stri
             + "\n"
     };
     let lines = futures_util::stream::iter((0..3).map(move |n| Ok::<_, std::io::Error>(line(n))));
+    let lines = match silent {
+        true => lines.chain(futures_util::stream::pending()).boxed(),
+        false => lines.boxed(),
+    };
     ([("content-type", "application/x-ndjson")], Body::from_stream(lines)).into_response()
 }
 
