@@ -15,6 +15,7 @@ use dinp_common::lifecycle::{Condition, Heartbeat};
 use futures_util::StreamExt;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
 

@@ -12,7 +12,7 @@ use crate::publish::{Outcome, Wanted};
 use crate::streams::Streams;
 use crate::sync::Snapshot;
 use crate::tickets::Keys;
-use dinp_common::api::agent::{Goodbye, RegistryAccess, Report, ReportReply};
+use dinp_common::api::agent::{Goodbye, Peers, RegistryAccess, Report, ReportReply};
 use dinp_common::api::hm::HmReport;
 use dinp_common::api::router::{RouterReply, RouterReport};
 use dinp_common::api::{UnixMillis, unix_millis};
@@ -130,6 +130,9 @@ pub struct Parts {
     pub journal: Journal,
     /// Account that nodes pull with.
     pub registry: Option<RegistryAccess>,
+    /// Machines of the platform that are neither nodes nor routers: servers, database, registry and so on. Health
+    /// monitors run on those of the servers.
+    pub platform: Peers,
     /// What this server is.
     pub leadership: watch::Receiver<Leadership>,
     /// Where to say that a higher epoch was seen.
@@ -145,6 +148,8 @@ pub struct Driver {
     snapshot: Option<Arc<Snapshot>>,
     synced_at: UnixMillis,
     wake: Instant,
+    /// What nodes are told of the platform's machines.
+    peers: Peers,
     heartbeat: Heartbeat,
 }
 
@@ -166,6 +171,7 @@ impl Driver {
             snapshot: None,
             synced_at: 0,
             wake: now,
+            peers: Peers::default(),
             heartbeat: lifecycle.heartbeat("decisions", Duration::from_secs(20)),
         }
     }
@@ -306,13 +312,16 @@ impl Driver {
             raise(&self.parts.seen, seen);
         }
         self.wake = self.begin + Duration::from_millis(actions.next_wake);
+        if self.update_peers() {
+            self.rewrite_orders();
+        }
         self.carry_out(actions);
     }
 
     fn carry_out(&mut self, actions: Actions) {
         let Some(leading) = &self.leading else { return };
         for (node, decided) in &actions.orders {
-            put_orders(&self.parts, leading, node, decided);
+            self.put_orders(leading, node, decided);
         }
         if let Some(table) = actions.routes {
             self.parts.routes.send_modify(|wanted| wanted.next(table));
@@ -351,15 +360,49 @@ impl Driver {
         }
     }
 
-    /// Composes all orders again: streams have come or gone.
+    /// What nodes are to know of the platform's machines now; true if it is something else than before.
+    fn update_peers(&mut self) -> bool {
+        let Some(leading) = &self.leading else { return false };
+        let mut peers = self.parts.platform.clone();
+        peers.routers = leading.reign.routers().iter().filter_map(|router| host_of(&router.status_url)).collect();
+        let nodes = leading.reign.current_desired().into_iter().flat_map(|desired| desired.nodes.values());
+        peers.others.extend(nodes.map(|node| node.address.clone()));
+        let is_new = peers != self.peers;
+        self.peers = peers;
+        is_new
+    }
+
+    fn put_orders(&self, leading: &Leading, node: &NodeName, decided: &NodeOrders) {
+        let head = Letterhead {
+            cluster: &leading.snapshot.cluster,
+            epoch: leading.epoch,
+            holder: &self.parts.owner,
+            registry: self.parts.registry.as_ref(),
+            settings: &self.parts.settings,
+            peers: &self.peers,
+            tickets: &self.parts.tickets,
+        };
+        let desired = leading.reign.current_desired().unwrap_or(&leading.snapshot.desired);
+        let streams = self.parts.streams.orders(node);
+        let orders = orders::compose(&head, decided, streams, desired, &leading.snapshot.environments);
+        self.parts.hub.put(node, orders);
+    }
+
+    /// Composes all orders again: streams have come or gone, or other machines belong to the platform.
     fn rewrite_orders(&self) {
         let Some(leading) = &self.leading else { return };
         for node in leading.snapshot.desired.nodes.keys() {
             if let Some(decided) = leading.reign.orders(node) {
-                put_orders(&self.parts, leading, node, decided);
+                self.put_orders(leading, node, decided);
             }
         }
     }
+}
+
+/// The host of a URL, as a packet filter takes it.
+fn host_of(url: &str) -> Option<String> {
+    let url: url::Url = url.parse().ok()?;
+    Some(url.host_str()?.trim_matches(['[', ']']).to_owned())
 }
 
 fn orphan_problem(error: OrphanError) -> Problem {
@@ -372,18 +415,4 @@ fn orphan_problem(error: OrphanError) -> Problem {
 fn raise(seen: &mpsc::Sender<u64>, epoch: u64) {
     // A full queue holds a number already.
     seen.try_send(epoch).ok();
-}
-
-fn put_orders(parts: &Parts, leading: &Leading, node: &NodeName, decided: &NodeOrders) {
-    let head = Letterhead {
-        cluster: &leading.snapshot.cluster,
-        epoch: leading.epoch,
-        holder: &parts.owner,
-        registry: parts.registry.as_ref(),
-        settings: &parts.settings,
-        tickets: &parts.tickets,
-    };
-    let desired = leading.reign.current_desired().unwrap_or(&leading.snapshot.desired);
-    let streams = parts.streams.orders(node);
-    parts.hub.put(node, orders::compose(&head, decided, streams, desired, &leading.snapshot.environments));
 }

@@ -28,9 +28,9 @@ pub mod tickets;
 use candidate::Candidate;
 use config::ServerConfig;
 use core::Settings;
-use dinp_common::api::agent::RegistryAccess;
+use dinp_common::api::agent::{Peers, RegistryAccess};
 use dinp_common::auth::{Credential, CredentialKind, ServiceAuth};
-use dinp_common::config::Loaded;
+use dinp_common::config::{ClusterConfig, Loaded};
 use dinp_common::credentials::{self, CredentialError};
 use dinp_common::lifecycle::Lifecycle;
 use dinp_common::listen::{self, ListenError};
@@ -42,6 +42,7 @@ use mysql_async::Pool;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
+use url::Url;
 
 /// Time that requests under way have when the server stops.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -105,6 +106,7 @@ pub async fn run(loaded: Loaded<ServerConfig>, lifecycle: Lifecycle) -> Result<(
         streams: streams.clone(),
         journal,
         registry,
+        platform: platform(cluster),
         leadership: leading.clone(),
         seen: seen_sender.clone(),
     };
@@ -155,9 +157,19 @@ pub async fn run(loaded: Loaded<ServerConfig>, lifecycle: Lifecycle) -> Result<(
     Ok(())
 }
 
+/// The machines that the configuration names. Health monitors run on those of the servers.
+fn platform(cluster: &ClusterConfig) -> Peers {
+    let host = |url: &Url| url.host_str().map(|host| host.trim_matches(['[', ']']).to_owned());
+    let servers: Vec<String> = cluster.servers.iter().filter_map(host).collect();
+    let registry =
+        cluster.registry.address.rsplit_once(':').map_or(cluster.registry.address.as_str(), |(host, _)| host);
+    let others = [cluster.mysql.host.clone(), registry.to_owned()].into_iter().chain(host(&cluster.redis.url));
+    Peers { monitors: servers, others: others.collect(), ..Peers::default() }
+}
+
 /// Brings the schema up to this version, under the account that may; tried again until it works. A server without that
 /// credential leaves it to the others.
-async fn migrate(cluster: dinp_common::config::ClusterConfig, lifecycle: Lifecycle) {
+async fn migrate(cluster: ClusterConfig, lifecycle: Lifecycle) {
     let Ok(password) = credentials::read_credential("mysql-migrate") else { return };
     let condition = lifecycle.condition("schema");
     let shutdown = lifecycle.shutdown();

@@ -4,7 +4,7 @@
 use crate::core::{Desired, NodeOrders, ReleaseSpec, Settings};
 use crate::sync::Environments;
 use crate::tickets::Keys;
-use dinp_common::api::agent::{InstanceSpec, Orders, RegistryAccess, StreamOrder};
+use dinp_common::api::agent::{InstanceSpec, Orders, Peers, RegistryAccess, StreamOrder};
 use dinp_common::model::NodeName;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,6 +34,8 @@ pub struct Letterhead<'a> {
     pub registry: Option<&'a RegistryAccess>,
     /// The cluster's times, for apps that have none of their own.
     pub settings: &'a Settings,
+    /// The platform's machines, for the nodes' packet filters.
+    pub peers: &'a Peers,
     /// What proves the epoch.
     pub tickets: &'a Keys,
 }
@@ -158,7 +160,7 @@ mod tests {
             release_ports: vec![],
             streams: (0..streams).map(stream).collect(),
             registry: None,
-            peers: Default::default(),
+            peers: Peers::default(),
         }
     }
 

@@ -87,7 +87,12 @@ async fn takes_nothing_down(count: u32) -> Scenario {
         let said = verdict(&cluster, &app, fault).await?;
         let took = began.elapsed();
         let report = load.stop().await?;
-        println!("{} over {count}: verdict after {:.1} s, {} requests", fault.name, took.as_secs_f32(), report.requests);
+        println!(
+            "{} over {count}: verdict after {:.1} s, {} requests",
+            fault.name,
+            took.as_secs_f32(),
+            report.requests
+        );
         report.none_failed()?;
         assert_eq!(report.answers().keys().copied().collect::<Vec<_>>(), ["v1"], "{:?}", report.answers());
         assert!(took < secs(30), "{}: {took:?}", fault.name);
@@ -97,7 +102,8 @@ async fn takes_nothing_down(count: u32) -> Scenario {
 
         assert_eq!(app.release().await?, release, "the old release is in force");
         let after = app.settles_at(count as usize, secs(60)).await?;
-        let ids = |all: &[dinp_integration::testbed::Instance]| all.iter().map(|one| one.id.clone()).collect::<Vec<_>>();
+        let ids =
+            |all: &[dinp_integration::testbed::Instance]| all.iter().map(|one| one.id.clone()).collect::<Vec<_>>();
         assert_eq!(ids(&after), ids(&before));
         assert_eq!(app.started().await?, started, "and nothing of it was started again");
         app.remove().await?;

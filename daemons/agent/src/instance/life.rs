@@ -324,7 +324,9 @@ impl Life {
         self.engine_answers();
         self.must_look = false;
         self.container = Some(Observed::Absent);
-        self.ended(reason.to_owned(), now);
+        self.begin(now);
+        self.retry(now);
+        self.blame_app(reason, false, now);
     }
 
     /// The image is being pulled.
