@@ -1,6 +1,7 @@
 //! Listening sockets, inherited from systemd or bound here, and serving HTTP on them.
 
 mod admission;
+mod readers;
 mod serve;
 
 use std::io;
@@ -11,7 +12,8 @@ use std::sync::{Mutex, PoisonError};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpSocket};
 
-pub use admission::{Limits, client};
+pub use admission::{Limits, Untold, client, descriptors};
+pub use readers::StatusReaders;
 pub use serve::{HEADER_READ_TIMEOUT, Handlers, serve, serve_within};
 
 /// Connections that may wait to be accepted.

@@ -52,10 +52,17 @@ pub fn render() -> String {
 
 /// `/health`, `/ready` and `/metrics`; merge it into the daemon's own router.
 pub fn ops_router(lifecycle: &Lifecycle) -> Router {
+    ops_router_with(lifecycle, String::new)
+}
+
+/// As [`ops_router`], with further metrics as Prometheus text: for series that come and go, which the recorder would
+/// keep for ever.
+pub fn ops_router_with(lifecycle: &Lifecycle, further: impl Fn() -> String + Clone + Send + Sync + 'static) -> Router {
+    let metrics = move || async move { ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], render() + &further()) };
     Router::new()
         .route("/health", get(|| async { "ok\n" }))
         .route("/ready", get(ready))
-        .route("/metrics", get(|| async { ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], render()) }))
+        .route("/metrics", get(metrics))
         .with_state(lifecycle.clone())
 }
 

@@ -24,7 +24,7 @@ use dinp_common::client::ApiClient;
 use dinp_common::config::Loaded;
 use dinp_common::credentials::CredentialError;
 use dinp_common::lifecycle::Lifecycle;
-use dinp_common::listen::{self, ListenError};
+use dinp_common::listen::{self, ListenError, StatusReaders};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use url::Url;
@@ -47,7 +47,8 @@ pub enum RunError {
 pub async fn run(loaded: Loaded<HmConfig>, lifecycle: Lifecycle) -> Result<(), RunError> {
     let credential = Credential::read("service-hm")?;
     let listeners = listen::listeners("status", &loaded.daemon.listen).await?;
-    serve(loaded.daemon, loaded.cluster.servers, credential, listeners, lifecycle).await;
+    let readers = StatusReaders::new(loaded.cluster.status_networks);
+    serve(loaded.daemon, loaded.cluster.servers, credential, listeners, readers, lifecycle).await;
     Ok(())
 }
 
@@ -57,9 +58,11 @@ pub async fn serve(
     servers: Vec<Url>,
     credential: Credential,
     listeners: Vec<TcpListener>,
+    readers: StatusReaders,
     lifecycle: Lifecycle,
 ) {
     let name = credential.name.clone();
+    lifecycle.task("status readers", readers.clone().follow(servers.clone()));
     let client = ApiClient::of_servers(servers, Some(credential), concat!("dinp-hm/", env!("CARGO_PKG_VERSION")));
     let monitor = Monitor::new(config.max_probes);
     lifecycle.task_with_heartbeat("targets", MAX_SILENCE, |beat| {
@@ -68,6 +71,6 @@ pub async fn serve(
     lifecycle.task_with_heartbeat("report", MAX_SILENCE, |beat| server::report(client, monitor.clone(), name, beat));
     lifecycle.ready();
     let app = api::router(monitor, &lifecycle);
-    listen::serve(listeners, app, lifecycle.shutdown(), Duration::from_secs(1)).await;
+    listen::serve_within(readers.limits(), listeners, app, lifecycle.shutdown(), Duration::from_secs(1)).await;
     lifecycle.end_tasks().await;
 }

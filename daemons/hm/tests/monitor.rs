@@ -10,6 +10,7 @@ use dinp_common::api::WatchQuery;
 use dinp_common::api::hm::{HmReport, Target, Targets};
 use dinp_common::auth::{Credential, CredentialKind};
 use dinp_common::lifecycle::Lifecycle;
+use dinp_common::listen::StatusReaders;
 use dinp_common::model::{HealthCheck, InstanceId};
 use dinp_common::problem::Problem;
 use dinp_hm::{HmConfig, probe};
@@ -101,7 +102,8 @@ fn start(server: &FakeServer) -> Lifecycle {
     let life = lifecycle.clone();
     tokio::spawn(async move {
         let status = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        dinp_hm::serve(HmConfig::default(), vec![url], credential, vec![status], life).await;
+        let readers = StatusReaders::new(Vec::new());
+        dinp_hm::serve(HmConfig::default(), vec![url], credential, vec![status], readers, life).await;
     });
     lifecycle
 }

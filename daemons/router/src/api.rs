@@ -10,7 +10,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use dinp_common::api::router::RouterReport;
 use dinp_common::lifecycle::Lifecycle;
-use dinp_common::metrics::ops_router;
+use dinp_common::metrics::ops_router_with;
 use dinp_common::model::Version;
 use dinp_common::problem::ApiQuery;
 use dinp_common::routes::AppRoutes;
@@ -32,11 +32,12 @@ struct RoutesQuery {
 }
 
 pub(crate) fn router(reporter: Reporter, lifecycle: &Lifecycle) -> Router {
+    let releases = reporter.clone();
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/routes", get(routes))
         .with_state(reporter)
-        .merge(ops_router(lifecycle))
+        .merge(ops_router_with(lifecycle, move || releases.release_metrics()))
 }
 
 async fn status(State(reporter): State<Reporter>) -> Json<RouterReport> {

@@ -1,9 +1,11 @@
 //! `router.toml`.
 
 use dinp_common::config::{ClusterConfig, ConfigError, DaemonConfig};
+use dinp_common::listen;
 use dinp_common::network::Network;
+use dinp_common::quota::Quota;
 use serde::{Deserialize, Serialize};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 use url::Url;
@@ -42,7 +44,11 @@ pub struct RouterConfig {
     pub drain_timeout_secs: u64,
     /// Largest head of a request, in bytes.
     pub max_header_bytes: usize,
-    /// Networks of proxies before this router, whose X-Forwarded-Proto, -Host and -Port are believed.
+    /// Connections of one client; one IPv6 network of 64 bits is one client, a trusted proxy is none.
+    pub max_connections_per_client: usize,
+    /// Connections of all clients, as far as half of the descriptors suffice.
+    pub max_connections: usize,
+    /// Networks of proxies before this router, whose X-Forwarded-* and Forwarded are believed.
     pub trusted_proxies: Vec<Network>,
 }
 
@@ -67,6 +73,8 @@ impl Default for RouterConfig {
             backend_idle_max: 64,
             drain_timeout_secs: 30,
             max_header_bytes: 65_536,
+            max_connections_per_client: 1000,
+            max_connections: 20_000,
             trusted_proxies: Vec::new(),
         }
     }
@@ -82,6 +90,13 @@ impl DaemonConfig for RouterConfig {
         }
         if !(1024..=1_048_576).contains(&self.max_header_bytes) {
             return Err(ConfigError::invalid("max_header_bytes", "must be from 1024 to 1048576"));
+        }
+        for (key, most) in
+            [("max_connections_per_client", self.max_connections_per_client), ("max_connections", self.max_connections)]
+        {
+            if !(1..=1_000_000).contains(&most) {
+                return Err(ConfigError::invalid(key, "must be from 1 to 1000000"));
+            }
         }
         if !(10..=60_000).contains(&self.connect_timeout_ms) {
             return Err(ConfigError::invalid("connect_timeout_ms", "must be from 10 to 60000"));
@@ -125,7 +140,20 @@ pub struct Limits {
     pub(crate) trusted: Vec<Network>,
 }
 
+impl Limits {
+    /// Whether what this peer says of others is believed.
+    pub(crate) fn trusts(&self, peer: IpAddr) -> bool {
+        self.trusted.iter().any(|network| network.contains(peer))
+    }
+}
+
 impl RouterConfig {
+    /// Places for clients' connections, for all workers together.
+    pub(crate) fn places(&self) -> Quota<IpAddr> {
+        // Each may need a second descriptor, to an instance.
+        Quota::new(self.max_connections_per_client, self.max_connections.min(listen::descriptors() / 2))
+    }
+
     pub(crate) fn limits(&self) -> Limits {
         Limits {
             connect: Duration::from_millis(self.connect_timeout_ms),

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! Redis --> feed --> table::Ledger --> applier --> workers (one thread, runtime, pool and map of hosts each)
-//!                        |                            client -> gate -> hyper -> proxy -> instance
+//!                        |               client -> a place (clients) -> gate -> hyper -> proxy -> instance
 //!                        +--> keeper (disk)           
 //!                        +--> report (leader), api (status listener)
 //! ```
 
 mod api;
 mod applier;
+mod clients;
 mod config;
 mod feed;
 mod gate;
@@ -30,7 +31,7 @@ use dinp_common::config::Loaded;
 use dinp_common::credentials::CredentialError;
 use dinp_common::error::ErrorChain;
 use dinp_common::lifecycle::Lifecycle;
-use dinp_common::listen::{self, ListenError};
+use dinp_common::listen::{self, ListenError, StatusReaders};
 use keeper::Keeper;
 use report::Reporter;
 use std::io;
@@ -74,7 +75,7 @@ pub async fn serve(
     status: Vec<TcpListener>,
     lifecycle: Lifecycle,
 ) -> Result<(), RunError> {
-    let Settings { config, redis, servers, credential } = settings;
+    let Settings { config, redis, servers, status_networks, credential } = settings;
     let ledger = table::Shared::default();
     let totals = Arc::new(Totals::default());
     // The status listener outlives the workers, so that the leader can read how the last requests end.
@@ -85,6 +86,8 @@ pub async fn serve(
         router: credential.name.clone(),
         status_url: status_url(&config, &status),
     };
+    let readers = StatusReaders::new(status_networks);
+    lifecycle.task("status readers", readers.clone().follow(servers.clone()));
     let client = report::client(servers, credential);
     let workers = start_workers(&config, http, &totals, &lifecycle).map_err(RunError::Worker)?;
     let (workers, ends): (Vec<_>, Vec<_>) = workers.into_iter().unzip();
@@ -113,7 +116,8 @@ pub async fn serve(
         keeper.write();
         ended.cancel();
     };
-    tokio::join!(work, listen::serve(status, app, ended.clone(), Duration::from_secs(1)));
+    let status = listen::serve_within(readers.limits(), status, app, ended.clone(), Duration::from_secs(1));
+    tokio::join!(work, status);
     Ok(())
 }
 
@@ -125,9 +129,11 @@ fn start_workers(
     lifecycle: &Lifecycle,
 ) -> io::Result<Vec<(Handle, JoinHandle<()>)>> {
     let listeners: Vec<_> = http.into_iter().map(TcpListener::into_std).collect::<io::Result<_>>()?;
+    let places = config.places();
     let start = |number| {
         let listeners = listeners.iter().map(std::net::TcpListener::try_clone).collect::<io::Result<_>>()?;
-        let start = Start { listeners, limits: config.limits(), totals: totals.clone(), stop: lifecycle.shutdown() };
+        let (limits, places) = (config.limits(), places.clone());
+        let start = Start { listeners, limits, places, totals: totals.clone(), stop: lifecycle.shutdown() };
         Handle::start(number, start, lifecycle)
     };
     (0..config.worker_count()).map(start).collect()

@@ -2,7 +2,7 @@
 
 use crate::table::Shared;
 use crate::totals::Totals;
-use dinp_common::api::router::{RouterGoodbye, RouterReply, RouterReport};
+use dinp_common::api::router::{ReleaseCounters, RouterGoodbye, RouterReply, RouterReport};
 use dinp_common::auth::Credential;
 use dinp_common::client::{ApiClient, ClientError};
 use dinp_common::error::ErrorChain;
@@ -98,16 +98,26 @@ impl Reporter {
         metrics::gauge!("dinp_router_table_instances").set(instances as f64);
         metrics::gauge!("dinp_router_table_epoch").set(ledger.applied().epoch as f64);
         metrics::gauge!("dinp_router_table_seq").set(ledger.applied().seq as f64);
-        for counters in ledger.counters() {
-            let (app, release) = (counters.app, counters.release.to_string());
-            for (class, count) in ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(counters.answers) {
-                metrics::counter!("dinp_router_answers_total", "app" => app.clone(), "release" => release.clone(), "class" => class)
-                    .absolute(count);
-            }
-            metrics::counter!("dinp_router_failed_attempts_total", "app" => app, "release" => release)
-                .absolute(counters.failed);
-        }
     }
+
+    /// The counters of each release, as Prometheus text: of those that the ledger counts, and of no other for ever.
+    pub(crate) fn release_metrics(&self) -> String {
+        per_release(&self.ledger.lock().counters())
+    }
+}
+
+fn per_release(all: &[ReleaseCounters]) -> String {
+    let mut answers = "# TYPE dinp_router_answers_total counter\n".to_owned();
+    let mut failed = "# TYPE dinp_router_failed_attempts_total counter\n".to_owned();
+    for ReleaseCounters { app, release, answers: counts, failed: count } in all {
+        for (class, count) in ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(counts) {
+            answers += &format!(
+                "dinp_router_answers_total{{app=\"{app}\",release=\"{release}\",class=\"{class}\"}} {count}\n"
+            );
+        }
+        failed += &format!("dinp_router_failed_attempts_total{{app=\"{app}\",release=\"{release}\"}} {count}\n");
+    }
+    answers + &failed
 }
 
 /// The client for the leader.

@@ -3,6 +3,7 @@
 use dinp_common::auth::Credential;
 use dinp_common::config::{ClusterConfig, Loaded};
 use dinp_common::credentials::{CredentialError, Secret};
+use dinp_common::network::Network;
 use url::Url;
 
 use crate::config::RouterConfig;
@@ -43,6 +44,8 @@ pub struct Settings {
     pub redis: RedisAccess,
     /// The servers to report to.
     pub servers: Vec<Url>,
+    /// Networks from which the status may be read, besides this machine and the servers.
+    pub status_networks: Vec<Network>,
     /// Who this router is; the credential's name is the router's.
     pub credential: Credential,
 }
@@ -53,6 +56,7 @@ impl Settings {
         Ok(Self {
             redis: RedisAccess::new(&loaded.cluster)?,
             servers: loaded.cluster.servers,
+            status_networks: loaded.cluster.status_networks,
             credential: Credential::read("service-router")?,
             config: loaded.daemon,
         })

@@ -1,14 +1,20 @@
 //! Counts over all workers that belong to no app.
 
+use dinp_common::listen::Untold;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 /// Counts since the start.
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
     open: AtomicU64,
     accepted: AtomicU64,
+    shed: AtomicU64,
+    turned_away: AtomicU64,
+    untold: Mutex<Untold>,
     refused: Mutex<BTreeMap<&'static str, u64>>,
 }
 
@@ -29,6 +35,20 @@ impl Totals {
         Open(self.clone())
     }
 
+    /// Counts a connection that was closed to make room for another.
+    pub(crate) fn shed(&self) {
+        self.shed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a connection for which there was no room, and tells of it now and then.
+    pub(crate) fn turned_away(&self, peer: IpAddr) {
+        self.turned_away.fetch_add(1, Ordering::Relaxed);
+        let due = self.untold.lock().unwrap_or_else(PoisonError::into_inner).note(Instant::now());
+        if let Some(refused) = due {
+            tracing::warn!(%peer, refused, "connections are refused: there are too many, and none is idle");
+        }
+    }
+
     /// Counts an answer of the router's own.
     pub(crate) fn refused(&self, code: &'static str) {
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner).entry(code).or_default() += 1;
@@ -38,6 +58,9 @@ impl Totals {
     pub(crate) fn publish(&self) {
         metrics::gauge!("dinp_router_connections").set(self.open.load(Ordering::Relaxed) as f64);
         metrics::counter!("dinp_router_connections_total").absolute(self.accepted.load(Ordering::Relaxed));
+        metrics::counter!("dinp_router_connections_shed_total").absolute(self.shed.load(Ordering::Relaxed));
+        metrics::counter!("dinp_connections_refused_total", "limit" => "clients")
+            .absolute(self.turned_away.load(Ordering::Relaxed));
         for (code, count) in &*self.refused.lock().unwrap_or_else(PoisonError::into_inner) {
             metrics::counter!("dinp_router_own_answers_total", "error" => *code).absolute(*count);
         }

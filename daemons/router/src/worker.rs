@@ -1,23 +1,24 @@
 //! One thread that carries requests: its own runtime, its own table, its own connections to instances.
 
+use crate::clients::{Clients, Seat};
 use crate::config::Limits;
 use crate::gate::Gate;
-use crate::proxy::{Pool, Session};
-use crate::table::{Hosts, Update};
+use crate::proxy::{Proxy, Session};
+use crate::table::Update;
 use crate::totals::Totals;
 use dinp_common::lifecycle::{Heartbeat, Lifecycle};
+use dinp_common::quota::Quota;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use std::cell::RefCell;
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet, LocalSet};
@@ -38,13 +39,9 @@ const FIRST_TABLE: Duration = Duration::from_secs(2);
 pub(crate) type Order = (Arc<Update>, oneshot::Sender<()>);
 
 /// What a worker's connections share.
-pub(crate) struct Worker {
-    pub(crate) limits: Rc<Limits>,
-    pub(crate) hosts: RefCell<Hosts>,
-    pub(crate) pool: Rc<Pool>,
-    pub(crate) totals: Arc<Totals>,
-    /// Cancelled when there is a table.
-    pub(crate) first_table: CancellationToken,
+struct Worker {
+    proxy: Rc<Proxy>,
+    clients: Rc<Clients>,
     stop: CancellationToken,
     cut: CancellationToken,
 }
@@ -58,6 +55,8 @@ pub(crate) struct Handle {
 pub(crate) struct Start {
     pub(crate) listeners: Vec<std::net::TcpListener>,
     pub(crate) limits: Limits,
+    /// Places for clients' connections, shared by all workers.
+    pub(crate) places: Quota<IpAddr>,
     pub(crate) totals: Arc<Totals>,
     /// Accept nothing more, and end when what is under way is done.
     pub(crate) stop: CancellationToken,
@@ -103,11 +102,8 @@ fn carry(start: Start, inbox: mpsc::UnboundedReceiver<Order>, heartbeat: Heartbe
 async fn run(start: Start, mut inbox: mpsc::UnboundedReceiver<Order>, heartbeat: Heartbeat) -> io::Result<()> {
     let limits = Rc::new(start.limits);
     let worker = Rc::new(Worker {
-        hosts: RefCell::default(),
-        pool: Rc::new(Pool::new(limits.clone())),
-        limits,
-        totals: start.totals,
-        first_table: CancellationToken::new(),
+        clients: Clients::new(start.places, limits.clone()),
+        proxy: Proxy::new(limits, start.totals),
         stop: start.stop.clone(),
         cut: CancellationToken::new(),
     });
@@ -120,7 +116,7 @@ async fn run(start: Start, mut inbox: mpsc::UnboundedReceiver<Order>, heartbeat:
     let drained = async {
         start.stop.cancelled().await;
         connections.close();
-        if tokio::time::timeout(worker.limits.drain, connections.wait()).await.is_err() {
+        if tokio::time::timeout(worker.proxy.limits.drain, connections.wait()).await.is_err() {
             let left = connections.len();
             tracing::warn!(connections = left, "drain deadline passed, cutting off {left} connections");
             worker.cut.cancel();
@@ -132,17 +128,13 @@ async fn run(start: Start, mut inbox: mpsc::UnboundedReceiver<Order>, heartbeat:
     loop {
         tokio::select! {
             Some((update, done)) = inbox.recv() => {
-                update.apply(&mut worker.hosts.borrow_mut());
-                worker.first_table.cancel();
-                for instance in &update.gone {
-                    worker.pool.close(instance);
-                }
+                worker.proxy.apply(&update);
                 // Nobody may be waiting.
                 done.send(()).ok();
             }
             _ = sweep.tick() => {
                 heartbeat.beat();
-                worker.pool.sweep(Instant::now());
+                worker.proxy.sweep();
             }
             Some(Err(error)) = accepting.join_next() => return Err(io::Error::other(error)),
             () = &mut drained => return Ok(()),
@@ -153,7 +145,7 @@ async fn run(start: Start, mut inbox: mpsc::UnboundedReceiver<Order>, heartbeat:
 async fn accept(listener: TcpListener, worker: Rc<Worker>, connections: TaskTracker) {
     // Those who came while the router was restarted have waited in the queue of the socket: a moment more is better
     // than a refusal.
-    tokio::time::timeout(FIRST_TABLE, worker.first_table.cancelled()).await.ok();
+    tokio::time::timeout(FIRST_TABLE, worker.proxy.has_table()).await.ok();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -161,7 +153,10 @@ async fn accept(listener: TcpListener, worker: Rc<Worker>, connections: TaskTrac
         };
         match accepted {
             Ok((stream, peer)) => {
-                connections.spawn_local(serve(stream, peer, worker.clone()));
+                match worker.clients.seat(peer.ip()) {
+                    Some(seat) => drop(connections.spawn_local(serve(stream, peer, seat, worker.clone()))),
+                    None => worker.proxy.totals.turned_away(peer.ip()),
+                }
                 // The other workers listen on the same socket: let them have the next one.
                 tokio::task::yield_now().await;
             }
@@ -176,13 +171,14 @@ async fn accept(listener: TcpListener, worker: Rc<Worker>, connections: TaskTrac
 }
 
 /// One client's connection, from accept to close.
-async fn serve(stream: TcpStream, peer: SocketAddr, worker: Rc<Worker>) {
+async fn serve(stream: TcpStream, peer: SocketAddr, seat: Rc<Seat>, worker: Rc<Worker>) {
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let _open = worker.totals.connection();
-    let (gate, control) = Gate::new(stream, worker.limits.clone());
-    let session = Rc::new(Session::new(worker.clone(), control.clone(), peer.ip()));
+    let proxy = &worker.proxy;
+    let _open = proxy.totals.connection();
+    let (gate, control) = Gate::new(stream, proxy.limits.clone(), seat.clone());
+    let session = Rc::new(Session::new(proxy.clone(), control.clone(), peer.ip()));
     {
         let service = service_fn(|request| {
             let session = session.clone();
@@ -190,6 +186,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, worker: Rc<Worker>) {
         });
         let mut connection = pin!(http1::Builder::new().serve_connection(TokioIo::new(gate), service));
         let mut stopping = false;
+        let mut has_to_go = pin!(seat.has_to_go());
         loop {
             tokio::select! {
                 ended = connection.as_mut() => {
@@ -199,6 +196,15 @@ async fn serve(stream: TcpStream, peer: SocketAddr, worker: Rc<Worker>) {
                     break;
                 }
                 () = worker.stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = has_to_go.as_mut(), if !stopping => {
+                    proxy.totals.shed();
+                    // Its next request may just have come: that one is answered yet.
+                    if !control.is_busy() {
+                        return;
+                    }
                     stopping = true;
                     connection.as_mut().graceful_shutdown();
                 }
@@ -216,8 +222,9 @@ async fn serve(stream: TcpStream, peer: SocketAddr, worker: Rc<Worker>) {
         return;
     };
     let Some((client, sent)) = control.into_tunnel() else { return };
+    seat.busy();
     tokio::select! {
-        ended = tunnel.run(client, sent, worker.limits.tunnel) => {
+        ended = tunnel.run(client, sent, proxy.limits.tunnel) => {
             if let Err(error) = ended {
                 tracing::debug!(%peer, %error, "a tunnel ended");
             }

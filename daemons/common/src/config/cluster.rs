@@ -7,6 +7,7 @@ use url::Url;
 
 use super::ConfigError;
 use crate::credentials::{self, CredentialError, Secret};
+use crate::network::Network;
 
 /// The cluster-wide settings (`/etc/dinp/dinp.toml`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,6 +19,8 @@ pub struct ClusterConfig {
     pub domain: String,
     /// The servers, in the order in which they are tried.
     pub servers: Vec<Url>,
+    /// Networks from which the status of routers and monitors may be read, besides each machine itself and the servers.
+    pub status_networks: Vec<Network>,
     /// Where desired state lives.
     pub mysql: MysqlConfig,
     /// Where routes are published.
@@ -40,6 +43,7 @@ impl Default for ClusterConfig {
             cluster: "dinp".into(),
             domain: "apps.localhost".into(),
             servers: vec![local_url(1980)],
+            status_networks: Vec::new(),
             mysql: MysqlConfig::default(),
             redis: RedisConfig::default(),
             registry: RegistryConfig::default(),

@@ -30,10 +30,14 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         // The other half of the descriptors is for what the daemon itself opens.
-        let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
-        let all = usize::try_from(descriptors / 2).unwrap_or(ALL).min(ALL);
+        let all = ALL.min(descriptors() / 2);
         Self { head: super::HEADER_READ_TIMEOUT, each: all / 8, all, admits: None }
     }
+}
+
+/// How many descriptors this process may have open.
+pub fn descriptors() -> usize {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| usize::try_from(soft).unwrap_or(usize::MAX))
 }
 
 /// A connection's place, until it is dropped.
@@ -52,10 +56,13 @@ impl Admission {
         Self { places: Quota::new(each, all), admits: limits.admits.clone(), untold: Mutex::default() }
     }
 
-    /// A place for a connection from this address; none where it is refused, which is counted and told now and then.
-    pub(super) fn admit(&self, peer: IpAddr) -> Option<Place> {
+    /// A place for a connection from `peer` to our address `own`; none where it is refused, which is counted and told
+    /// now and then.
+    pub(super) fn admit(&self, peer: IpAddr, own: Option<IpAddr>) -> Option<Place> {
         let peer = peer.to_canonical();
-        let refusal = if self.admits.as_ref().is_some_and(|admits| !admits(peer)) {
+        // A machine that calls itself, by whichever of its addresses, is no stranger.
+        let itself = own.is_some_and(|own| own.to_canonical() == peer);
+        let refusal = if !itself && self.admits.as_ref().is_some_and(|admits| !admits(peer)) {
             "network"
         } else {
             match self.places.take(&client(peer), 1) {
@@ -81,16 +88,16 @@ pub fn client(peer: IpAddr) -> IpAddr {
     }
 }
 
-/// Refused connections that the log has not told of.
+/// Refused connections that the log has not told of: it tells of the first at once, then every ten seconds at most.
 #[derive(Debug, Default)]
-struct Untold {
+pub struct Untold {
     count: u64,
     told: Option<Instant>,
 }
 
 impl Untold {
     /// One more; how many are to be told now, if it is time.
-    fn note(&mut self, now: Instant) -> Option<u64> {
+    pub fn note(&mut self, now: Instant) -> Option<u64> {
         self.count += 1;
         if self.told.is_some_and(|told| now.saturating_duration_since(told) < TELL) {
             return None;
@@ -111,24 +118,27 @@ mod tests {
     #[test]
     fn one_client_cannot_take_all_places() {
         let admission = Admission::new(&Limits { each: 2, all: 3, ..Limits::default() });
-        let places = [admission.admit(address("192.0.2.1")), admission.admit(address("::ffff:192.0.2.1"))];
+        let admit = |peer| admission.admit(address(peer), None);
+        let places = [admit("192.0.2.1"), admit("::ffff:192.0.2.1")];
         assert!(places.iter().all(Option::is_some));
-        assert!(admission.admit(address("192.0.2.1")).is_none(), "it has its two");
-        let other = admission.admit(address("2001:db8::1"));
+        assert!(admit("192.0.2.1").is_none(), "it has its two");
+        let other = admit("2001:db8::1");
         assert!(other.is_some());
-        assert!(admission.admit(address("192.0.2.9")).is_none(), "all are taken");
+        assert!(admit("192.0.2.9").is_none(), "all are taken");
         drop(places);
-        let neighbour = admission.admit(address("2001:db8::2"));
+        let neighbour = admit("2001:db8::2");
         assert!(neighbour.is_some());
-        assert!(admission.admit(address("2001:db8::3")).is_none(), "of the same network");
+        assert!(admit("2001:db8::3").is_none(), "of the same network");
     }
 
     #[test]
     fn a_network_that_is_not_admitted_gets_no_place() {
         let local: Arc<dyn Fn(IpAddr) -> bool + Send + Sync> = Arc::new(|peer| peer.is_loopback());
         let admission = Admission::new(&Limits { admits: Some(local), ..Limits::default() });
-        assert!(admission.admit(address("::ffff:127.0.0.1")).is_some());
-        assert!(admission.admit(address("172.30.0.2")).is_none());
+        let admit = |peer, own| admission.admit(address(peer), Some(address(own))).is_some();
+        assert!(admit("::ffff:127.0.0.1", "127.0.0.1"));
+        assert!(admit("10.0.0.1", "::ffff:10.0.0.1"), "the machine itself");
+        assert!(!admit("172.30.0.2", "10.0.0.1"));
     }
 
     #[test]

@@ -117,7 +117,8 @@ async fn accept(listener: TcpListener, server: Arc<Server>, shutdown: Cancellati
         };
         match accepted {
             Ok((stream, peer)) => {
-                if let Some(place) = server.admission.admit(peer.ip()) {
+                let own = stream.local_addr().ok().map(|own| own.ip());
+                if let Some(place) = server.admission.admit(peer.ip(), own) {
                     server.connections.spawn(connection(stream, peer, place, &server));
                 }
             }

@@ -14,6 +14,7 @@ mod tests;
 
 pub(crate) use head::{Fault, has_token};
 
+use crate::clients::Seat;
 use crate::config::Limits;
 use crate::timer::Timer;
 use bytes::{Buf, BytesMut};
@@ -22,7 +23,7 @@ use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
@@ -53,16 +54,21 @@ struct Inner {
     refused: Option<Fault>,
     /// The body under way is broken.
     body_fault: Option<Fault>,
-    /// Whether a request is being answered.
+    /// Whether a request is being answered, until the last byte of the answer is with the kernel.
     busy: bool,
+    /// Whether the last byte of the answer is with hyper.
+    answered: bool,
     /// Whether any request has come.
     used: bool,
+    seat: Rc<Seat>,
+    /// Who reads, and is not to wait for more bytes alone: a time limit begins when the answer has ended.
+    reader: Option<Waker>,
     read_timer: Timer,
     write_timer: Timer,
 }
 
 impl Gate {
-    pub(crate) fn new(stream: TcpStream, limits: Rc<Limits>) -> (Self, Control) {
+    pub(crate) fn new(stream: TcpStream, limits: Rc<Limits>, seat: Rc<Seat>) -> (Self, Control) {
         let inner = Rc::new(RefCell::new(Inner {
             stream,
             framer: Framer::new(limits.head_bytes),
@@ -72,7 +78,10 @@ impl Gate {
             refused: None,
             body_fault: None,
             busy: false,
+            answered: false,
             used: false,
+            seat,
+            reader: None,
             read_timer: Timer::default(),
             write_timer: Timer::default(),
         }));
@@ -86,7 +95,9 @@ impl Control {
     pub(crate) fn begin(&self, number: u64) -> (Busy, Option<Fault>) {
         let mut inner = self.0.borrow_mut();
         inner.busy = true;
+        inner.answered = false;
         inner.used = true;
+        inner.seat.busy();
         let fault = inner.refused.filter(|_| number == inner.framer.heads());
         (Busy(self.clone()), fault)
     }
@@ -105,7 +116,16 @@ impl Control {
 
     /// There is no upgrade; what follows is the next request.
     pub(crate) fn no_upgrade(&self) {
-        self.0.borrow_mut().framer.release();
+        let mut inner = self.0.borrow_mut();
+        inner.framer.release();
+        if let Some(reader) = &inner.reader {
+            reader.wake_by_ref();
+        }
+    }
+
+    /// Whether a request is being answered.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.0.borrow().busy
     }
 
     /// The socket, and what the client has sent after its request. Only after hyper has let go.
@@ -129,12 +149,13 @@ impl Control {
     }
 }
 
-/// A request is being answered; the time for the next one counts from the drop of this.
+/// A request is being answered; the time for the next one counts from when all is written that came before this is
+/// dropped.
 pub(crate) struct Busy(Control);
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.0.borrow_mut().busy = false;
+        self.0.0.borrow_mut().answered = true;
     }
 }
 
@@ -158,6 +179,7 @@ impl Inner {
                 match self.framer.take(&self.held) {
                     Ok(0) => {}
                     Ok(count) => {
+                        self.read_timer.stop();
                         self.released = count;
                         continue;
                     }
@@ -183,7 +205,10 @@ impl Inner {
             else {
                 return self.poll_late(cx);
             };
-            self.read_timer.stop();
+            // The time for a head counts from its first byte, and no later byte begins it anew.
+            if !self.framer.is_between() {
+                self.read_timer.stop();
+            }
             return Poll::Ready(read.map(|count| count == 0));
         }
         // Straight into hyper's buffer; only what may not pass yet is taken back.
@@ -213,6 +238,9 @@ impl Inner {
         let between = self.framer.is_between();
         if self.busy && (between || self.framer.is_held()) {
             self.read_timer.stop();
+            if self.reader.as_ref().is_none_or(|reader| !reader.will_wake(cx.waker())) {
+                self.reader = Some(cx.waker().clone());
+            }
             return Poll::Pending;
         }
         let limit = match (between, self.held.is_empty()) {
@@ -229,6 +257,18 @@ impl Inner {
             self.fault(Fault::SLOW_HEAD);
         }
         Poll::Ready(Ok(false))
+    }
+
+    /// hyper has written all that it had.
+    fn flushed(&mut self) {
+        if !std::mem::take(&mut self.answered) {
+            return;
+        }
+        self.busy = false;
+        self.seat.idle();
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
     }
 
     fn fault(&mut self, fault: Fault) {
@@ -286,7 +326,9 @@ impl AsyncWrite for Gate {
         true
     }
 
+    /// hyper asks for this once its own buffer is empty.
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.borrow_mut().flushed();
         Poll::Ready(Ok(()))
     }
 

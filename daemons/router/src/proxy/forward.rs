@@ -1,12 +1,11 @@
 //! The attempts to get an answer for one request.
 
-use super::classes::{Failure, Next, next};
 use super::pages::Refusal;
 use super::pool::Connection;
-use super::{Lease, RequestBody, balance};
+use super::retry::{Failure, Next, next};
+use super::{Lease, Proxy, RequestBody, balance};
 use crate::gate::Control;
 use crate::table::{Endpoint, InFlight};
-use crate::worker::Worker;
 use dinp_common::model::InstanceId;
 use dinp_common::routes::RouteState;
 use http::{HeaderMap, Method, Response, Uri};
@@ -63,13 +62,8 @@ pub(crate) struct Answer {
 /// Sends a request to an instance of the app that answers to `host`.
 ///
 /// The table is looked at anew for each attempt, so that none goes to an instance that has left it meanwhile.
-pub(crate) async fn forward(
-    worker: &Worker,
-    host: &str,
-    request: Request,
-    control: &Control,
-) -> Result<Answer, Refusal> {
-    let deadline = Instant::now() + worker.limits.request;
+pub(crate) async fn forward(proxy: &Proxy, host: &str, request: Request, control: &Control) -> Result<Answer, Refusal> {
+    let deadline = Instant::now() + proxy.limits.request;
     let mut request = request;
     let mut tried: Vec<InstanceId> = Vec::new();
     // The instance whose idle connection was closed under our hands.
@@ -81,19 +75,19 @@ pub(crate) async fn forward(
             return Err(Refusal::TimedOut);
         }
         let (endpoint, in_flight) =
-            choose(worker, host, &tried, again.as_ref(), now).map_err(|none| last.unwrap_or(none))?;
+            choose(proxy, host, &tried, again.as_ref(), now).map_err(|none| last.unwrap_or(none))?;
         let id = endpoint.instance.id.clone();
         let replayable = request.replayable;
-        let idle = if again.take().is_some() { None } else { worker.pool.take(&id, replayable, now) };
+        let idle = if again.take().is_some() { None } else { proxy.pool.take(&id, replayable, now) };
         let reused = idle.is_some();
         let connected = match idle {
             Some(connection) => Ok(connection),
-            None => worker.pool.connect(&endpoint, worker.limits.connect.min(deadline - now)).await,
+            None => proxy.pool.connect(&endpoint, proxy.limits.connect.min(deadline - now)).await,
         };
         let attempt = match connected {
-            Ok(connection) => attempt(worker, request, connection, &endpoint, in_flight, deadline, control).await,
+            Ok(connection) => attempt(proxy, request, connection, &endpoint, in_flight, deadline, control).await,
             Err(error) => {
-                unreachable(worker, &endpoint, &error);
+                unreachable(proxy, &endpoint, &error);
                 Err((Failure::NoConnection, Some(request)))
             }
         };
@@ -135,16 +129,16 @@ pub(crate) async fn forward(
 
 /// Looks the host up and chooses an endpoint; from here on the request counts as in flight to it.
 fn choose(
-    worker: &Worker,
+    proxy: &Proxy,
     host: &str,
     tried: &[InstanceId],
     again: Option<&InstanceId>,
     now: Instant,
 ) -> Result<(Endpoint, InFlight), Refusal> {
-    if !worker.first_table.is_cancelled() {
+    if !proxy.first_table.is_cancelled() {
         return Err(Refusal::NoTable);
     }
-    let hosts = worker.hosts.borrow();
+    let hosts = proxy.hosts.borrow();
     let app = hosts.get(host).ok_or(Refusal::UnknownHost)?;
     let same = again.and_then(|id| app.endpoints.iter().find(|endpoint| endpoint.instance.id == *id));
     let chosen = same.or_else(|| balance::choose(&app.endpoints, tried, now, |below| rand::random_range(0..below)));
@@ -158,7 +152,7 @@ fn choose(
 }
 
 /// Notes that no connection could be made.
-fn unreachable(worker: &Worker, endpoint: &Endpoint, error: &io::Error) {
+fn unreachable(proxy: &Proxy, endpoint: &Endpoint, error: &io::Error) {
     // A router without descriptors or ports must not take that for the instance's fault.
     let ours = matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse)
         || matches!(
@@ -170,14 +164,14 @@ fn unreachable(worker: &Worker, endpoint: &Endpoint, error: &io::Error) {
         return;
     }
     endpoint.instance.refused(Instant::now());
-    worker.pool.close(&endpoint.instance.id);
+    proxy.pool.close(&endpoint.instance.id);
     let (app, instance) = (&endpoint.stats.app, &endpoint.instance.id);
     tracing::debug!(%app, %instance, address = ?endpoint.address, %error, "no connection to an instance");
 }
 
 /// Sends the request over a connection and waits for the head of the answer.
 async fn attempt(
-    worker: &Worker,
+    proxy: &Proxy,
     request: Request,
     mut connection: Connection,
     endpoint: &Endpoint,
@@ -196,7 +190,7 @@ async fn attempt(
         Ok(Err(_)) => return Err((Failure::Unsent, Some(request))),
         Err(_) => return Err((Failure::TimedOut, None)),
     }
-    let limits = &worker.limits;
+    let limits = &proxy.limits;
     // What is small fits into the kernel's buffers on the other side, whether the app reads it or not.
     let small =
         request.body.as_ref().is_none_or(|body| body.size_hint().upper().is_some_and(|size| size <= SMALL_BODY));
@@ -210,10 +204,8 @@ async fn attempt(
         match tokio::time::timeout_at(until.into(), answer.as_mut()).await {
             Ok(outcome) => break outcome,
             // A body that still moves is no reason to give up.
-            Err(_)
-                if control.body_fault().is_none() && progress.last.get() + worker.limits.request > Instant::now() =>
-            {
-                until = progress.last.get() + worker.limits.request;
+            Err(_) if control.body_fault().is_none() && progress.last.get() + proxy.limits.request > Instant::now() => {
+                until = progress.last.get() + proxy.limits.request;
             }
             Err(_) => return Err((Failure::TimedOut, None)),
         }
@@ -221,7 +213,7 @@ async fn attempt(
     match outcome {
         Ok(response) => {
             let lease = Lease {
-                pool: worker.pool.clone(),
+                pool: proxy.pool.clone(),
                 instance: endpoint.instance.id.clone(),
                 connection: Some(connection),
                 progress,

@@ -51,11 +51,26 @@ pub(crate) fn to_app(
         headers.insert(UPGRADE, protocol);
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     }
-    forwarded(headers, client, trusted);
+    remove_claims(headers, trusted);
+    forwarded(headers, client);
     headers.insert(X_REQUEST_ID, id.clone());
 }
 
-fn forwarded(headers: &mut HeaderMap, client: IpAddr, trusted: bool) {
+/// Removes what a client could claim to have come from a proxy. An app that reads its headers from an environment takes
+/// `X_Forwarded_Proto` for `X-Forwarded-Proto` and `Proxy` for the proxy to use itself, so those go whoever sends them.
+fn remove_claims(headers: &mut HeaderMap, trusted: bool) {
+    let claim = |name: &&HeaderName| {
+        let name = name.as_str();
+        let of_a_proxy = name.starts_with("x-forwarded-") || matches!(name, "forwarded" | "x-forwarded" | "x-real-ip");
+        name.contains('_') || name == "proxy" || of_a_proxy && !trusted
+    };
+    let claims: Vec<HeaderName> = headers.keys().filter(claim).cloned().collect();
+    for name in claims {
+        headers.remove(name);
+    }
+}
+
+fn forwarded(headers: &mut HeaderMap, client: IpAddr) {
     let mut chain = Vec::new();
     for value in headers.get_all(X_FORWARDED_FOR) {
         chain.extend_from_slice(value.as_bytes());
@@ -67,10 +82,9 @@ fn forwarded(headers: &mut HeaderMap, client: IpAddr, trusted: bool) {
     }
     let host = headers.get(HOST).cloned().unwrap_or(HeaderValue::from_static(""));
     let port = host.to_str().ok().and_then(port_of).and_then(|port| HeaderValue::from_str(port).ok());
+    // What is still there is believed.
     let mut set = |name: HeaderName, value: HeaderValue| {
-        if !trusted || !headers.contains_key(&name) {
-            headers.insert(name, value);
-        }
+        headers.entry(name).or_insert(value);
     };
     set(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
     set(X_FORWARDED_PORT, port.unwrap_or(HeaderValue::from_static("80")));
@@ -173,13 +187,39 @@ mod tests {
             ("x-forwarded-host", "b.x"),
         ];
         let untrusted = request(&claims, false, false, false);
-        assert!(untrusted.contains(&"x-forwarded-for: 1.1.1.1, 2.2.2.2, 192.0.2.7".to_owned()), "{untrusted:?}");
+        assert!(untrusted.contains(&"x-forwarded-for: 192.0.2.7".to_owned()), "{untrusted:?}");
         assert!(untrusted.contains(&"x-forwarded-proto: http".to_owned()));
         assert!(untrusted.contains(&"x-forwarded-port: 80".to_owned()));
         assert!(untrusted.contains(&"x-forwarded-host: a.x".to_owned()));
         let trusted = request(&claims, true, false, false);
+        assert!(trusted.contains(&"x-forwarded-for: 1.1.1.1, 2.2.2.2, 192.0.2.7".to_owned()), "{trusted:?}");
         assert!(trusted.contains(&"x-forwarded-proto: https".to_owned()));
         assert!(trusted.contains(&"x-forwarded-host: b.x".to_owned()));
+    }
+
+    #[test]
+    fn claims_of_anybody_do_not_reach_the_app() {
+        let claims = [
+            ("host", "a.x"),
+            ("x_forwarded_proto", "https"),
+            ("x-forwarded_for", "127.0.0.1"),
+            ("proxy", "http://evil.example"),
+            ("forwarded", "for=127.0.0.1"),
+            ("x-real-ip", "127.0.0.1"),
+            ("x-forwarded", "for=127.0.0.1"),
+            ("x-forwarded-ssl", "on"),
+            ("x-forwarded-scheme", "https"),
+            ("x-forwarded-prefix", "/admin"),
+        ];
+        let own = ["host: a.x", "x-forwarded-for: 192.0.2.7", "x-forwarded-host: a.x", "x-forwarded-port: 80"];
+        let lines = request(&claims, false, false, false);
+        assert_eq!(lines[..4], own);
+        assert_eq!(lines[4..], ["x-forwarded-proto: http", "x-request-id: id"]);
+        let trusted = request(&claims, true, false, false);
+        for kept in ["forwarded: for=127.0.0.1", "x-real-ip: 127.0.0.1", "x-forwarded-ssl: on"] {
+            assert!(trusted.contains(&kept.to_owned()), "{kept} in {trusted:?}");
+        }
+        assert!(!trusted.iter().any(|line| line.contains('_') || line.starts_with("proxy")), "{trusted:?}");
     }
 
     #[test]

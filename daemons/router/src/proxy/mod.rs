@@ -2,21 +2,23 @@
 
 mod balance;
 mod body;
-mod classes;
 mod forward;
 mod headers;
 mod host;
 mod pages;
 mod pool;
+mod retry;
 mod tunnel;
 mod wire;
 
 pub(crate) use body::ResponseBody;
-pub(crate) use pool::Pool;
+use pool::Pool;
 pub(crate) use tunnel::Tunnel;
 
+use crate::config::Limits;
 use crate::gate::Control;
-use crate::worker::Worker;
+use crate::table::{Hosts, Update};
+use crate::totals::Totals;
 use body::{Lease, RequestBody};
 use forward::{Answer, Request as Outgoing};
 use http::header::HOST;
@@ -27,10 +29,49 @@ use pages::Refusal;
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// What the requests of one worker share.
+pub(crate) struct Proxy {
+    pub(crate) limits: Rc<Limits>,
+    pub(crate) totals: Arc<Totals>,
+    hosts: RefCell<Hosts>,
+    pool: Rc<Pool>,
+    /// Cancelled when there is a table.
+    first_table: CancellationToken,
+}
+
+impl Proxy {
+    pub(crate) fn new(limits: Rc<Limits>, totals: Arc<Totals>) -> Rc<Self> {
+        let pool = Rc::new(Pool::new(limits.clone()));
+        Rc::new(Self { limits, totals, hosts: RefCell::default(), pool, first_table: CancellationToken::new() })
+    }
+
+    /// Puts a change of the table into force.
+    pub(crate) fn apply(&self, update: &Update) {
+        update.apply(&mut self.hosts.borrow_mut());
+        self.first_table.cancel();
+        for instance in &update.gone {
+            self.pool.close(instance);
+        }
+    }
+
+    /// Waits until there is a table.
+    pub(crate) async fn has_table(&self) {
+        self.first_table.cancelled().await;
+    }
+
+    /// Closes connections to instances that have been idle for long.
+    pub(crate) fn sweep(&self) {
+        self.pool.sweep(Instant::now());
+    }
+}
 
 /// One client's connection.
 pub(crate) struct Session {
-    worker: Rc<Worker>,
+    proxy: Rc<Proxy>,
     control: Control,
     client: IpAddr,
     trusted: bool,
@@ -39,10 +80,10 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(worker: Rc<Worker>, control: Control, client: IpAddr) -> Self {
+    pub(crate) fn new(proxy: Rc<Proxy>, control: Control, client: IpAddr) -> Self {
         let client = client.to_canonical();
-        let trusted = worker.limits.trusted.iter().any(|network| network.contains(client));
-        Self { worker, control, client, trusted, requests: Cell::new(0), tunnel: RefCell::new(None) }
+        let trusted = proxy.limits.trusts(client);
+        Self { proxy, control, client, trusted, requests: Cell::new(0), tunnel: RefCell::new(None) }
     }
 
     /// The tunnel that the connection has become.
@@ -66,9 +107,9 @@ impl Session {
         let host = headers.get(HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let host = host::key(host).into_owned();
         headers::to_app(&mut headers, self.client, self.trusted, body.is_some(), upgrade, &id);
-        let replayable = classes::is_replayable(&parts.method, body.is_some());
+        let replayable = retry::is_replayable(&parts.method, body.is_some());
         let outgoing = Outgoing { method: parts.method, uri: origin_form(&parts.uri), headers, body, replayable };
-        let answer = forward::forward(&self.worker, &host, outgoing, &self.control).await;
+        let answer = forward::forward(&self.proxy, &host, outgoing, &self.control).await;
         let Answer { response, mut lease } = match answer {
             Ok(answer) => answer,
             Err(refusal) => {
@@ -84,9 +125,9 @@ impl Session {
         parts.version = http::Version::HTTP_11;
         self.decide(upgrade, upgraded);
         if upgraded {
-            *self.tunnel.borrow_mut() = Tunnel::new(&mut lease, self.worker.limits.body);
+            *self.tunnel.borrow_mut() = Tunnel::new(&mut lease, self.proxy.limits.body);
         }
-        Response::from_parts(parts, ResponseBody::app(body, lease, self.worker.limits.body, busy))
+        Response::from_parts(parts, ResponseBody::app(body, lease, self.proxy.limits.body, busy))
     }
 
     /// Lets go of what follows a request for an upgrade that did not come about.
@@ -97,7 +138,7 @@ impl Session {
     }
 
     fn refuse(&self, refusal: Refusal) -> Refusal {
-        self.worker.totals.refused(refusal.code());
+        self.proxy.totals.refused(refusal.code());
         refusal
     }
 }

@@ -8,6 +8,7 @@ use dinp_common::auth::{Credential, CredentialKind};
 use dinp_common::credentials::Secret;
 use dinp_common::lifecycle::Lifecycle;
 use dinp_common::model::{InstanceId, Version};
+use dinp_common::network::Network;
 use dinp_common::routes::{AppRoutes, Endpoint, EndpointState, Publisher, RouteOptions, RouteState, Table, difference};
 use dinp_common::testing::{Redis, TestDir};
 use dinp_router::{RedisAccess, RouterConfig, RunError, Settings};
@@ -34,6 +35,7 @@ pub struct Options {
     pub config: RouterConfig,
     pub redis_url: String,
     pub servers: Vec<url::Url>,
+    pub status_networks: Vec<Network>,
 }
 
 impl Options {
@@ -48,7 +50,8 @@ impl Options {
             drain_timeout_secs: 5,
             ..RouterConfig::default()
         };
-        Self { config, redis_url: redis.url(), servers: vec!["http://127.0.0.1:1".parse().unwrap()] }
+        let servers = vec!["http://127.0.0.1:1".parse().unwrap()];
+        Self { config, redis_url: redis.url(), servers, status_networks: Vec::new() }
     }
 }
 
@@ -66,6 +69,7 @@ impl Router {
                 cluster: CLUSTER.into(),
             },
             servers: options.servers,
+            status_networks: options.status_networks,
             credential: Credential::generate(CredentialKind::Service, "router1"),
         };
         let (http_address, status_address) = (http.local_addr().unwrap(), status.local_addr().unwrap());
