@@ -256,6 +256,9 @@ fn credential(id: &str) -> &'static str {
         Some("registry") => "Account in the registry, as user:password.",
         Some("service") => "By what the other daemons know it.",
         Some("env") => "Key to the apps' environment: without it the values in the database cannot be read.",
+        Some("ticket") => {
+            "Keys of instances' tickets, which all servers share: the newest first, `<key id>:<64 digits>` a line."
+        }
         Some("node") => "The node's bundle, as `dinp node add` or `dinp setup node-bundle` printed it.",
         _ => "A secret.",
     }

@@ -94,7 +94,11 @@ impl Publication {
             }
             let is_due = Instant::now() >= mend;
             let wait = match &wanted.table {
-                _ if wanted.epoch == 0 => MEND,
+                // It is the leader's: who stands by is ready without it.
+                _ if wanted.epoch == 0 => {
+                    self.redis.ok();
+                    MEND
+                }
                 _ if !adopted => {
                     adopted = self.adopt().await;
                     if adopted { Duration::ZERO } else { RETRY }

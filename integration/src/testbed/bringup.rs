@@ -84,7 +84,7 @@ pub async fn purge() -> Result<()> {
     Ok(())
 }
 
-/// The four hosts, booted: those that are there if they are of the right images, else new ones.
+/// The hosts, booted: those that are there if they are of the right images, else new ones.
 async fn hosts(options: &Options, images: &Images, state: &State, progress: &Progress) -> Result<Cluster> {
     if let Some(cluster) = Cluster::find(&options.name).await? {
         if of_these_images(&cluster, images).await? {
@@ -99,7 +99,7 @@ async fn hosts(options: &Options, images: &Images, state: &State, progress: &Pro
         down(&options.name).await?;
         refresh_repository(options, state)?;
     }
-    progress.step("booting control, node1, node2, router1", create(options, images, state)).await?;
+    progress.step("booting control, control2, node1, node2, router1", create(options, images, state)).await?;
     let found = Cluster::find(&options.name).await?;
     found.ok_or_else(|| Error::other("the hosts that were made are not there"))
 }
@@ -173,7 +173,7 @@ fn published(role: Role, ports: Ports) -> Vec<String> {
     let publish = |outside: u16, inside: u16| format!("127.0.0.1:{outside}:{inside}");
     match role {
         Role::Control => vec![publish(ports.dash, DASH), publish(ports.uic, UIC)],
-        Role::Node => Vec::new(),
+        Role::Server | Role::Node => Vec::new(),
         Role::Router => vec![publish(ports.router, ROUTER)],
     }
 }
@@ -251,7 +251,9 @@ async fn install_and_set_up(
         try_join_all(HOSTS.map(|planned| setup::install(cluster.host(planned.name), planned.role.packages(), key)));
     progress.step("apt install of the packages on every host", install).await?;
     progress.step("dinp setup control", setup::control(control, ports, &password, key)).await?;
-    let members = HOSTS.iter().filter(|planned| planned.role != Role::Control);
+    // First the second server: the bundles of the others name both.
+    progress.step("dinp setup server, dinp setup servers", second_server(cluster)).await?;
+    let members = HOSTS.iter().filter(|planned| matches!(planned.role, Role::Node | Role::Router));
     let members = try_join_all(members.map(|planned| setup::member(cluster.host(planned.name), planned.role, control)));
     progress.step("dinp setup node, dinp setup router", members).await?;
     progress.step("base images into the registry", setup::base_images(control, &options.base_images)).await?;
@@ -260,6 +262,13 @@ async fn install_and_set_up(
     progress.step("signing in", sign_in(cluster, ports)).await?;
     progress.step("waiting for the nodes", cli.nodes_ready(&["node1", "node2"], Duration::from_secs(60))).await?;
     Ok(password)
+}
+
+async fn second_server(cluster: &Cluster) -> Result<()> {
+    let servers = cluster.servers();
+    let [control, second] = servers;
+    setup::member(second, Role::Server, control).await?;
+    setup::servers(control, &servers).await
 }
 
 /// The dashboard may need a moment after its host has booted.

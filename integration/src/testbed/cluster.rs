@@ -133,6 +133,28 @@ impl Cluster {
             .unwrap_or_else(|| panic!("cluster {} has no host {name}", self.name))
     }
 
+    /// The hosts of the two servers.
+    #[must_use]
+    pub fn servers(&self) -> [&Host; 2] {
+        ["control", "control2"].map(|name| self.host(name))
+    }
+
+    /// The cluster without any server.
+    pub async fn stop_servers(&self) -> Result<()> {
+        for host in self.servers() {
+            host.exec("systemctl stop dinp-server").await?;
+        }
+        Ok(())
+    }
+
+    /// And with all of them again.
+    pub async fn start_servers(&self) -> Result<()> {
+        for host in self.servers() {
+            host.exec("systemctl start dinp-server").await?;
+        }
+        Ok(())
+    }
+
     /// All hosts.
     #[must_use]
     pub fn hosts(&self) -> &[Host] {

@@ -57,6 +57,9 @@ const CAPABILITIES: [&str; 38] = [
 /// A partition: nothing comes in, to the host itself or to a container of it, and nothing goes out.
 const PARTITION: [&str; 2] = ["raw PREROUTING -i eth0 -j DROP", "mangle POSTROUTING -o eth0 -j DROP"];
 
+/// What is sent to MySQL is lost; a connection notices nothing but silence.
+const NO_MYSQL: &str = "filter OUTPUT -p tcp --dport 3306 -j DROP";
+
 /// A host of a cluster.
 #[derive(Clone, Debug)]
 pub struct Host {
@@ -206,9 +209,14 @@ impl Host {
         Ok(())
     }
 
+    /// Cuts this host off from MySQL alone.
+    pub async fn lose_mysql(&self) -> Result<()> {
+        self.exec(&insert_rule(NO_MYSQL)).await.map(drop)
+    }
+
     /// Mends the network; of a network that is whole, nothing.
     pub async fn heal(&self) -> Result<()> {
-        for rule in PARTITION {
+        for rule in PARTITION.into_iter().chain([NO_MYSQL]) {
             self.exec(&delete_rule(rule)).await?;
         }
         Ok(())

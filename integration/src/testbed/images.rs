@@ -78,7 +78,7 @@ impl Images {
         match role {
             Role::Control => &self.control,
             Role::Node => &self.node,
-            Role::Router => &self.host,
+            Role::Router | Role::Server => &self.host,
         }
     }
 

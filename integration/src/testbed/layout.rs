@@ -7,6 +7,8 @@ use std::net::Ipv4Addr;
 pub enum Role {
     /// Databases, registry, and all daemons that are neither agent nor router.
     Control,
+    /// A further server alone.
+    Server,
     /// A compute node.
     Node,
     /// A router.
@@ -25,8 +27,9 @@ pub struct Planned {
 }
 
 /// The hosts of every cluster.
-pub const HOSTS: [Planned; 4] = [
+pub const HOSTS: [Planned; 5] = [
     Planned { name: "control", role: Role::Control, last_byte: 10 },
+    Planned { name: "control2", role: Role::Server, last_byte: 15 },
     Planned { name: "node1", role: Role::Node, last_byte: 11 },
     Planned { name: "node2", role: Role::Node, last_byte: 12 },
     Planned { name: "router1", role: Role::Router, last_byte: 20 },
@@ -44,6 +47,7 @@ impl Role {
     pub const fn packages(self) -> &'static [&'static str] {
         match self {
             Self::Control => &["dinp-server", "dinp-dash", "dinp-uic", "dinp-builder", "dinp-hm", "dinp-cli"],
+            Self::Server => &["dinp-server", "dinp-cli"],
             Self::Node => &["dinp-agent", "dinp-cli"],
             Self::Router => &["dinp-router", "dinp-cli"],
         }

@@ -2,7 +2,7 @@
 //!
 //! | module | what it knows |
 //! |---|---|
-//! | [`layout`] | names, addresses and packages of the four hosts |
+//! | [`layout`] | names, addresses and packages of the hosts |
 //! | [`images`] | root file systems of hosts, made from the machine's own apt sources |
 //! | [`host`] | one host: commands, faults, journal |
 //! | [`cluster`] | the hosts of one name, found by their labels |

@@ -72,10 +72,11 @@ pub async fn control(host: &Host, ports: Ports, password: &str, key: &str) -> Re
     .await
 }
 
-/// Sets up a node or a router with a bundle that the control host issues for it.
+/// Sets up a node, a router or a further server with a bundle that the control host issues for it.
 pub async fn member(host: &Host, role: Role, control: &Host) -> Result<()> {
     let kind = match role {
         Role::Control => return Err(Error::other("the control host needs no bundle")),
+        Role::Server => "server",
         Role::Node => "node",
         Role::Router => "router",
     };
@@ -87,6 +88,13 @@ pub async fn member(host: &Host, role: Role, control: &Host) -> Result<()> {
         host.exec_with(&format!("dinp setup {kind} --bundle -"), Some(&bundle)).await.map(drop)
     })
     .await
+}
+
+/// Tells a host which servers there are.
+pub async fn servers(host: &Host, servers: &[&Host]) -> Result<()> {
+    let urls: Vec<String> = servers.iter().map(|server| format!("http://{}:1980", server.address)).collect();
+    let urls = urls.join(" ");
+    once(host, "setup-servers", &urls, async || host.exec(&format!("dinp setup servers {urls}")).await.map(drop)).await
 }
 
 /// Hands the base images to the control host's engine and registry.

@@ -34,9 +34,8 @@ async fn an_instance_that_exits_is_restarted_by_its_own_agent() -> Scenario {
     let app = cluster.app("exits").instances(1).deploy().await?;
     let instances = app.settles_at(1, secs(30)).await?;
     let before = app.started().await?;
-    // With the server away nobody but the agent can do it.
-    let control = cluster.host("control");
-    control.exec("systemctl stop dinp-server").await?;
+    // With the servers away nobody but the agent can do it.
+    cluster.stop_servers().await?;
 
     let crash = app.ask(&instances[0], "GET", "/crash").await;
     assert!(crash.is_err(), "it answered instead of crashing: {crash:?}");
@@ -47,7 +46,7 @@ async fn an_instance_that_exits_is_restarted_by_its_own_agent() -> Scenario {
     .await?;
     app.answers("v1").await?;
 
-    control.exec("systemctl start dinp-server").await?;
+    cluster.start_servers().await?;
     app.settles_at(1, secs(30)).await?;
     Ok(())
 }

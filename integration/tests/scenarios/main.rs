@@ -23,3 +23,4 @@ mod samples;
 mod scaling;
 mod single_machine;
 mod supervision;
+mod two_servers;

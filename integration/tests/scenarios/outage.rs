@@ -2,7 +2,7 @@
 
 use dinp_integration::testbed::{Cluster, Scenario, secs};
 
-const PARTS: &str = "dinp-server mariadb redis-server docker-registry";
+const PARTS: &str = "mariadb redis-server docker-registry";
 
 #[tokio::test]
 async fn a_minute_without_server_databases_and_registry_restarts_nothing() -> Scenario {
@@ -13,9 +13,11 @@ async fn a_minute_without_server_databases_and_registry_restarts_nothing() -> Sc
     let control = cluster.host("control");
 
     let load = app.steady().rate(100).start();
+    cluster.stop_servers().await?;
     control.exec(&format!("systemctl stop {PARTS}")).await?;
     tokio::time::sleep(secs(60)).await;
-    // The server first, with nothing there that it needs.
+    // The servers first, with nothing there that they need.
+    cluster.start_servers().await?;
     for part in PARTS.split(' ') {
         control.exec(&format!("systemctl start {part}")).await?;
     }
@@ -57,11 +59,13 @@ async fn a_router_that_starts_without_control_plane_serves_from_its_disk() -> Sc
     app.settles_at(2, secs(30)).await?;
     let control = cluster.host("control");
 
+    cluster.stop_servers().await?;
     control.exec(&format!("systemctl stop {PARTS}")).await?;
     cluster.host("router1").exec("systemctl restart dinp-router").await?;
     app.answers("v1").await?;
 
     control.exec(&format!("systemctl start {PARTS}")).await?;
+    cluster.start_servers().await?;
     cluster.cli().nodes_ready(&["node1", "node2"], secs(60)).await?;
     Ok(())
 }

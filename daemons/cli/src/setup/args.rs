@@ -20,6 +20,12 @@ pub enum SetupCommand {
     RouterBundle(BundleArgs),
     /// A router, from its bundle
     Router(MemberArgs),
+    /// On the control machine: print the bundle that makes a machine a further server (again: with a new secret)
+    ServerBundle(BundleArgs),
+    /// A further server, which leads when the leader fails, from its bundle
+    Server(MemberArgs),
+    /// On every machine: tell its daemons which servers the cluster has
+    Servers(ServersArgs),
     /// Put the base images of the builder's runtimes into the registry
     BaseImages(ImagesArgs),
 }
@@ -62,9 +68,9 @@ pub struct ControlArgs {
 /// Options of a bundle.
 #[derive(Debug, Args)]
 pub struct BundleArgs {
-    /// Name of the node or router: a DNS label
+    /// Name of the node, router or server: a DNS label
     pub name: String,
-    /// Address at which the routers reach the node, or the server the router
+    /// Address at which the routers reach the node, the server the router, or all others the server
     #[arg(long, value_name = "IP")]
     pub address: IpAddr,
 }
@@ -75,6 +81,17 @@ pub struct MemberArgs {
     /// File with the bundle, - for standard input
     #[arg(long, value_name = "FILE")]
     pub bundle: PathBuf,
+    /// Show what would be changed, and change nothing; exit code 2 if there is something
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// Options of the list of servers.
+#[derive(Debug, Args)]
+pub struct ServersArgs {
+    /// URLs of all servers of the cluster, in the order in which they are to be tried
+    #[arg(required = true, value_name = "URL")]
+    pub servers: Vec<Url>,
     /// Show what would be changed, and change nothing; exit code 2 if there is something
     #[arg(long)]
     pub check: bool,

@@ -1,10 +1,10 @@
-//! Bundles: what the control machine hands to a node or a router, once, and all that these need.
+//! Bundles: what the control machine hands to a node, a router or a further server, once, and all that these need.
 
 use super::args::BundleArgs;
-use super::control::Plan;
 use super::error::SetupError;
 use super::files::{self, needed_credential};
-use super::{mysql, services};
+use super::server::{self, ServerBundle};
+use super::{known_servers, mysql, services};
 use dinp_common::api::agent::NodeBundle;
 use dinp_common::api::router::RouterBundle;
 use dinp_common::auth::{Credential, CredentialKind, Role};
@@ -14,6 +14,7 @@ use dinp_common::store::{self, Change};
 use mysql_async::prelude::Queryable;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -35,6 +36,18 @@ pub async fn print_router(args: &BundleArgs) -> Result<(), SetupError> {
     print(&bundle)
 }
 
+/// `dinp setup server-bundle`
+pub async fn print_server(args: &BundleArgs) -> Result<(), SetupError> {
+    let bundle = issue_server(&config()?, &args.name, args.address).await?;
+    print(&bundle)?;
+    eprintln!("hand it to {} and run there: dinp setup server --bundle FILE", args.name);
+    eprintln!(
+        "then, on every machine of the cluster, this one too: {}",
+        known_servers::command(&bundle.cluster.servers)
+    );
+    Ok(())
+}
+
 /// Reads a bundle from a file, or from standard input.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, SetupError> {
     let mut text = String::new();
@@ -48,8 +61,8 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, SetupError> {
     // The error of serde would quote the secret.
     serde_json::from_str(&text).map_err(|error| {
         SetupError::Refused(format!(
-            "{} holds no bundle of the right kind (line {}, column {}): `dinp setup node-bundle` and \
-             `dinp setup router-bundle` on the control machine print them",
+            "{} holds no bundle of the right kind (line {}, column {}): `dinp setup node-bundle`, \
+             `dinp setup router-bundle` and `dinp setup server-bundle` on the control machine print them",
             path.display(),
             error.line(),
             error.column()
@@ -61,35 +74,35 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, SetupError> {
 const ALL_IN_ONE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// The bundle of this machine's own node: the one that it has while that is valid, else a new one.
-pub async fn own_node(plan: &Plan) -> Result<NodeBundle, SetupError> {
+pub async fn own_node(name: &str, check: bool) -> Result<NodeBundle, SetupError> {
     let config = config()?;
     if let Some(text) = files::credential("node-bundle")?
         && let Ok(bundle) = serde_json::from_str::<NodeBundle>(text.expose())
-        && bundle.node.as_str() == plan.name
+        && bundle.node.as_str() == name
         && node_is_known(&config, &bundle).await?
     {
         return Ok(bundle);
     }
-    if plan.check {
+    if check {
         return Err(SetupError::Refused("a bundle is made when it is applied".into()));
     }
-    Ok(issue_node(&config, &plan.name, ALL_IN_ONE).await?.0)
+    Ok(issue_node(&config, name, ALL_IN_ONE).await?.0)
 }
 
 /// The same for this machine's own router.
-pub async fn own_router(plan: &Plan) -> Result<RouterBundle, SetupError> {
+pub async fn own_router(name: &str, address: IpAddr, check: bool) -> Result<RouterBundle, SetupError> {
     let config = config()?;
-    let kept = files::service_credential("service-router", &plan.name)?;
-    if plan.check && kept.is_none() {
+    let kept = files::service_credential("service-router", name)?;
+    if check && kept.is_none() {
         return Err(SetupError::Refused("a bundle is made when it is applied".into()));
     }
-    let credential = kept.unwrap_or_else(|| Credential::generate(CredentialKind::Service, plan.name.as_str()));
-    if !plan.check {
+    let credential = kept.unwrap_or_else(|| Credential::generate(CredentialKind::Service, name));
+    if !check {
         let pool = mysql::migrate_pool(&config.mysql.host, config.mysql.port)?;
         let mut conn = store::connect(&pool, Duration::from_secs(5)).await?;
         services::put_service(&mut conn, &credential, Role::Router).await?;
     }
-    router_bundle(&config, &plan.name, plan.address, &credential)
+    router_bundle(&config, name, address, &credential)
 }
 
 fn config() -> Result<ClusterConfig, SetupError> {
@@ -152,6 +165,12 @@ async fn node_is_known(config: &ClusterConfig, bundle: &NodeBundle) -> Result<bo
 
 async fn issue_router(config: &ClusterConfig, name: &str, address: IpAddr) -> Result<RouterBundle, SetupError> {
     checked_name(name)?;
+    let credential = issue_service(config, name, Role::Router).await?;
+    router_bundle(config, name, address, &credential)
+}
+
+/// A new credential of a service, which is made known, or renewed.
+async fn issue_service(config: &ClusterConfig, name: &str, role: Role) -> Result<Credential, SetupError> {
     let pool = mysql::migrate_pool(&config.mysql.host, config.mysql.port)?;
     let mut conn = store::connect(&pool, Duration::from_secs(5)).await?;
     let known: Option<u8> = conn
@@ -159,11 +178,40 @@ async fn issue_router(config: &ClusterConfig, name: &str, address: IpAddr) -> Re
         .await
         .map_err(SetupError::query("read a service credential"))?;
     let credential = Credential::generate(CredentialKind::Service, name);
-    services::put_service(&mut conn, &credential, Role::Router).await?;
+    services::put_service(&mut conn, &credential, role).await?;
     if known.is_some() {
-        eprintln!("router {name} has a new secret: its former bundle is no longer valid");
+        eprintln!("{role} {name} has a new secret: its former bundle is no longer valid");
     }
-    router_bundle(config, name, address, &credential)
+    Ok(credential)
+}
+
+async fn issue_server(config: &ClusterConfig, name: &str, address: IpAddr) -> Result<ServerBundle, SetupError> {
+    checked_name(name)?;
+    reachable("MySQL", &config.mysql.host)?;
+    reachable("Redis", config.redis.url.host_str().unwrap_or_default())?;
+    let mut cluster = config.clone();
+    let url = server::url(address)?;
+    if !cluster.servers.contains(&url) {
+        cluster.servers.push(url);
+    }
+    let mut credentials = BTreeMap::new();
+    for id in server::CREDENTIALS {
+        credentials.insert(id.to_owned(), needed_credential(id)?.expose().to_owned());
+    }
+    let own = issue_service(config, &format!("server-{name}"), Role::Server).await?;
+    credentials.insert("service-server".to_owned(), own.to_string());
+    Ok(ServerBundle { server: name.to_owned(), address, cluster, credentials })
+}
+
+/// A server on another machine can only use what listens on an address that it reaches.
+fn reachable(what: &str, host: &str) -> Result<(), SetupError> {
+    let is_loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    if !is_loopback {
+        return Ok(());
+    }
+    Err(SetupError::Refused(format!(
+        "{what} is at {host}, which no other machine reaches: run `dinp setup control` again with --address"
+    )))
 }
 
 fn router_bundle(
@@ -187,6 +235,15 @@ fn router_bundle(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_elsewhere_is_refused_while_the_databases_are_this_machines_alone() {
+        assert!(reachable("MySQL", "10.0.0.1").is_ok() && reachable("MySQL", "db.example").is_ok());
+        for host in ["127.0.0.1", "::1", "localhost"] {
+            let error = reachable("MySQL", host).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("MySQL is at {host}")), "{error}");
+        }
+    }
 
     #[test]
     fn a_wrong_bundle_is_not_quoted() {

@@ -3,13 +3,13 @@
 use super::args::ControlArgs;
 use super::bundle;
 use super::error::SetupError;
-use super::files::{CredentialFile, File, Kind, Program, Programs, credential_path, random_hex};
+use super::files::{CredentialFile, File, HEAD, Kind, Program, Programs, credential_path, random_hex};
 use super::member::node_steps;
 use super::member::router_steps;
 use super::step::{Runner, State, Step, Steps, Task};
 use super::system::{self, Access, run as run_program};
 use super::units::{Ready, Unit};
-use super::{docker, mysql, redis, registry, services};
+use super::{docker, mysql, redis, registry, server, services, tickets};
 use dinp_common::auth::Role;
 use dinp_common::config::ClusterConfig;
 use dinp_common::credentials::{Secret, read_secret_file};
@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use url::Url;
 
 /// Where the settings of this machine go.
-pub const SETTINGS: &str = "/etc/dinp/dinp.toml.d/10-setup.toml";
+const SETTINGS: &str = "/etc/dinp/dinp.toml.d/10-setup.toml";
 /// Where it puts those of the dashboard alone.
 const DASH_SETTINGS: &str = "/etc/dinp/dash.toml.d/10-setup.toml";
 
@@ -35,10 +35,8 @@ const DAEMONS: [(Role, &str, u16); 5] = [
 
 /// What a control machine is to be, complete and checked.
 pub struct Plan {
-    /// Name of the machine.
-    pub name: String,
-    /// Its address.
-    pub address: IpAddr,
+    name: String,
+    address: IpAddr,
     cluster: String,
     domain: String,
     dash_url: Url,
@@ -121,7 +119,7 @@ impl Plan {
              url = {builder}\n",
             cluster = quoted(&self.cluster),
             domain = quoted(&self.domain),
-            server = quoted(http(self.address, 1980)?.as_str()),
+            server = quoted(server::url(self.address)?.as_str()),
             host = quoted(&self.address.to_string()),
             redis = quoted(&format!("redis://{}", SocketAddr::new(self.address, 6379))),
             registry = quoted(&self.registry().to_string()),
@@ -167,6 +165,7 @@ impl Plan {
         steps.extend(passwords.map(|id| CredentialFile::step(id, Kind::Password)));
         steps.extend(["redis-server", "redis-router"].map(|id| CredentialFile::step(id, Kind::Password)));
         steps.extend([registry::PUSH, registry::PULL].map(|(user, id)| CredentialFile::step(id, Kind::Account(user))));
+        steps.push(Box::new(tickets::TicketKeys));
         steps.extend(mysql::server_steps(self.address));
         steps.extend(redis::steps(self.address));
         steps.extend(registry::steps(self.registry()));
@@ -188,14 +187,17 @@ impl Plan {
         }
         steps.push(File::step(SETTINGS, self.settings()?, Access::CONFIG));
         steps.push(File::step(DASH_SETTINGS, self.dash_settings(), Access::CONFIG));
+        steps.push(File::step(server::SETTINGS, server::settings(&server::url(self.address)?), Access::CONFIG));
         steps.push(Unit::step("dinp.target", [] as [PathBuf; 0]));
         for (role, unit, _) in DAEMONS {
             let mut reads = vec![PathBuf::from(SETTINGS)];
-            if role == Role::Dash {
-                reads.push(DASH_SETTINGS.into());
+            match role {
+                Role::Dash => reads.push(DASH_SETTINGS.into()),
+                Role::Server => reads.push(server::SETTINGS.into()),
+                _ => {}
             }
             let ids: &[&str] = match role {
-                Role::Server => &["mysql-server", "redis-server", "registry-pull", "env-key"],
+                Role::Server => &server::CREDENTIALS,
                 Role::Dash => &["mysql-dash", "registry-pull"],
                 Role::Uic => &["mysql-uic"],
                 Role::Builder => &["mysql-builder", "registry-push"],
@@ -224,24 +226,18 @@ impl Plan {
     }
 }
 
-/// The first lines of a drop-in.
-pub const HEAD: &str = "\
-# Written by `dinp setup`, and written again when it runs again: put your own settings into another file of this
-# directory, with a name that comes later.
-";
-
 /// Sets the machine up; returns the first login's password if it was made here.
 pub async fn run(plan: &Plan, runner: &mut Runner, single: bool) -> Result<Option<Secret>, SetupError> {
     runner.run(plan.foundation()).await?;
     runner.run(plan.daemons()?).await?;
     if single {
         // The bundles need the database, which is there by now unless this is only a check.
-        match bundle::own_node(plan).await {
+        match bundle::own_node(&plan.name, plan.check).await {
             Ok(bundle) => runner.run(node_steps(&bundle)?).await?,
             Err(_) if plan.check => runner.later("this machine as a node"),
             Err(error) => return Err(error),
         }
-        match bundle::own_router(plan).await {
+        match bundle::own_router(&plan.name, plan.address, plan.check).await {
             Ok(bundle) => runner.run(router_steps(&bundle)?).await?,
             Err(_) if plan.check => runner.later("this machine as a router"),
             Err(error) => return Err(error),

@@ -11,6 +11,12 @@ use std::path::{Path, PathBuf};
 /// Where credentials are kept.
 pub const CREDENTIALS: &str = "/etc/dinp/credentials";
 
+/// The first lines of a drop-in.
+pub const HEAD: &str = "\
+# Written by `dinp setup`, and written again when it runs again: put your own settings into another file of this
+# directory, with a name that comes later.
+";
+
 /// File of a credential.
 pub fn credential_path(id: &str) -> PathBuf {
     Path::new(CREDENTIALS).join(id)

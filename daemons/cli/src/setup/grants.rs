@@ -102,6 +102,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_column_that_an_upgrade_brought_is_granted_when_setup_runs_again() {
+        let mysql = Mysql::start().await;
+        let root = mysql.database().await;
+        let mut conn = root.get_conn().await.unwrap();
+        let database: String = conn.query_first("SELECT DATABASE()").await.unwrap().unwrap();
+        mysql.account(&root, "dinp_server").await;
+        let revoke = format!("REVOKE UPDATE (output) ON `{database}`.deployment FROM 'dinp_server'@'%'");
+        conn.query_drop(revoke).await.unwrap();
+        let shown: Vec<String> = conn.query("SHOW GRANTS FOR 'dinp_server'@'%'").await.unwrap();
+        let wants = store::grants::statements(&database, "dinp_server", "%", store::grants::SERVER).join("\n");
+        assert_eq!(
+            changes(&parse(&shown.join("\n"), &database), &parse(&wants, &database), &database, "dinp_server"),
+            [format!("GRANT UPDATE (`output`) ON `{database}`.`deployment` TO 'dinp_server'@'%'")]
+        );
+    }
+
+    #[tokio::test]
     async fn a_real_server_shows_what_was_granted() {
         let mysql = Mysql::start().await;
         let root = mysql.database().await;

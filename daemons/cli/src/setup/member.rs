@@ -1,9 +1,8 @@
 //! A compute node or a router, from the bundle that the control machine issued.
 
-use super::control::HEAD;
 use super::docker;
 use super::error::SetupError;
-use super::files::{CredentialFile, File, Kind, Program, Programs, credential_path};
+use super::files::{CredentialFile, File, HEAD, Kind, Program, Programs, credential_path};
 use super::step::Steps;
 use super::system::{self, Access};
 use super::units::{Ready, Unit};
@@ -18,7 +17,9 @@ use url::Url;
 pub fn node_steps(bundle: &NodeBundle) -> Result<Steps, SetupError> {
     const CLUSTER: &str = "/etc/dinp/dinp.toml.d/10-setup-node.toml";
     const AGENT: &str = "/etc/dinp/agent.toml.d/10-setup.toml";
-    warn_if_foreign(&bundle.address);
+    if let Ok(address) = bundle.address.parse() {
+        system::warn_if_foreign(address);
+    }
     let text = serde_json::to_string(bundle)
         .map_err(|error| SetupError::Refused(format!("write the bundle as JSON: {error}")))?;
     let mut wanted: Vec<Program> =
@@ -45,10 +46,10 @@ pub fn node_steps(bundle: &NodeBundle) -> Result<Steps, SetupError> {
 pub fn router_steps(bundle: &RouterBundle) -> Result<Steps, SetupError> {
     const CLUSTER: &str = "/etc/dinp/dinp.toml.d/10-setup-router.toml";
     const ROUTER: &str = "/etc/dinp/router.toml.d/10-setup.toml";
-    warn_if_foreign(&bundle.address);
     let address: IpAddr = bundle.address.parse().map_err(|_| {
         SetupError::Refused(format!("the bundle's address {} is not an IP address: issue it again", bundle.address))
     })?;
+    system::warn_if_foreign(address);
     let status = format!("http://{}", SocketAddr::new(address, 1982));
     let steps: Steps = vec![
         Box::new(Programs { wanted: vec![("dinp-router", &["dinp-router"], "dinp-router")] }),
@@ -114,15 +115,6 @@ fn agent_settings(bundle: &NodeBundle) -> String {
         }
     }
     text
-}
-
-/// Behind address translation it is right; otherwise it is the bundle of another machine.
-fn warn_if_foreign(address: &str) {
-    if let Ok(address) = address.parse::<IpAddr>()
-        && !system::is_own_address(address)
-    {
-        eprintln!("note: the bundle's address {address} is none of this machine's own");
-    }
 }
 
 #[cfg(test)]

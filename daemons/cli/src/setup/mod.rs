@@ -4,8 +4,9 @@
 //! run changes nothing. Packaged files are never edited: what differs goes into drop-ins.
 //!
 //! * [`control`]: databases, registry and all daemons that are neither agent nor router,
-//! * [`member`]: a compute node or a router, from a bundle,
+//! * [`member`]: a compute node or a router, from a bundle; [`server`]: a further server,
 //! * [`bundle`]: the bundles, issued on the control machine,
+//! * [`known_servers`]: which servers a machine knows,
 //! * [`images`]: base images of the builder's runtimes, into the registry.
 
 mod args;
@@ -16,13 +17,16 @@ mod error;
 mod files;
 mod grants;
 mod images;
+mod known_servers;
 mod member;
 mod mysql;
 mod redis;
 mod registry;
+mod server;
 mod services;
 mod step;
 mod system;
+mod tickets;
 mod units;
 
 pub use args::SetupCommand;
@@ -60,6 +64,17 @@ pub async fn run(command: &SetupCommand) -> Result<(), SetupError> {
         SetupCommand::Router(args) => {
             let mut runner = Runner::new(args.check);
             runner.run(member::router_steps(&bundle::read(&args.bundle)?)?).await?;
+            runner.finish()
+        }
+        SetupCommand::ServerBundle(args) => bundle::print_server(args).await,
+        SetupCommand::Server(args) => {
+            let mut runner = Runner::new(args.check);
+            runner.run(server::steps(&bundle::read(&args.bundle)?)?).await?;
+            runner.finish()
+        }
+        SetupCommand::Servers(args) => {
+            let mut runner = Runner::new(args.check);
+            runner.run(known_servers::steps(&args.servers).await?).await?;
             runner.finish()
         }
         SetupCommand::BaseImages(args) => {

@@ -11,6 +11,7 @@ use super::step::{State, Step, Steps, Task};
 use super::system::{self, run};
 use super::units::Unit;
 use super::{files::File, system::Access};
+use dinp_common::config::MysqlConfig;
 use dinp_common::credentials::Secret;
 use dinp_common::seal::OpeningKey;
 use dinp_common::store::{self, StoreError};
@@ -329,6 +330,43 @@ impl Step for SealingKey {
                 .await
                 .map_err(SetupError::query("write the sealing key"))
         })
+    }
+}
+
+/// The MySQL of another machine lets the server's account in, and its values are sealed to the server's key.
+pub struct LetsIn {
+    /// Where it is.
+    pub settings: MysqlConfig,
+    /// The password of the server's account.
+    pub password: Secret,
+    /// The private half of the sealing key.
+    pub env_key: Secret,
+}
+
+impl Step for LetsIn {
+    fn name(&self) -> String {
+        format!("MySQL lets {} in", self.settings.user_for("server"))
+    }
+
+    fn check(&self) -> Task<'_, State> {
+        Box::pin(async {
+            let MysqlConfig { host, port, database, .. } = &self.settings;
+            let pool = store::pool(host, *port, database, &self.settings.user_for("server"), &self.password);
+            let mut conn = store::connect(&pool, Duration::from_secs(5)).await?;
+            let key = OpeningKey::from_hex(self.env_key.expose())
+                .map_err(|error| SetupError::Refused(format!("credential env-key of the bundle: {error}")))?;
+            let (_, public) = needed(SealingKey::newest(&mut conn).await?, "table sealing_key")?;
+            if public == key.public_key() {
+                return Ok(State::Ok);
+            }
+            Err(SetupError::Refused(format!(
+                "the bundle's env-key is not the one that values in MySQL at {host} are sealed to: issue the bundle again"
+            )))
+        })
+    }
+
+    fn apply(&self) -> Task<'_, ()> {
+        Box::pin(async { Ok(()) })
     }
 }
 

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
+use url::Url;
 
 const SETTINGS: &str = "/etc/redis/dinp.conf";
 const ACCOUNTS: &str = "/etc/redis/dinp.acl";
@@ -101,22 +102,22 @@ struct Answers {
 
 impl Answers {
     async fn ask(&self) -> Result<(), SetupError> {
+        let url = format!("redis://{}", self.address);
+        let url = Url::parse(&url).map_err(|error| SetupError::Refused(format!("{url} is not a URL: {error}")))?;
         for (name, _) in RULES {
             let password = needed_credential(&format!("redis-{name}"))?;
-            ping(self.address, &format!("dinp_{name}"), &password).await?;
+            ping(&url, &format!("dinp_{name}"), &password).await?;
         }
         Ok(())
     }
 }
 
 /// Signs in and asks for an answer.
-pub async fn ping(address: SocketAddr, user: &str, password: &Secret) -> Result<(), SetupError> {
-    let failed =
-        |error: redis::RedisError| SetupError::Refused(format!("Redis at {address} does not let {user} in: {error}"));
-    let mut url =
-        url::Url::parse(&format!("redis://{address}")).map_err(|error| SetupError::Refused(error.to_string()))?;
+async fn ping(redis: &Url, user: &str, password: &Secret) -> Result<(), SetupError> {
+    let failed = |error: redis::RedisError| SetupError::Refused(format!("{redis} does not let {user} in: {error}"));
+    let mut url = redis.clone();
     if url.set_username(user).and_then(|()| url.set_password(Some(password.expose()))).is_err() {
-        return Err(SetupError::Refused(format!("redis://{address} cannot carry an account")));
+        return Err(SetupError::Refused(format!("{redis} cannot carry an account")));
     }
     let work = async {
         let mut connection = redis::Client::open(url.as_str())?.get_multiplexed_async_connection().await?;
@@ -124,7 +125,7 @@ pub async fn ping(address: SocketAddr, user: &str, password: &Secret) -> Result<
     };
     match tokio::time::timeout(Duration::from_secs(5), work).await {
         Ok(answer) => answer.map(drop).map_err(failed),
-        Err(_) => Err(SetupError::Refused(format!("Redis at {address} does not answer"))),
+        Err(_) => Err(SetupError::Refused(format!("{redis} does not answer"))),
     }
 }
 
@@ -139,5 +140,29 @@ impl Step for Answers {
 
     fn apply(&self) -> Task<'_, ()> {
         Box::pin(async { system::retry(Duration::from_secs(20), async || self.ask().await).await })
+    }
+}
+
+/// The Redis of another machine lets an account of ours in.
+pub struct LetsIn {
+    /// Where it is.
+    pub url: Url,
+    /// The account.
+    pub user: String,
+    /// Its password.
+    pub password: Secret,
+}
+
+impl Step for LetsIn {
+    fn name(&self) -> String {
+        format!("Redis lets {} in", self.user)
+    }
+
+    fn check(&self) -> Task<'_, State> {
+        Box::pin(async { ping(&self.url, &self.user, &self.password).await.map(|()| State::Ok) })
+    }
+
+    fn apply(&self) -> Task<'_, ()> {
+        Box::pin(async { Ok(()) })
     }
 }

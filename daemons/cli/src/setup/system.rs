@@ -99,7 +99,14 @@ impl Access {
     }
 }
 
-/// Writes a file as a whole: a reader sees the old one or the new one.
+/// Behind address translation it is right; otherwise it is the bundle of another machine.
+pub fn warn_if_foreign(address: IpAddr) {
+    if !is_own_address(address) {
+        eprintln!("note: the bundle's address {address} is none of this machine's own");
+    }
+}
+
+/// Writes a file as a whole: a reader sees the old one or the new one, after a power cut too.
 pub fn write(path: &Path, content: &str, access: Access) -> Result<(), SetupError> {
     let (user, group) = access.ids()?;
     if let Some(parent) = path.parent()
@@ -116,7 +123,8 @@ pub fn write(path: &Path, content: &str, access: Access) -> Result<(), SetupErro
         nix::unistd::chown(&new, Some(user), Some(group))?;
         file.set_permissions(fs::Permissions::from_mode(access.mode))?;
         file.sync_all()?;
-        fs::rename(&new, path)
+        fs::rename(&new, path)?;
+        path.parent().map_or(Ok(()), |directory| fs::File::open(directory)?.sync_all())
     };
     writing().map_err(SetupError::file("write", path))
 }

@@ -56,6 +56,12 @@ async fn a_clean_stop_gives_the_lease_back_at_once() {
     let mut agent = Agent::new(&[&first], credential.clone());
     eventually("the first server leads", 20, async || agent.report().await.ok()).await;
     let second = cluster.server().await;
+    let ready = second.client(None);
+    eventually("the standby is ready", 10, async || {
+        let answer = ready.request(http::Method::GET, "/ready").unwrap().send().await.ok()?;
+        answer.status().is_success().then_some(())
+    })
+    .await;
     assert!(first.stop().await.success());
     let stopped = Instant::now();
     let mut agent = Agent::new(&[&second], credential);

@@ -1,0 +1,83 @@
+//! The keys of instances' tickets: made once, shared by all servers.
+
+use super::error::SetupError;
+use super::files::{credential, credential_path, random_hex, write_credential};
+use super::step::{State, Step, Task};
+use super::system::{self, Access};
+use std::path::Path;
+
+/// The credential: `<key id>:<64 hexadecimal digits>` a line, the newest first.
+pub const ID: &str = "ticket-keys";
+/// Where the purge of dinp-server leaves it, because instances run on with their tickets.
+const KEPT: &str = "/var/lib/dinp/ticket-keys";
+
+/// The credential on the control machine: kept if it is there, taken back if a purge has kept it, made otherwise.
+pub struct TicketKeys;
+
+impl Step for TicketKeys {
+    fn name(&self) -> String {
+        format!("credential {ID}")
+    }
+
+    fn check(&self) -> Task<'_, State> {
+        Box::pin(async {
+            let Some(keys) = credential(ID)? else {
+                let kept = system::read(Path::new(KEPT))?.is_some();
+                return Ok(State::due(if kept { format!("taken back from {KEPT}") } else { "new".into() }));
+            };
+            check_keys(keys.expose())?;
+            let is_safe = Access::SECRET.holds(&credential_path(ID))?;
+            Ok(if is_safe { State::Ok } else { State::due("owner or permissions") })
+        })
+    }
+
+    fn apply(&self) -> Task<'_, ()> {
+        Box::pin(async {
+            let there = credential(ID)?.map(|keys| keys.expose().to_owned());
+            let kept = system::read(Path::new(KEPT))?;
+            let keys = there.or(kept).unwrap_or_else(new_key);
+            check_keys(keys.trim())?;
+            write_credential(ID, keys.trim())
+        })
+    }
+}
+
+fn new_key() -> String {
+    format!("{}:{}", random_hex(4), random_hex(32))
+}
+
+/// Keys that were damaged are not replaced: with new ones, the tickets of all that runs would be nobody's.
+fn check_keys(keys: &str) -> Result<(), SetupError> {
+    let is_id = |id: &str| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let is_secret = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_key = |line: &str| line.split_once(':').is_some_and(|(id, secret)| is_id(id) && is_secret(secret));
+    match keys.lines().position(|line| !is_key(line)) {
+        None => Ok(()),
+        Some(index) => Err(SetupError::Refused(format!(
+            "line {} of {} is not a key id, a colon and 64 hexadecimal digits: restore that file from the backup of \
+             the control machine",
+            index + 1,
+            credential_path(ID).display()
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_keys_are_such_as_are_kept() {
+        let keys = format!("{}\n{}", new_key(), new_key());
+        assert!(check_keys(&keys).is_ok(), "{keys}");
+    }
+
+    #[test]
+    fn damaged_keys_are_refused_by_their_line_and_not_quoted() {
+        let error = check_keys(&format!("{}\n7:geheim", new_key())).unwrap_err().to_string();
+        assert!(
+            error.starts_with("line 2 of /etc/dinp/credentials/ticket-keys") && !error.contains("geheim"),
+            "{error}"
+        );
+    }
+}
