@@ -2,7 +2,9 @@
 
 use crate::package::Limits;
 use dinp_common::config::{ClusterConfig, ConfigError, DaemonConfig, Loaded};
+use dinp_common::model::ImageRef;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -35,6 +37,8 @@ pub struct BuilderConfig {
     pub packages_max: u32,
     /// Most that they take up in the spool, in MiB.
     pub spool_max_mb: u32,
+    /// Digests of base images by `repository:tag`: builds stand on these, whatever the tag points to.
+    pub bases: BTreeMap<String, String>,
     /// What packages may be.
     pub package: PackageConfig,
     /// What a build may use.
@@ -88,6 +92,7 @@ impl Default for BuilderConfig {
             packages_per_person: 5,
             packages_max: 50,
             spool_max_mb: 8192,
+            bases: BTreeMap::new(),
             package: PackageConfig::default(),
             build: BuildConfig::default(),
         }
@@ -130,6 +135,12 @@ impl DaemonConfig for BuilderConfig {
         for (key, value) in at_least_one {
             if value == 0 {
                 return Err(ConfigError::invalid(key, "must be at least 1"));
+            }
+        }
+        for (name, digest) in &self.bases {
+            let image = format!("{}/{name}@{digest}", cluster.registry.address);
+            if let Err(error) = image.parse::<ImageRef>() {
+                return Err(ConfigError::invalid(format!("bases.\"{name}\""), error.to_string()));
             }
         }
         if self.spool_max_mb < self.package.max_mb {

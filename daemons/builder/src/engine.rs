@@ -153,15 +153,15 @@ impl Engine {
         if built { Ok(()) } else { Err(EngineError::Build("the Engine ended it without an image".into())) }
     }
 
-    /// Pushes what a build made under its name in the registry; returns the digest that the registry has.
+    /// Pushes what a build made to a registry, by repository and tag of its name; returns the digest that it has there.
     pub async fn push(
         &self,
         id: u64,
         image: &ImageRef,
-        account: Option<&RegistryAccount>,
+        (registry, account): (&str, Option<&RegistryAccount>),
         log: &impl Log,
     ) -> Result<String, EngineError> {
-        let repository = format!("{}/{}", image.registry(), image.repository());
+        let repository = format!("{registry}/{}", image.repository());
         let tag = image.reference();
         let name = TagImageOptionsBuilder::new().repo(&repository).tag(tag).build();
         let act = "name the image";
@@ -169,7 +169,7 @@ impl Engine {
         tagged.map_err(|source| EngineError::Call { act, source })?;
         let options = PushImageOptionsBuilder::new().tag(tag).build();
         // The Engine demands the header, also where there is no account.
-        let account = account.map_or_else(DockerCredentials::default, |account| credentials(image.registry(), account));
+        let account = account.map_or_else(DockerCredentials::default, |account| credentials(registry, account));
         let mut stream = Box::pin(self.patient.push_image(&repository, Some(options), Some(account)));
         let mut digest = None;
         while let Some(info) = stream.next().await {

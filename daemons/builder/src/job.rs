@@ -13,6 +13,7 @@ use dinp_common::api::builder::BuildStatus;
 use dinp_common::error::ErrorChain;
 use dinp_common::model::{AppName, ImageRef, InvalidValue};
 use dinp_common::store::{self, StoreError};
+use mysql_async::Conn;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -128,6 +129,7 @@ impl Job {
     async fn build(&self, service: &Service, log: &BuildLog) -> Result<ImageRef, JobError> {
         let (registry, config) = (&service.registry, &service.config);
         self.stage(service, "building").await;
+        let base = self.base(service).await?;
         let spooled = &self.package.spooled;
         log.line(&format!(
             "package of {} bytes ({}, sha256 {}), runtime {}, base {}",
@@ -135,14 +137,10 @@ impl Job {
             self.package.format,
             spooled.sha256(),
             self.runtime.name,
-            self.runtime.base
+            base
         ));
         self.notes.iter().for_each(|note| log.line(note));
-        let base = &self.runtime.base;
-        if base.registry() == registry.address() && registry.digest(base).await?.is_none() {
-            return Err(JobError::NoBase(base.clone()));
-        }
-        let dockerfile = self.dockerfile(&service.scope)?;
+        let dockerfile = self.dockerfile(&base, &service.scope)?;
         let engine = service.engine().await?;
         let request = BuildRequest {
             id: self.id,
@@ -158,7 +156,7 @@ impl Job {
         {
             return Err(JobError::Taken(self.version.clone()));
         }
-        let pushed = engine.push(self.id, &self.image, registry.account(), log).await?;
+        let pushed = engine.push(self.id, &self.image, (registry.push_address(), registry.account()), log).await?;
         let found = registry.digest(&self.image).await?.unwrap_or_else(|| "nothing".into());
         if found != pushed {
             return Err(JobError::Changed { found, pushed });
@@ -166,8 +164,21 @@ impl Job {
         Ok(self.image.with_digest(&pushed)?)
     }
 
-    fn dockerfile(&self, scope: &Scope) -> Result<String, TemplateError> {
-        let base = self.runtime.base.to_string();
+    /// The base image by digest, so that the Engine builds on what stands in the record.
+    async fn base(&self, service: &Service) -> Result<ImageRef, JobError> {
+        let named = &self.runtime.base;
+        if named.registry() != service.registry.address() {
+            return Ok(named.clone());
+        }
+        let digest = service.registry.digest(named).await?.ok_or_else(|| JobError::NoBase(named.clone()))?;
+        let base = named.with_digest(&digest)?;
+        let text = base.to_string();
+        self.note(service, "base", async |conn, id| store::build::set_base(conn, id, &text).await).await;
+        Ok(base)
+    }
+
+    fn dockerfile(&self, base: &ImageRef, scope: &Scope) -> Result<String, TemplateError> {
+        let base = base.to_string();
         let values = Values::from([
             ("app", self.app.as_str()),
             ("app_dir", APP_DIR),
@@ -201,14 +212,24 @@ impl Job {
         }
     }
 
-    /// Shows what the build does now; that it cannot be shown does not stop it.
+    /// Shows what the build does now.
     async fn stage(&self, service: &Service, stage: &'static str) {
-        let write = async {
+        self.note(service, stage, async |conn, id| store::build::set_stage(conn, id, stage).await).await;
+    }
+
+    /// Writes something into the record; that it cannot be written does not stop it.
+    async fn note(
+        &self,
+        service: &Service,
+        what: &'static str,
+        write: impl AsyncFnOnce(&mut Conn, u64) -> Result<(), StoreError>,
+    ) {
+        let written = async {
             let mut conn = store::connect(&service.pool, DEADLINE).await?;
-            store::build::set_stage(&mut conn, self.id, stage).await
+            write(&mut conn, self.id).await
         };
-        if let Err(error) = write.await {
-            tracing::warn!(build = self.id, stage, error = %ErrorChain(&error), "stage of a build cannot be recorded");
+        if let Err(error) = written.await {
+            tracing::warn!(build = self.id, what, error = %ErrorChain(&error), "record of a build cannot be written");
         }
     }
 

@@ -31,7 +31,7 @@ use dinp_common::lifecycle::Lifecycle;
 use dinp_common::listen::{self, ListenError};
 use dinp_common::store;
 use registry::Registry;
-use runtime::Runtimes;
+use runtime::{Bases, Runtimes};
 use service::Service;
 use std::io;
 use std::path::PathBuf;
@@ -74,8 +74,8 @@ pub async fn run(loaded: Loaded<BuilderConfig>, lifecycle: Lifecycle) -> Result<
     let password = mysql.password_for("builder")?;
     let pool = store::pool(&mysql.host, mysql.port, &mysql.database, &mysql.user_for("builder"), &password);
     let registry = Registry::new(&cluster.registry, cluster.registry.account("registry-push")?);
-    let runtimes =
-        Runtimes::new(BuilderConfig::runtimes_dir(&loaded), cluster.registry.address.clone(), config.base_tag.clone());
+    let bases = Bases::new(cluster.registry.address.clone(), config.base_tag.clone(), config.bases.clone());
+    let runtimes = Runtimes::new(BuilderConfig::runtimes_dir(&loaded), bases);
     let name = match &config.name {
         Some(name) => name.clone(),
         None => {

@@ -1,4 +1,4 @@
-//! The registry, as far as the builder asks it itself: is a tag taken, and what does it point to.
+//! The registry, as far as the builder asks it itself: is a tag taken, and what does it point to. It asks where nodes pull.
 
 use dinp_common::config::{RegistryAccount, RegistryConfig};
 use dinp_common::model::ImageRef;
@@ -36,6 +36,7 @@ pub enum RegistryError {
 #[derive(Debug, Clone)]
 pub struct Registry {
     address: String,
+    push_address: String,
     account: Option<RegistryAccount>,
     client: reqwest::Client,
 }
@@ -44,12 +45,17 @@ impl Registry {
     /// The registry of the cluster, with the builder's account.
     pub fn new(config: &RegistryConfig, account: Option<RegistryAccount>) -> Self {
         let client = reqwest::Client::builder().timeout(TIMEOUT).build().unwrap_or_default();
-        Self { address: config.address.clone(), account, client }
+        Self { address: config.address.clone(), push_address: config.push_address().to_owned(), account, client }
     }
 
-    /// Host and port.
+    /// Host and port as they stand in names of images.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Host and port that images are pushed to.
+    pub fn push_address(&self) -> &str {
+        &self.push_address
     }
 
     /// The account of the builder.

@@ -6,6 +6,7 @@ use crate::template::{Template, TemplateError};
 use dinp_common::api::builder::RuntimeView;
 use dinp_common::model::{ImageRef, InvalidValue, RuntimeName};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -175,19 +176,44 @@ fn words(items: impl Iterator<Item = String>) -> String {
     }
 }
 
-/// The directory of the runtimes, and what their bases stand for.
+/// What the bases of runtimes stand for.
+#[derive(Debug, Clone)]
+pub struct Bases {
+    registry: String,
+    tag: String,
+    digests: BTreeMap<String, String>,
+}
+
+impl Bases {
+    /// Bases of this registry, with this tag (by default the suite of this host's distribution), and the digests of some of
+    /// them by `repository:tag`.
+    pub fn new(registry: String, tag: Option<String>, digests: BTreeMap<String, String>) -> Self {
+        let tag = tag.or_else(own_suite).unwrap_or_else(|| "latest".into());
+        Self { registry, tag, digests }
+    }
+
+    /// The image that a runtime names: `{registry}` and `{base_tag}` are replaced, and it gets its digest where that is known.
+    fn resolve(&self, base: &str) -> Result<ImageRef, InvalidValue> {
+        let base: ImageRef = base.replace("{registry}", &self.registry).replace("{base_tag}", &self.tag).parse()?;
+        if base.registry() != self.registry || base.digest().is_some() {
+            return Ok(base);
+        }
+        let digest = self.digests.get(&format!("{}:{}", base.repository(), base.reference()));
+        digest.map_or(Ok(base.clone()), |digest| base.with_digest(digest))
+    }
+}
+
+/// The directory of the runtimes.
 #[derive(Debug, Clone)]
 pub struct Runtimes {
     directory: PathBuf,
-    registry: String,
-    base_tag: String,
+    bases: Bases,
 }
 
 impl Runtimes {
-    /// Runtimes of this directory; `{registry}` and `{base_tag}` in a base are replaced.
-    pub fn new(directory: PathBuf, registry: String, base_tag: Option<String>) -> Self {
-        let base_tag = base_tag.or_else(own_suite).unwrap_or_else(|| "latest".into());
-        Self { directory, registry, base_tag }
+    /// Runtimes of this directory.
+    pub fn new(directory: PathBuf, bases: Bases) -> Self {
+        Self { directory, bases }
     }
 
     /// The names that there are.
@@ -236,8 +262,7 @@ impl Runtimes {
             let problem = "template must be the name of a file in the same directory".into();
             return Err(RuntimeError::Description { path, problem });
         }
-        let base = described.base.replace("{registry}", &self.registry).replace("{base_tag}", &self.base_tag);
-        let base = base.parse().map_err(|source| RuntimeError::Base { path, source })?;
+        let base = self.bases.resolve(&described.base).map_err(|source| RuntimeError::Base { path, source })?;
         let template_path = self.directory.join(template_name);
         let template = Template::parse(&read(&template_path)?)
             .map_err(|source| RuntimeError::Template { path: template_path, source })?;

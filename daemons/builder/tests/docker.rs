@@ -458,3 +458,43 @@ async fn one_person_does_not_fill_the_queue_nor_all_of_them_the_spool() {
     assert_eq!(status, 202, "{body}");
     world.stop_builder().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_that_is_moved_changes_no_later_build() {
+    let mut world = World::start(&[]).await;
+    let base = |world: &World, content: &str| {
+        let dir = dinp_common::testing::TestDir::new("base");
+        let tar = dir.path().join("root.tar");
+        let mut archive = tar::Builder::new(std::fs::File::create(&tar).unwrap());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        archive.append_data(&mut header, "which", content.as_bytes()).unwrap();
+        archive.finish().unwrap();
+        world.push_base("base-x", &tar.display().to_string(), [].into_iter())
+    };
+    world.runtime_on("{registry}/dinp/base-x:{base_tag}", "x", "COPY app/ {{app_dir}}/");
+    let build = async |world: &World, version: &str| {
+        let id = world.begin("web", version, "x", tar_gz(&[("app", "")])).await;
+        let image = world.succeeded(id).await;
+        world.pull(&image);
+        let container = sh("docker", &["create", &image, "none"]);
+        let which = sh("sh", &["-c", &format!("docker cp {container}:/which - | tar -xO")]);
+        sh("docker", &["rm", &container]);
+        let mut conn = world.pool.get_conn().await.unwrap();
+        let base: String = conn.exec_first("SELECT base FROM build WHERE id = ?", (id,)).await.unwrap().unwrap();
+        (base, which)
+    };
+    let good = base(&world, "good");
+    let (named, which) = build(&world, "v1").await;
+    assert_eq!(which, "good");
+    assert_eq!(named, format!("{}/dinp/base-x:test@{good}", world.registry.address()), "the record names the digest");
+
+    world.pins.insert("dinp/base-x:test".into(), good.clone());
+    world.stop_builder().await;
+    world.start_builder().await;
+    let evil = base(&world, "evil");
+    let (named, which) = build(&world, "v2").await;
+    assert_ne!(good, evil);
+    assert!(which == "good" && named.ends_with(&good), "{which}: {named}");
+    world.stop_builder().await;
+}

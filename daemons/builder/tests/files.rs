@@ -3,12 +3,39 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use dinp_builder::config::BuilderConfig;
-use dinp_builder::runtime::Runtimes;
+use dinp_builder::runtime::{Bases, Runtimes};
 use dinp_builder::template::Values;
 use std::path::{Path, PathBuf};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn bases<const N: usize>(digests: [(&str, &str); N]) -> Bases {
+    let digests = digests.map(|(name, digest)| (name.to_owned(), digest.to_owned())).into();
+    Bases::new("control:5000".into(), Some("bookworm".into()), digests)
+}
+
+#[test]
+fn a_base_has_the_digest_that_the_operator_gave_it_and_a_runtime_may_name_one_itself() {
+    let (ours, own) = (format!("sha256:{}", "a".repeat(64)), format!("sha256:{}", "b".repeat(64)));
+    let dir = dinp_common::testing::TestDir::new("bases");
+    for (name, base) in [
+        ("pinned", "{registry}/dinp/b:{base_tag}".to_owned()),
+        ("own", format!("{{registry}}/dinp/b:{{base_tag}}@{own}")),
+        ("older", "{registry}/dinp/b:bullseye".into()),
+        ("foreign", "elsewhere:5000/dinp/b:bookworm".into()),
+    ] {
+        let toml = format!("description = \"x\"\nbase = \"{base}\"\npackages = [\"zip\"]\ntemplate = \"t\"\n");
+        std::fs::write(dir.path().join(format!("{name}.toml")), toml).unwrap();
+    }
+    std::fs::write(dir.path().join("t"), "FROM {{base}}\n").unwrap();
+    let runtimes = Runtimes::new(dir.path().into(), bases([("dinp/b:bookworm", &ours)]));
+    let base = |name: &str| runtimes.get(&name.parse().unwrap()).unwrap().base.to_string();
+    assert_eq!(base("pinned"), format!("control:5000/dinp/b:bookworm@{ours}"));
+    assert_eq!(base("own"), format!("control:5000/dinp/b:bookworm@{own}"));
+    assert_eq!(base("older"), "control:5000/dinp/b:bullseye");
+    assert_eq!(base("foreign"), "elsewhere:5000/dinp/b:bookworm");
 }
 
 #[test]
@@ -26,6 +53,7 @@ fn the_packaged_file_shows_every_default() {
         name: Some("builder1".into()),
         runtimes_dir: Some("/etc/dinp/builder.d".into()),
         base_tag: Some("bookworm".into()),
+        bases: [("dinp/base-python:bookworm".into(), format!("sha256:{}", "0123456789abcdef".repeat(4)))].into(),
         ..BuilderConfig::default()
     };
     assert_eq!(toml::to_string(&read).unwrap(), toml::to_string(&expected).unwrap());
@@ -33,7 +61,7 @@ fn the_packaged_file_shows_every_default() {
 
 #[test]
 fn runtimes_make_the_dockerfiles_that_are_expected() {
-    let runtimes = Runtimes::new(root().join("etc/builder.d"), "control:5000".into(), Some("bookworm".into()));
+    let runtimes = Runtimes::new(root().join("etc/builder.d"), bases([]));
     let (sound, broken) = runtimes.list().unwrap();
     assert!(broken.is_empty(), "{broken:?}");
     assert_eq!(sound.iter().map(|runtime| runtime.name.as_str()).collect::<Vec<_>>(), ["binary", "python"]);
@@ -65,7 +93,7 @@ fn broken_runtimes_are_named_and_do_not_hide_the_others() {
     write("bad-base.toml", &toml.replace("dinp/b", "../b"));
     write("bad-template.toml", toml);
     write("bad-template.Dockerfile", "FROM {{base}}\nCOPY {{user}} /\n");
-    let runtimes = Runtimes::new(dir.path().into(), "control:5000".into(), Some("bookworm".into()));
+    let runtimes = Runtimes::new(dir.path().into(), bases([]));
     let (sound, broken) = runtimes.list().unwrap();
     assert_eq!(sound.len(), 1);
     assert_eq!(sound[0].base.to_string(), "control:5000/dinp/b:bookworm");

@@ -4,7 +4,7 @@
 
 use dinp_builder::context;
 use dinp_builder::package::{Entry, EntryKind, Limits, Package, PackageError, Spooled};
-use dinp_builder::runtime::Runtimes;
+use dinp_builder::runtime::{Bases, Runtimes};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use proptest::collection::{btree_map, vec};
@@ -262,7 +262,7 @@ fn what_is_read_as_a_whole_is_bounded() {
 #[test]
 fn what_a_runtime_starts_must_be_startable() {
     let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../etc/builder.d");
-    let runtimes = Runtimes::new(directory, "control:5000".into(), Some("bookworm".into()));
+    let runtimes = Runtimes::new(directory, Bases::new("control:5000".into(), None, BTreeMap::new()));
     let runtime = |name: &str| runtimes.get(&name.parse().unwrap()).unwrap();
     let checked = |name: &str, bytes: &[u8]| {
         let runtime = runtime(name);

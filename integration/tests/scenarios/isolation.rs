@@ -42,6 +42,7 @@ async fn an_app_cannot_use_databases_registry_daemons_or_neighbours() -> Scenari
         ("Redis", control.as_str(), 6379),
         ("MySQL", &control, 3306),
         ("the registry", &control, 5000),
+        ("the registry that the builder writes to", &control, 5001),
         ("the server", &control, 1980),
         ("the builder", &control, 1986),
         ("the agent", &own, 1981),

@@ -11,6 +11,7 @@ use dinp_common::store;
 use dinp_common::testing::{Mysql, TestDir, free_port};
 use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -30,62 +31,74 @@ pub fn sh(program: impl AsRef<std::ffi::OsStr>, args: &[&str]) -> String {
     text.trim().to_owned()
 }
 
-/// A docker-registry of the distribution with one account.
+/// A docker-registry of the distribution with one account: a listener that takes images, and one on the same storage
+/// that only gives them, as `dinp setup control` makes them.
 pub struct RegistryServer {
-    port: u16,
+    write_port: u16,
+    read_port: u16,
     directory: TestDir,
-    process: Option<Child>,
+    processes: Vec<Child>,
 }
 
 impl RegistryServer {
     pub async fn start() -> Self {
         let directory = TestDir::new("registry");
-        let port = free_port();
-        let path = |name: &str| directory.path().join(name);
         let hash = sh("htpasswd", &["-Bbn", "builder", PASSWORD]);
-        std::fs::write(path("htpasswd"), hash + "\n").unwrap();
-        let config = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
-             http: {{addr: '127.0.0.1:{port}'}}\nauth: {{htpasswd: {{realm: dinp, path: {}}}}}\n",
-            path("data").display(),
-            path("htpasswd").display()
-        );
-        std::fs::write(path("config.yml"), config).unwrap();
-        let mut registry = Self { port, directory, process: None };
+        std::fs::write(directory.path().join("htpasswd"), hash + "\n").unwrap();
+        let (write_port, read_port) = (free_port(), free_port());
+        let mut registry = Self { write_port, read_port, directory, processes: Vec::new() };
+        registry.write_config("write.yml", write_port, "");
+        registry.write_config("read.yml", read_port, ", maintenance: {readonly: {enabled: true}}");
         registry.resume().await;
         registry
     }
 
+    fn write_config(&self, name: &str, port: u16, storage: &str) {
+        let path = |name: &str| self.directory.path().join(name);
+        let config = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}{storage}}}\n\
+             http: {{addr: '127.0.0.1:{port}'}}\nauth: {{htpasswd: {{realm: dinp, path: {}}}}}\n",
+            path("data").display(),
+            path("htpasswd").display()
+        );
+        std::fs::write(path(name), config).unwrap();
+    }
+
     pub async fn resume(&mut self) {
-        let child = Command::new("docker-registry")
-            .arg("serve")
-            .arg(self.directory.path().join("config.yml"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("start docker-registry: install the package docker-registry");
-        self.process = Some(child);
-        let address = self.address();
-        eventually("the registry answers", async || tokio::net::TcpStream::connect(&address).await.ok()).await;
+        for (name, address) in [("write.yml", self.push_address()), ("read.yml", self.address())] {
+            let child = Command::new("docker-registry")
+                .arg("serve")
+                .arg(self.directory.path().join(name))
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("start docker-registry: install the package docker-registry");
+            self.processes.push(child);
+            eventually("the registry answers", async || tokio::net::TcpStream::connect(&address).await.ok()).await;
+        }
     }
 
     pub fn stop(&mut self) {
-        if let Some(mut child) = self.process.take() {
+        for mut child in self.processes.drain(..) {
             child.kill().unwrap();
             child.wait().unwrap();
         }
     }
 
+    /// Where images are pulled.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("127.0.0.1:{}", self.read_port)
+    }
+
+    /// Where images are pushed.
+    pub fn push_address(&self) -> String {
+        format!("127.0.0.1:{}", self.write_port)
     }
 }
 
 impl Drop for RegistryServer {
     fn drop(&mut self) {
-        if self.process.is_some() {
-            self.stop();
-        }
+        self.stop();
     }
 }
 
@@ -97,6 +110,8 @@ pub struct World {
     pub dir: TestDir,
     pub dash: Credential,
     pub client: reqwest::Client,
+    /// Digests of base images by `repository:tag`, for the next builder that starts.
+    pub pins: BTreeMap<String, String>,
     url: String,
     lifecycle: Lifecycle,
     builder: Option<tokio::task::JoinHandle<()>>,
@@ -138,6 +153,7 @@ impl World {
             dir,
             dash,
             client,
+            pins: BTreeMap::new(),
             database,
             url: String::new(),
             lifecycle: Lifecycle::for_tests(),
@@ -149,6 +165,9 @@ impl World {
     }
 
     fn push_bases(&self, bases: &[&str]) {
+        for address in [self.registry.address(), self.registry.push_address()] {
+            self.docker(&["login", "-u", "builder", "-p", PASSWORD, &address]);
+        }
         if bases.is_empty() {
             return;
         }
@@ -156,21 +175,30 @@ impl World {
         let mut args = vec![made.as_str()];
         args.extend(bases);
         sh(root().join("packaging/base-images/build"), &args);
-        let address = self.registry.address();
-        let config = self.dir.path().join("docker").display().to_string();
-        sh("docker", &["--config", &config, "login", "-u", "builder", "-p", PASSWORD, &address]);
         for base in bases {
-            let image = format!("{address}/dinp/{base}:test");
             let changes = std::fs::read_to_string(format!("{made}/{base}.import")).unwrap();
-            let tar = format!("{made}/{base}.tar");
-            let mut args = vec!["import"];
-            changes.lines().for_each(|change| args.extend(["--change", change]));
-            args.extend([tar.as_str(), &image]);
-            sh("docker", &args);
-            sh("docker", &["--config", &config, "push", "-q", &image]);
-            // The Engine has to fetch it with the builder's own account.
-            sh("docker", &["rmi", "-f", &image]);
+            self.push_base(base, &format!("{made}/{base}.tar"), changes.lines());
         }
+    }
+
+    /// Puts a root file system into the registry as a base image; returns its digest.
+    pub fn push_base<'a>(&self, base: &str, tar: &str, changes: impl Iterator<Item = &'a str>) -> String {
+        let image = format!("{}/dinp/{base}:test", self.registry.push_address());
+        let mut args = vec!["import"];
+        changes.for_each(|change| args.extend(["--change", change]));
+        args.extend([tar, &image]);
+        sh("docker", &args);
+        self.docker(&["push", "-q", &image]);
+        let pushed = sh("docker", &["inspect", "-f", "{{index .RepoDigests 0}}", &image]);
+        // The Engine has to fetch it with the builder's own account.
+        sh("docker", &["rmi", "-f", &image]);
+        pushed.split_once('@').unwrap().1.to_owned()
+    }
+
+    /// The command `docker` with accounts at the registry.
+    fn docker(&self, args: &[&str]) -> String {
+        let config = self.dir.path().join("docker").display().to_string();
+        sh("docker", &[&["--config", &config], args].concat())
     }
 
     pub async fn start_builder(&mut self) {
@@ -181,6 +209,7 @@ impl World {
             state_dir: self.dir.path().join("state"),
             runtimes_dir: Some(self.dir.path().join("builder.d")),
             base_tag: Some("test".into()),
+            bases: self.pins.clone(),
             drain_secs: 1,
             ..BuilderConfig::default()
         };
@@ -189,6 +218,7 @@ impl World {
         loaded.cluster.mysql.database = self.database.clone();
         loaded.cluster.mysql.password_file = Some(self.dir.path().join("mysql"));
         loaded.cluster.registry.address = self.registry.address();
+        loaded.cluster.registry.push_address = Some(self.registry.push_address());
         loaded.cluster.registry.credential_file = Some(self.dir.path().join("push"));
         self.lifecycle = Lifecycle::for_tests();
         let lifecycle = self.lifecycle.clone();
@@ -275,19 +305,19 @@ impl World {
 
     /// Fetches an image with an account, as nodes do.
     pub fn pull(&self, image: &str) {
-        let config = self.dir.path().join("docker").display().to_string();
-        sh("docker", &["--config", &config, "pull", "-q", image]);
+        self.docker(&["pull", "-q", image]);
     }
 }
 
 impl Drop for World {
     fn drop(&mut self) {
-        let address = self.registry.address();
-        let listed =
-            Command::new("docker").args(["images", "-q", "--filter", &format!("reference={address}/*/*")]).output();
-        let listed = String::from_utf8_lossy(&listed.map(|output| output.stdout).unwrap_or_default()).into_owned();
-        for id in listed.split_whitespace() {
-            Command::new("docker").args(["rmi", "-f", id]).output().ok();
+        for address in [self.registry.address(), self.registry.push_address()] {
+            let filter = format!("reference={address}/*/*");
+            let listed = Command::new("docker").args(["images", "-q", "--filter", &filter]).output();
+            let listed = String::from_utf8_lossy(&listed.map(|output| output.stdout).unwrap_or_default()).into_owned();
+            for id in listed.split_whitespace() {
+                Command::new("docker").args(["rmi", "-f", id]).output().ok();
+            }
         }
     }
 }

@@ -87,11 +87,13 @@ impl Plan {
         Ok(plan)
     }
 
-    fn registry(&self) -> SocketAddr {
-        SocketAddr::new(self.address, 5000)
+    /// Where images are pulled, and where they are pushed.
+    fn registries(&self) -> [SocketAddr; 2] {
+        [5000, 5001].map(|port| SocketAddr::new(self.address, port))
     }
 
     fn settings(&self) -> Result<String, SetupError> {
+        let [pull, push] = self.registries();
         let quoted = |text: &str| toml::Value::from(text).to_string();
         Ok(format!(
             "{HEAD}cluster = {cluster}\n\
@@ -105,7 +107,8 @@ impl Plan {
              url = {redis}\n\
              \n\
              [registry]\n\
-             address = {registry}\n\
+             address = {pull}\n\
+             push_address = {push}\n\
              insecure = true\n\
              \n\
              [uic]\n\
@@ -122,7 +125,8 @@ impl Plan {
             server = quoted(server::url(self.address)?.as_str()),
             host = quoted(&self.address.to_string()),
             redis = quoted(&format!("redis://{}", SocketAddr::new(self.address, 6379))),
-            registry = quoted(&self.registry().to_string()),
+            pull = quoted(&pull.to_string()),
+            push = quoted(&push.to_string()),
             uic = quoted(http(self.address, 1984)?.as_str()),
             uic_public = quoted(self.uic_url.as_str()),
             dash_public = quoted(self.dash_url.as_str()),
@@ -168,8 +172,9 @@ impl Plan {
         steps.push(Box::new(tickets::TicketKeys));
         steps.extend(mysql::server_steps(self.address));
         steps.extend(redis::steps(self.address));
-        steps.extend(registry::steps(self.registry()));
-        steps.extend(docker::steps(Some(self.registry().to_string())));
+        let [pull, push] = self.registries();
+        steps.extend(registry::steps(pull, push));
+        steps.extend(docker::steps(vec![pull.to_string(), push.to_string()]));
         steps.extend(mysql::data_steps(self.address));
         steps
     }
@@ -317,6 +322,7 @@ mod tests {
         let config: ClusterConfig = toml::from_str(&plan.settings().unwrap()).unwrap();
         assert_eq!(config.mysql.host, "127.0.0.1");
         assert_eq!(config.registry.address, "127.0.0.1:5000");
+        assert_eq!(config.registry.push_address(), "127.0.0.1:5001");
         assert_eq!(config.uic.public_url.as_str(), "http://127.0.0.1:8084/");
         assert_eq!(config.dash.public_url.as_str(), "http://127.0.0.1:1985/");
         assert_eq!(config.redis.url.as_str(), "redis://127.0.0.1:6379");

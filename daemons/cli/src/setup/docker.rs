@@ -21,13 +21,13 @@ pub fn programs() -> [Program; 2] {
     [("the Docker Engine", &["dockerd"], "docker.io"), ("the docker command", &["docker"], client)]
 }
 
-/// Settings, and an engine that has them; `insecure` is a registry that speaks plain HTTP.
-pub fn steps(insecure: Option<String>) -> Steps {
+/// Settings, and an engine that has them; `insecure` are registries that speak plain HTTP.
+pub fn steps(insecure: Vec<String>) -> Steps {
     vec![Box::new(Settings { insecure: insecure.clone() }), Box::new(Engine { insecure })]
 }
 
 /// Our keys in an existing file.
-fn merged(old: &str, insecure: Option<&str>) -> Result<Map<String, Value>, SetupError> {
+fn merged(old: &str, insecure: &[String]) -> Result<Map<String, Value>, SetupError> {
     let wrong = |what: String| SetupError::Refused(format!("{SETTINGS} {what}: put it right by hand"));
     let mut settings: Map<String, Value> = match old.trim() {
         "" => Map::new(),
@@ -35,7 +35,7 @@ fn merged(old: &str, insecure: Option<&str>) -> Result<Map<String, Value>, Setup
     };
     // Containers go on while the engine is restarted or upgraded.
     settings.insert("live-restore".into(), json!(true));
-    if let Some(registry) = insecure {
+    for registry in insecure {
         let list = settings.entry("insecure-registries").or_insert_with(|| json!([]));
         let list = list.as_array_mut().ok_or_else(|| wrong("has an \"insecure-registries\" that is no list".into()))?;
         if !list.iter().any(|entry| entry == registry) {
@@ -46,14 +46,14 @@ fn merged(old: &str, insecure: Option<&str>) -> Result<Map<String, Value>, Setup
 }
 
 struct Settings {
-    insecure: Option<String>,
+    insecure: Vec<String>,
 }
 
 impl Settings {
     /// The file as it is, and as it should be.
     fn old_and_new(&self) -> Result<(String, Map<String, Value>), SetupError> {
         let old = system::read(Path::new(SETTINGS))?.unwrap_or_default();
-        let new = merged(&old, self.insecure.as_deref())?;
+        let new = merged(&old, &self.insecure)?;
         Ok((old, new))
     }
 }
@@ -82,7 +82,7 @@ impl Step for Settings {
 
 /// The engine runs, and says itself that the settings are in force.
 struct Engine {
-    insecure: Option<String>,
+    insecure: Vec<String>,
 }
 
 impl Engine {
@@ -93,12 +93,9 @@ impl Engine {
         if info["LiveRestoreEnabled"] != json!(true) {
             return Ok(Some("live-restore"));
         }
-        if let Some(registry) = &self.insecure
-            && info["RegistryConfig"]["IndexConfigs"][registry]["Secure"] != json!(false)
-        {
-            return Ok(Some("insecure-registries"));
-        }
-        Ok(None)
+        let known = &info["RegistryConfig"]["IndexConfigs"];
+        let lacks = self.insecure.iter().any(|registry| known[registry]["Secure"] != json!(false));
+        Ok(lacks.then_some("insecure-registries"))
     }
 
     async fn in_force(&self) -> Result<(), SetupError> {
@@ -143,20 +140,21 @@ mod tests {
     #[test]
     fn foreign_keys_stay() {
         let old = r#"{"log-opts": {"max-size": "1m"}, "insecure-registries": ["other:1"]}"#;
-        let new = merged(old, Some("10.0.0.1:5000")).unwrap();
+        let ours = ["10.0.0.1:5000".to_owned()];
+        let new = merged(old, &ours).unwrap();
         assert_eq!(new["log-opts"]["max-size"], "1m");
         assert_eq!(new["insecure-registries"], json!(["other:1", "10.0.0.1:5000"]));
         assert_eq!(new["live-restore"], json!(true));
-        let again = merged(&serde_json::to_string(&new).unwrap(), Some("10.0.0.1:5000")).unwrap();
+        let again = merged(&serde_json::to_string(&new).unwrap(), &ours).unwrap();
         assert_eq!(again, new);
     }
 
     #[test]
     fn a_broken_file_is_not_overwritten() {
         for broken in ["{", "[]", r#"{"insecure-registries": "x"}"#] {
-            let error = merged(broken, Some("a:1")).unwrap_err().to_string();
+            let error = merged(broken, &["a:1".to_owned()]).unwrap_err().to_string();
             assert!(error.contains("/etc/docker/daemon.json"), "{error}");
         }
-        assert!(merged("", None).is_ok());
+        assert!(merged("", &[]).is_ok());
     }
 }

@@ -1,10 +1,12 @@
 //! Base images of the builder's runtimes: root file systems that `packaging/base-images/build` made, imported into this
 //! machine's Docker Engine and pushed to the registry.
 
+use super::control::HEAD;
 use super::error::SetupError;
 use super::registry;
 use super::step::{State, Step, Steps, Task};
-use super::system::{self, run};
+use super::system::{self, Access, run};
+use super::units::Unit;
 use base64::Engine as _;
 use dinp_common::config::{DEFAULT_DIR, NoConfig, load};
 use serde_json::json;
@@ -15,9 +17,9 @@ use std::time::Duration;
 /// What an image was made of, so that an unchanged one is known again.
 const STAMP: &str = "dinp.base.stamp";
 
-/// One step for each root file system of a directory.
+/// For each root file system of a directory: its image in the registry, and its digest where the builder reads it.
 pub fn steps(directory: &Path) -> Result<Steps, SetupError> {
-    let registry = load::<NoConfig>(Path::new(DEFAULT_DIR), "cli")?.cluster.registry.address;
+    let registry = load::<NoConfig>(Path::new(DEFAULT_DIR), "cli")?.cluster.registry.push_address().to_owned();
     let refused = |what: &str| {
         SetupError::Refused(format!("{} {what}: fill it with packaging/base-images/build", directory.display()))
     };
@@ -29,21 +31,31 @@ pub fn steps(directory: &Path) -> Result<Steps, SetupError> {
         if path.extension().is_some_and(|extension| extension == "tar") {
             let repository = format!("dinp/{name}");
             let reference = format!("{registry}/{repository}:{}", suite.trim());
-            images.push(Image { registry: registry.clone(), reference, repository, path });
+            let drop_in = PathBuf::from(format!("{DEFAULT_DIR}/builder.toml.d/20-setup-{name}.toml"));
+            images.push(Image { registry: registry.clone(), reference, repository, path, drop_in });
         }
     }
     if images.is_empty() {
         return Err(refused("holds no root file system (*.tar)"));
     }
     images.sort_by(|a, b| a.reference.cmp(&b.reference));
-    Ok(images.into_iter().map(|image| Box::new(image) as Box<dyn Step>).collect())
+    let drop_ins: Vec<PathBuf> = images.iter().map(|image| image.drop_in.clone()).collect();
+    let mut steps: Steps = Vec::new();
+    for image in images {
+        steps.push(Box::new(image.clone()));
+        steps.push(Box::new(Pinned { image }));
+    }
+    steps.push(Unit::on_demand("dinp-builder.service", drop_ins));
+    Ok(steps)
 }
 
+#[derive(Clone)]
 struct Image {
     registry: String,
     reference: String,
     repository: String,
     path: PathBuf,
+    drop_in: PathBuf,
 }
 
 impl Image {
@@ -156,5 +168,56 @@ impl Step for Image {
             }
             self.push().await
         })
+    }
+}
+
+/// Later builds stand on the image that was pushed here, whatever its tag is made to point to.
+struct Pinned {
+    image: Image,
+}
+
+impl Pinned {
+    async fn text(&self) -> Result<String, SetupError> {
+        let Image { reference, registry, .. } = &self.image;
+        let local = self.image.local().await.and_then(|(_, digest)| digest);
+        let digest =
+            local.ok_or_else(|| SetupError::Refused(format!("{reference} has no digest: it was not pushed")))?;
+        Ok(pin(reference, registry, &digest))
+    }
+}
+
+fn pin(reference: &str, registry: &str, digest: &str) -> String {
+    let name = reference.strip_prefix(registry).map_or(reference, |name| name.trim_start_matches('/'));
+    format!("{HEAD}[bases]\n\"{name}\" = \"{digest}\"\n")
+}
+
+impl Step for Pinned {
+    fn name(&self) -> String {
+        self.image.drop_in.display().to_string()
+    }
+
+    fn check(&self) -> Task<'_, State> {
+        Box::pin(async {
+            let text = self.text().await?;
+            let same = system::read(&self.image.drop_in)?.is_some_and(|found| found == text);
+            Ok(if same { State::Ok } else { State::due("digest of the base image") })
+        })
+    }
+
+    fn apply(&self) -> Task<'_, ()> {
+        Box::pin(async { system::write(&self.image.drop_in, &self.text().await?, Access::CONFIG) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_builder_reads_the_digest_by_repository_and_tag() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let text = pin("10.0.0.1:5001/dinp/base-python:bookworm", "10.0.0.1:5001", &digest);
+        let table: toml::Table = toml::from_str(&text).unwrap();
+        assert_eq!(table["bases"]["dinp/base-python:bookworm"].as_str(), Some(digest.as_str()));
     }
 }

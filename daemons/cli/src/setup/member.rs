@@ -31,8 +31,8 @@ pub fn node_steps(bundle: &NodeBundle) -> Result<Steps, SetupError> {
         File::step(CLUSTER, node_cluster_settings(bundle), Access::CONFIG),
         File::step(AGENT, agent_settings(bundle), Access::CONFIG),
     ];
-    let insecure = Some(bundle.insecure_registry.clone()).filter(|registry| !registry.is_empty());
-    steps.extend(docker::steps(insecure));
+    let insecure = [bundle.insecure_registry.clone()].into_iter().filter(|registry| !registry.is_empty());
+    steps.extend(docker::steps(insecure.collect()));
     let reads = || [CLUSTER.into(), AGENT.into(), credential_path("node-bundle")];
     steps.push(Unit::step("dinp.target", [] as [PathBuf; 0]));
     steps.push(Unit::step("dinp-agent-firewall.socket", [] as [PathBuf; 0]));

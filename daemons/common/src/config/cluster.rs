@@ -231,8 +231,10 @@ impl RedisConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RegistryConfig {
-    /// `host:port` as it stands in image names.
+    /// `host:port` as it stands in image names: what images are pulled from. Nodes need no right to write there.
     pub address: String,
+    /// `host:port` of the same images that they are pushed to; by default `address`.
+    pub push_address: Option<String>,
     /// Speak plain HTTP to it.
     pub insecure: bool,
     /// Credential `user:password`; by default `registry-push` (builder) or `registry-pull` (server).
@@ -243,7 +245,13 @@ pub struct RegistryConfig {
 
 impl Default for RegistryConfig {
     fn default() -> Self {
-        Self { address: "127.0.0.1:5000".into(), insecure: true, credential: None, credential_file: None }
+        Self {
+            address: "127.0.0.1:5000".into(),
+            push_address: None,
+            insecure: true,
+            credential: None,
+            credential_file: None,
+        }
     }
 }
 
@@ -257,6 +265,11 @@ pub struct RegistryAccount {
 }
 
 impl RegistryConfig {
+    /// Where images are pushed to.
+    pub fn push_address(&self) -> &str {
+        self.push_address.as_deref().unwrap_or(&self.address)
+    }
+
     /// The account to use; `None` (anonymous) where nothing is configured and the credential
     /// `default_id` does not exist.
     pub fn account(&self, default_id: &str) -> Result<Option<RegistryAccount>, CredentialError> {

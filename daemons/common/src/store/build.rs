@@ -159,6 +159,13 @@ pub async fn set_stage(conn: &mut Conn, id: u64, stage: &str) -> Result<(), Stor
         .map_err(StoreError::doing("write the stage of a build"))
 }
 
+/// Says which base image a running build stands on.
+pub async fn set_base(conn: &mut Conn, id: u64, base: &str) -> Result<(), StoreError> {
+    conn.exec_drop("UPDATE build SET base = ? WHERE id = ? AND status = 'running'", (cut(base, 512), id))
+        .await
+        .map_err(StoreError::doing("write the base of a build"))
+}
+
 /// Ends a running build; false where it has ended before.
 pub async fn finish(
     conn: &mut Conn,
