@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use dinp_common::client::ClientError;
 use dinp_common::error::ErrorChain;
 use dinp_common::model::InvalidValue;
+use serde_json::json;
 use url::Url;
 
 use crate::setup::SetupError;
@@ -73,6 +74,8 @@ pub enum CliError {
         message: String,
         /// What to do.
         hint: String,
+        /// The last lines of the instance that failed.
+        output: Vec<String>,
     },
     /// A wait took longer than allowed.
     #[error("{message}")]
@@ -172,6 +175,32 @@ impl CliError {
             },
             _ => ErrorChain(self).to_string(),
         }
+    }
+
+    /// The last lines of the instance that it is about.
+    pub fn output(&self) -> &[String] {
+        match self {
+            Self::NotDeployed { output, .. } => output,
+            _ => &[],
+        }
+    }
+
+    /// The error as a document: what the server answered, where it did, else this program's own words.
+    pub fn document(&self) -> serde_json::Value {
+        let problem = match self {
+            Self::Server { source, .. } => source.problem(),
+            _ => None,
+        };
+        let mut document = problem.map_or(json!({}), |problem| json!(problem));
+        document["detail"] = json!(self.told());
+        document["exit_code"] = json!(self.code());
+        if let Some(hint) = self.hint() {
+            document["hint"] = json!(hint);
+        }
+        if !self.output().is_empty() {
+            document["output"] = json!(self.output());
+        }
+        document
     }
 
     /// What to do next, where there is something to say.

@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 use dinp_common::api::Page;
 use dinp_common::api::agent::InstanceState;
 use dinp_common::api::builder::{BuildStatus, BuildView};
-use dinp_common::api::control::InstanceView;
-use dinp_common::api::people::{AppView, DeploymentState, DeploymentView};
+use dinp_common::api::people::{AppInstance, AppView, DeploymentState, DeploymentView};
 use http::Method;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::sleep;
@@ -119,7 +118,8 @@ pub fn built(build: &BuildView) -> Result<(), CliError> {
     };
     Err(CliError::NotDeployed {
         message,
-        hint: format!("`dinp build log {id}` shows the whole log; what ran before still runs"),
+        hint: format!("`dinp build log {id}` shows the whole log; nothing was deployed"),
+        output: Vec::new(),
     })
 }
 
@@ -141,7 +141,7 @@ pub async fn deployment(
             return Ok(deployment);
         }
         let instances = format!("/v1/apps/{}/instances", deployment.app);
-        let counted = match api.list::<InstanceView>(&instances).await {
+        let counted = match api.list::<AppInstance>(&instances).await {
             Ok(page) => counts(&page, deployment.release_id, wanted),
             // Without the leader there is nothing to count; the deployment itself is in the database.
             Err(error) if error.is_transient() => "instances are not known now".into(),
@@ -164,6 +164,7 @@ fn told(deployment: &DeploymentView, counted: &str) -> String {
         DeploymentState::Pending => "waiting to begin",
         DeploymentState::Rolling => "rolling",
         DeploymentState::Verifying => "watching the new release",
+        DeploymentState::RollingBack if deployment.previous_number.is_none() => "taking the release back",
         DeploymentState::RollingBack => "going back to the release before",
         _ => deployment.state.as_str(),
     };
@@ -172,11 +173,11 @@ fn told(deployment: &DeploymentView, counted: &str) -> String {
 }
 
 /// How far a release is: new ones that serve, and old ones that are still there because of that.
-fn counts(page: &Page<InstanceView>, release: u64, wanted: u32) -> String {
-    let new = |instance: &&InstanceView| instance.release == release;
-    let ready = page.items.iter().filter(new).filter(|i| i.state == InstanceState::Ready).count();
-    let routed = page.items.iter().filter(new).filter(|i| i.routed).count();
-    let old = page.items.iter().filter(|i| i.release != release).count();
+fn counts(page: &Page<AppInstance>, release: u64, wanted: u32) -> String {
+    let of = |new: bool| page.items.iter().map(|one| &one.view).filter(move |view| (view.release == release) == new);
+    let ready = of(true).filter(|view| view.state == InstanceState::Ready).count();
+    let routed = of(true).filter(|view| view.routed).count();
+    let old = of(false).count();
     let mut text = format!("{ready}/{wanted} ready");
     if routed < ready {
         text += &format!(", {routed} routed");
@@ -192,6 +193,7 @@ pub fn deployed(deployment: &DeploymentView) -> Result<(), CliError> {
     let DeploymentView { id, app, release_number: release, .. } = deployment;
     let because = if deployment.reason.is_empty() { String::new() } else { format!(": {}", deployment.reason) };
     let (message, hint) = match deployment.state {
+        DeploymentState::Succeeded => return Ok(()),
         DeploymentState::Cancelled => (format!("deployment {id} of {app} was cancelled{because}"), String::new()),
         DeploymentState::Superseded => (
             format!("deployment {id} of {app} was overtaken by a newer one{because}"),
@@ -199,11 +201,22 @@ pub fn deployed(deployment: &DeploymentView) -> Result<(), CliError> {
         ),
         DeploymentState::RolledBack => (
             format!("release {release} of {app} did not come up and was taken back{because}"),
-            format!("what ran before runs; `dinp logs {app}` and `dinp events {app}` show what happened"),
+            format!("{}; `dinp logs {app} --previous` and `dinp events {app}` show more", left(deployment)),
         ),
-        _ => return Ok(()),
+        state => (
+            format!("deployment {id} of {app} has not ended: it is {}{because}", state.as_str()),
+            format!("`dinp app show {app}` tells how it goes on"),
+        ),
     };
-    Err(CliError::NotDeployed { message, hint })
+    Err(CliError::NotDeployed { message, hint, output: deployment.output.clone() })
+}
+
+/// What is in force after a release was taken back.
+fn left(deployment: &DeploymentView) -> String {
+    match deployment.previous_number {
+        Some(number) => format!("release {number} is in force as before"),
+        None => "nothing was in force before, so nothing runs".into(),
+    }
 }
 
 /// Waits until as many instances serve as are wanted.
@@ -214,7 +227,7 @@ pub async fn scaled(api: &Api, out: &Output, name: &str) -> Result<AppView, CliE
         match api.get::<AppView>(&format!("/v1/apps/{name}")).await {
             Ok(app) => {
                 patience.reset();
-                let page = api.list::<InstanceView>(&format!("/v1/apps/{name}/instances")).await;
+                let page = api.list::<AppInstance>(&format!("/v1/apps/{name}/instances")).await;
                 let present = page.map(|page| page.items.len()).ok();
                 if app.ready == Some(app.instances) && present == usize::try_from(app.instances).ok() {
                     return Ok(app);

@@ -4,6 +4,7 @@
 //! * [`commands`]: what each command does; they talk to dash through [`api`],
 //! * [`signin`]: how a person's access token is got, and [`contexts`]: where it is kept,
 //! * [`follow`]: waiting for builds and deployments while saying what goes on,
+//! * [`variables`] and [`dotenv`]: environment variables from arguments, files and standard input,
 //! * [`output`]: tables for people, documents for programs,
 //! * [`setup`]: `dinp setup`, which makes a machine a part of a cluster,
 //! * [`error`]: what went wrong, what to do next, and the exit code.
@@ -12,6 +13,7 @@ pub mod api;
 pub mod args;
 pub mod commands;
 pub mod contexts;
+pub mod dotenv;
 pub mod error;
 pub mod follow;
 pub mod output;
@@ -20,6 +22,7 @@ pub mod probe;
 pub mod session;
 pub mod setup;
 pub mod signin;
+pub mod variables;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -31,9 +34,10 @@ use output::Output;
 
 /// Runs the command line and says how the process is to end.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
-        Err(error) => return refused(&error),
+        Err(error) => return refused(&error, wants_json(&arguments)),
     };
     let out = Output::new(&cli.global);
     match run(cli, &out) {
@@ -59,15 +63,27 @@ fn run(cli: Cli, out: &Output) -> Result<(), CliError> {
     result
 }
 
+/// Whether a command line that could not be read asks for documents.
+fn wants_json(arguments: &[OsString]) -> bool {
+    let is = |argument: &OsString, wanted: &[&str]| wanted.iter().any(|wanted| argument == wanted);
+    arguments.iter().any(|argument| is(argument, &["--output=json", "-ojson", "-o=json"]))
+        || arguments.windows(2).any(|pair| is(&pair[0], &["-o", "--output"]) && pair[1] == "json")
+}
+
 /// Prints what clap has to say: help on standard output, mistakes on standard error.
-fn refused(error: &clap::Error) -> ExitCode {
+fn refused(error: &clap::Error, json: bool) -> ExitCode {
     use clap::error::ErrorKind;
-    if error.print().is_err() {
+    let code = match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => 0,
+        ErrorKind::ValueValidation => error::REFUSED,
+        _ => error::USAGE,
+    };
+    if json && code != 0 {
+        let told = error.to_string();
+        let told = told.trim().trim_start_matches("error: ");
+        eprintln!("{}", serde_json::json!({"detail": told, "exit_code": code}));
+    } else if error.print().is_err() {
         return ExitCode::from(error::FAILURE);
     }
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-        ErrorKind::ValueValidation => ExitCode::from(error::REFUSED),
-        _ => ExitCode::from(error::USAGE),
-    }
+    ExitCode::from(code)
 }

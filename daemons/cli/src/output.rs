@@ -118,10 +118,17 @@ impl Output {
         }
     }
 
-    /// An error with what to do next.
+    /// An error with what to do next: for programs a document in one line, which is the last of standard error.
     pub fn error(&self, error: &CliError) {
+        if self.is_json() {
+            return self.say(&error.document().to_string());
+        }
         let label = self.paint_err("error:", "1;31");
         self.say(&format!("{label} {}", error.told()));
+        if !error.output().is_empty() {
+            self.say(" the last that the instance wrote:");
+            error.output().iter().for_each(|line| self.say(&format!("   {line}")));
+        }
         if let Some(hint) = error.hint() {
             self.say(&format!(" {} {hint}", self.paint_err("next:", "1")));
         }

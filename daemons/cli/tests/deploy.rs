@@ -26,6 +26,8 @@ struct Dash {
     url: String,
     states: &'static [&'static str],
     build: &'static str,
+    /// Number of the release in force.
+    previous: Option<u32>,
     looks: Arc<AtomicUsize>,
     app: Arc<Mutex<Option<Value>>>,
     package: Arc<Mutex<Bytes>>,
@@ -37,8 +39,9 @@ impl Dash {
         let look = self.looks.fetch_add(1, Ordering::SeqCst);
         let state = self.states[look.min(self.states.len() - 1)];
         let reason = if state == "rolled_back" { "instance deadbeef ended with exit code 1" } else { "" };
+        let output: &[&str] = if state == "rolled_back" { &["Traceback", "", "KeyError: 'X'"] } else { &[] };
         json!({"id": 7, "app": "hello", "release_id": 12, "release_number": 2, "state": state, "reason": reason,
-            "created_by": "anna", "created_at": unix_millis()})
+            "previous_number": self.previous, "output": output, "created_by": "anna", "created_at": unix_millis()})
     }
 
     fn build(&self, status: &str) -> Value {
@@ -60,6 +63,7 @@ async fn world(build: &'static str, states: &'static [&'static str], exists: boo
         url,
         states,
         build,
+        previous: exists.then_some(1),
         looks: Arc::default(),
         app: Arc::default(),
         package: Arc::default(),
@@ -74,7 +78,8 @@ async fn world(build: &'static str, states: &'static [&'static str], exists: boo
         .route("/v1/apps/hello", get(show).delete(remove))
         .route("/v1/apps/hello/deployments", post(deploy))
         .route("/v1/apps/hello/rollback", post(deploy))
-        .route("/v1/apps/hello/env", any(env))
+        .route("/v1/apps/hello/env", get(present_env).patch(env))
+        .route("/v1/meta", get(meta))
         .route("/v1/apps/hello/instances", get(instances))
         .route("/v1/deployments/7", get(async |State(dash): State<Dash>| Json(dash.deployment())))
         .route("/v1/builds", get(async || Json(json!({"items": []}))).post(upload))
@@ -125,8 +130,26 @@ async fn deploy(State(dash): State<Dash>, Json(body): Json<Value>) -> Response {
 
 async fn env(State(dash): State<Dash>, Json(body): Json<Value>) -> impl IntoResponse {
     let deployment = if body["deploy"] == json!(true) { dash.deployment() } else { Value::Null };
+    let left_out = if body["keep"] == json!(true) { Value::Null } else { left_out(&dash) };
     *dash.asked.lock().unwrap() = body;
-    Json(json!({"version": 5, "names": ["A"], "deployment": deployment}))
+    Json(json!({"version": 5, "names": ["A"], "deployed_version": 3, "deployment": deployment, "left_out": left_out}))
+}
+
+/// What a failed release has brought, where there was one before.
+fn left_out(dash: &Dash) -> Value {
+    match dash.previous {
+        Some(_) => json!({"version": 4, "release": 7, "failed": true, "set": ["BAD"], "unset": []}),
+        None => Value::Null,
+    }
+}
+
+async fn present_env(State(dash): State<Dash>) -> Json<Value> {
+    Json(json!({"version": 3, "names": ["A"], "deployed_version": 3, "left_out": left_out(&dash)}))
+}
+
+async fn meta() -> Json<Value> {
+    Json(json!({"cluster": "c", "version": "0.1.0", "uic_url": "", "domain": "", "apps_url": "",
+        "limits": {"memory_min_mb": 128, "memory_max_mb": 10240, "instances_max": 500, "cpu_max_millis": 64000}}))
 }
 
 async fn instances(State(dash): State<Dash>, Query(_): Query<Value>) -> impl IntoResponse {
@@ -263,7 +286,9 @@ async fn environment_comes_from_arguments_files_and_standard_input_and_is_never_
     let args = ["app", "env", "hello", "set", "A=from argument", &from_file, "C=-", "--no-deploy"];
     let env = [("DINP_SERVER", world.url.as_str()), ("DINP_TOKEN", support::TOKEN)];
     let ended = world.run(&args, &env, "from input\n").await;
-    assert_eq!((ended.code, ended.stdout.as_str()), (0, "environment of hello is now version 5\n"));
+    let sentence =
+        "environment of hello is now version 5; nothing is deployed yet, the first deployment takes it along\n";
+    assert_eq!((ended.code, ended.stdout.as_str()), (0, sentence));
     assert_eq!(
         *dash.asked.lock().unwrap(),
         json!({"set": {"A": "from argument", "B": "from file", "C": "from input"}, "unset": [], "deploy": false})
@@ -271,7 +296,12 @@ async fn environment_comes_from_arguments_files_and_standard_input_and_is_never_
     let ended = world.dinp(&["app", "env", "hello", "unset", "A", "--wait"]).await;
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     assert!(ended.stdout.starts_with("hello release 2 is deployed"), "{}", ended.stdout);
-    assert!(ended.stderr.starts_with("environment of hello is now version 5\n"));
+    let not_taken = "the environment starts from version 3, in force; version 4 of the failed release 7 is left out: \
+        --keep takes it along\nenvironment of hello is now version 5\n";
+    assert!(ended.stderr.starts_with(not_taken), "{}", ended.stderr);
+    let ended = world.dinp(&["app", "env", "hello", "set", "--keep", "--no-wait"]).await;
+    assert!(ended.stderr.starts_with("environment of hello is now version 5\n"), "{}", ended.stderr);
+    assert_eq!(dash.asked.lock().unwrap()["keep"], json!(true));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -284,4 +314,73 @@ async fn what_is_refused_leaves_no_app_behind() {
         "created app hello\nremoved app hello again\nerror: image control:5000/nobody/nothing:1 is not in the registry\n"
     );
     assert!(dash.app.lock().unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_fails_says_why_and_what_runs() {
+    let failed: &'static [&'static str] = &["rolling", "rolled_back"];
+    for (exists, left) in
+        [(true, "release 1 is in force as before"), (false, "nothing was in force before, so nothing runs")]
+    {
+        let (world, _) = world("succeeded", failed, exists).await;
+        let ended = world.dinp(&["deploy", "--image", "control:5000/web/hello:v2", "--app", "hello"]).await;
+        assert_eq!((ended.code, ended.stdout.as_str()), (4, ""));
+        let sentence = format!(
+            "error: release 2 of hello did not come up and was taken back: instance deadbeef ended with exit code 1\n \
+             the last that the instance wrote:\n   Traceback\n   \n   KeyError: 'X'\n \
+             next: {left}; `dinp logs hello --previous` and `dinp events hello` show more\n"
+        );
+        assert!(ended.stderr.ends_with(&sentence), "{}", ended.stderr);
+    }
+    let (world, _) = world("succeeded", failed, true).await;
+    let args = ["deploy", "--image", "control:5000/web/hello:v2", "--app", "hello", "-o", "json", "-q"];
+    let ended = world.dinp(&args).await;
+    assert_eq!(ended.code, 4);
+    let error: Value = serde_json::from_str(&ended.stderr).unwrap();
+    assert_eq!((&error["exit_code"], &error["output"][2]), (&json!(4), &json!("KeyError: 'X'")));
+    let document: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(document["state"], "rolled_back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_setting_and_the_environment_come_with_the_deployment() {
+    let (world, dash) = world("succeeded", GOOD, true).await;
+    let file = world.file("env", b"# of the shop\nA=from file\nB='two\nlines'\n");
+    let args =
+        ["app", "deploy", "hello", "--health", "/up", "--health-host", "shop.example.org", "--start-timeout", "90"];
+    let more = ["--min-healthy", "7", "--verify", "0", "--drain-timeout", "default", "--stop-grace", "4"];
+    let env =
+        ["--cpu-limit", "default", "--env-file", file.to_str().unwrap(), "-e", "A=-", "--env", "AT=@@me", "--no-wait"];
+    let variables = [("DINP_SERVER", world.url.as_str()), ("DINP_TOKEN", support::TOKEN)];
+    let ended = world.run(&[&args[..], &more, &env].concat(), &variables, "from input\n").await;
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert!(ended.stderr.contains("is left out: --keep-env takes it along"), "{}", ended.stderr);
+    let asked = dash.asked.lock().unwrap().clone();
+    assert_eq!((&asked["health"]["path"], &asked["health"]["host"]), (&json!("/up"), &json!("shop.example.org")));
+    let timing = json!({"start_timeout_secs": 90, "min_healthy_secs": 7, "verify_secs": 0, "stop_grace_secs": 4});
+    assert_eq!((&asked["timing"], &asked["reset"]), (&timing, &json!(["drain_timeout_secs", "cpu_limit_millis"])));
+    assert_eq!(asked["env"]["set"], json!({"A": "from input", "AT": "@me", "B": "two\nlines"}));
+
+    let ended = world.dinp(&["app", "deploy", "hello", "--health-tcp", "--keep-env", "--no-wait"]).await;
+    assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "what is kept is not left out");
+    let asked = dash.asked.lock().unwrap().clone();
+    assert_eq!((&asked["health"]["kind"], &asked["env"]["keep"]), (&json!("tcp"), &json!(true)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_cluster_does_not_allow_is_refused_before_the_upload() {
+    let (world, dash) = world("succeeded", GOOD, false).await;
+    let package = world.file("app.tar.gz", b"package");
+    for (flag, value, sentence) in [
+        ("--cpu", "99", "cpu \"99000\" is not valid: it must be from 1 to 64000 thousandths of a core"),
+        ("--memory", "1", "memory \"1\" is not valid: it must be from 128 to 10240 MiB"),
+        ("--instances", "501", "instance count \"501\" is not valid"),
+        ("--stop-grace", "0", "stop grace \"0\" is not valid: it must be from 1 to 600 seconds"),
+    ] {
+        let args = ["deploy", package.to_str().unwrap(), "--app", "hello", "--runtime", "python", flag, value];
+        let ended = world.dinp(&args).await;
+        assert_eq!(ended.code, 65, "{}", ended.stderr);
+        assert!(ended.stderr.starts_with(&format!("error: {sentence}")), "{}", ended.stderr);
+    }
+    assert!(dash.app.lock().unwrap().is_none() && dash.package.lock().unwrap().is_empty());
 }

@@ -119,3 +119,27 @@ async fn who_is_not_there_or_not_known_has_own_codes() {
     assert_eq!(bad_token.code, 77);
     assert!(bad_token.stderr.contains("DINP_TOKEN is no access token") && !bad_token.stderr.contains("secret-text"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_get_errors_as_documents() {
+    let world = world().await;
+    for (args, code, pointer, value) in [
+        (&["app", "show", "s409", "-o", "json"][..], 65, "/type", "urn:dinp:some-kind"),
+        (&["app", "show", "s409", "--output", "json"], 65, "/detail", "app s409 has its reasons"),
+        (&["app", "show", "s401", "-o", "json"], 77, "/hint", "sign in with `dinp login`"),
+        (
+            &["deploy", "/nowhere/x.tar.gz", "--app", "a", "-o", "json"],
+            65,
+            "/detail",
+            "package /nowhere/x.tar.gz does not exist",
+        ),
+    ] {
+        let ended = world.dinp(args).await;
+        let error: serde_json::Value = serde_json::from_str(&ended.stderr).unwrap();
+        assert_eq!((ended.code, &error["exit_code"]), (code, &code.into()), "{args:?}");
+        assert_eq!(error.pointer(pointer).unwrap(), value, "{args:?}");
+    }
+    let ended = world.dinp(&["nothing", "--output=json"]).await;
+    let error: serde_json::Value = serde_json::from_str(&ended.stderr).unwrap();
+    assert!(ended.code == 64 && error["detail"].as_str().unwrap().starts_with("unrecognized subcommand"), "{error}");
+}

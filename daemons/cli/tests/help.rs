@@ -14,6 +14,8 @@ async fn help_teaches() {
         ("help.txt", &["--help"][..]),
         ("help-deploy.txt", &["deploy", "--help"]),
         ("help-app.txt", &["app", "--help"]),
+        ("help-app-deploy.txt", &["app", "deploy", "--help"]),
+        ("help-env-set.txt", &["app", "env", "hello", "set", "--help"]),
         ("help-env.txt", &["app", "env", "--help"]),
         ("help-build.txt", &["build", "--help"]),
         ("help-login.txt", &["login", "--help"]),

@@ -43,6 +43,7 @@ async fn an_instance_is_named_by_its_first_digits() {
     let ended = world.dinp(&["logs", "hello", "--previous"]).await;
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     assert_eq!(world.requests().last().unwrap(), "GET /v1/apps/hello/logs?tail=100&follow=false&previous=true");
+    assert_eq!(world.dinp(&["logs", "hello", "--previous", "-f"]).await.code, 64);
     let ended = world.dinp(&["logs", "hello", "-i", "beef stew"]).await;
     assert_eq!(ended.code, 65, "{}", ended.stderr);
 }

@@ -23,12 +23,30 @@ fn ago(secs: i64) -> i64 {
 fn release(id: u64, number: u32) -> Value {
     let image = format!("control:5000/web/hello:v{number}@sha256:{}", "a".repeat(64));
     json!({"id": id, "number": number, "image": image, "memory_mb": 256, "cpu_millis": 100, "health": {"path": "/health"},
-        "env_version": 1, "instances": 2, "created_by": "anna", "created_at": ago(7300), "note": "first try"})
+        "env_version": 1, "instances": 2, "created_by": "anna", "created_at": ago(7300), "note": "first try",
+        "came_up": number < 3})
 }
 
 fn deployment() -> Value {
     json!({"id": 7, "app": "hello", "release_id": 12, "release_number": 2, "state": "succeeded", "reason": "",
         "created_by": "anna", "created_at": ago(7300), "finished_at": ago(7200)})
+}
+
+/// A release that did not come up over the one in force.
+fn failed() -> Value {
+    json!({"id": 8, "app": "hello", "release_id": 13, "release_number": 3, "previous_number": 2, "state": "rolled_back",
+        "reason": "exit code 1 within 3 s", "output": ["Traceback (most recent call last):", "", "KeyError: 'DATABASE_URL'"],
+        "created_by": "anna", "created_at": ago(7300), "finished_at": ago(7200)})
+}
+
+/// An app whose newest deployment has failed.
+fn broken() -> Value {
+    let mut app = hello();
+    app["name"] = json!("broken");
+    app["deployment"] = failed();
+    app["release"]["health"] = json!({"path": "/health", "host": "shop.example.org"});
+    app["release"]["timing"] = json!({"start_timeout_secs": 90, "stop_grace_secs": 4});
+    app
 }
 
 fn hello() -> Value {
@@ -48,7 +66,7 @@ fn bare() -> Value {
 }
 
 fn instance(id: &str, node: &str, state: &str) -> Value {
-    json!({"instance": id, "app": "hello", "release": 12, "node": node, "address": "10.0.0.11", "port": 20000, "state": state,
+    json!({"instance": id, "app": "hello", "release": 5_839_012_345_678_901_u64, "release_number": 2, "node": node, "address": "10.0.0.11", "port": 20000, "state": state,
         "routed": state == "ready", "since": ago(300), "restarts": 0, "node_condition": "ready"})
 }
 
@@ -105,6 +123,8 @@ async fn world() -> World {
         vec![json!({"name": "router1", "status_url": "http://router1:1982", "version": "0.1.0", "applied": "3-17",
         "last_seen": ago(90), "live": true})];
     let env = json!({"version": 2, "names": ["DATABASE_URL", "DEBUG"], "deployed_version": 1});
+    let left_out = json!({"version": 3, "names": ["DEBUG"], "deployed_version": 3,
+        "left_out": {"version": 4, "release": 7, "failed": true, "set": ["BAD"], "unset": ["OLD"]}});
     let gone = axum::routing::delete(async || StatusCode::NO_CONTENT);
     let bundle = json!({"cluster": "dinp", "node": "node3", "address": "10.0.0.13", "servers": ["http://control:1980"],
         "secret": "node:node3:00", "insecure_registry": "control:5000"});
@@ -116,7 +136,10 @@ async fn world() -> World {
         .route("/v1/apps/hello", one(hello()).merge(gone.clone()))
         .route("/v1/apps/hello/scale", put(async || Json(hello())))
         .route("/v1/apps/hello/stop", post(async || Json(hello())))
-        .route("/v1/apps/hello/releases", list(vec![release(12, 2), release(11, 1)]))
+        .route("/v1/apps/hello/releases", list(vec![release(7, 3), release(12, 2), release(11, 1)]))
+        .route("/v1/apps/broken", one(broken()))
+        .route("/v1/apps/broken/deployments", list(vec![failed(), deployment()]))
+        .route("/v1/apps/broken/env", one(left_out))
         .route("/v1/apps/hello/deployments", list(vec![deployment()]))
         .route("/v1/apps/hello/env", one(env))
         .route("/v1/apps/hello/domains", list(vec![]))
@@ -154,6 +177,9 @@ async fn people_get_tables() {
         ("app-ls", &["app", "ls"][..]),
         ("app-show", &["app", "show", "hello"]),
         ("app-env", &["app", "env", "hello"]),
+        ("app-env-left-out", &["app", "env", "broken"]),
+        ("app-show-failed", &["app", "show", "broken"]),
+        ("app-deployments-failed", &["app", "deployments", "broken"]),
         ("app-domain", &["app", "domain", "hello"]),
         ("app-releases", &["app", "releases", "hello"]),
         ("app-deployments", &["app", "deployments", "hello"]),
@@ -185,6 +211,7 @@ async fn programs_get_the_documents_of_the_api() {
         (&["app", "stop", "hello"], "/name", json!("hello")),
         (&["ps", "hello"], "/items/0/instance", json!(ID)),
         (&["ps"], "/items/1/state", json!("back_off")),
+        (&["ps"], "/items/0/release_number", json!(2)),
         (&["node", "ls"], "/items/1/condition", json!("docker_down")),
         (&["node", "add", "node3", "--address", "10.0.0.13"], "/secret", json!("node:node3:00")),
         (&["status"], "/routes", json!("3-17")),

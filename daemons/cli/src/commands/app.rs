@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 use dinp_common::api::people::{AppCreate, AppState, AppView, DeploymentView, ReleaseView, Rollback, Scale};
-use dinp_common::model::AppName;
+use dinp_common::model::{AppName, HealthCheck, HealthKind, Timing};
 
-use super::deploy::{self, Settings, Source};
+use super::deploy::{self, Source};
 use super::domain::DomainCommand;
 use super::env::EnvCommand;
 use super::ps::{self, Events};
+use super::settings::Settings;
 use super::{Consent, Waiting, domain, env};
 use crate::api::Api;
 use crate::error::CliError;
@@ -40,7 +41,8 @@ pub enum AppCommand {
     /// Deploy an image, a build or a package to an app that exists
     #[command(after_help = "Examples:\n  dinp app deploy hello --image registry.example:5000/team/hello:v3\n  \
         dinp app deploy hello --build 12 --instances 4\n  dinp app deploy hello ./app.tar.gz\n  \
-        dinp app deploy hello --memory 512     the same image with more memory")]
+        dinp app deploy hello --memory 512     the same image with more memory\n\n\
+        A setting is kept by every later deploy until it is changed, whatever failed in between.")]
     Deploy {
         /// The app
         app: AppName,
@@ -120,7 +122,7 @@ pub enum AppCommand {
         #[command(flatten)]
         consent: Consent,
     },
-    /// Releases, newest first
+    /// Releases, newest first: * is in force, ! has never come up
     Releases {
         /// The app
         app: AppName,
@@ -190,7 +192,11 @@ pub async fn run(command: &AppCommand, api: &Api, out: &Output) -> Result<(), Cl
         }
         AppCommand::Deployments { app } => {
             let deployments = api.list::<DeploymentView>(&format!("{}/deployments", path(app))).await?;
-            out.show(&deployments, || deployment_table(&deployments.items, out))
+            out.show(&deployments, || {
+                deployment_table(&deployments.items, out)?;
+                last_output(deployments.items.first(), out);
+                Ok(())
+            })
         }
         AppCommand::Events(events) => ps::events(events, api, out).await,
     }
@@ -244,7 +250,8 @@ fn table(apps: &[AppView], out: &Output) -> Result<(), CliError> {
 
 fn show(app: &AppView, out: &Output) -> Result<(), CliError> {
     let release = app.release.as_ref();
-    let deployment = app.deployment.as_ref().map(|deployment| {
+    let newest = app.deployment.as_ref();
+    let deployment = newest.map(|deployment| {
         let reason = if deployment.reason.is_empty() { String::new() } else { format!(": {}", deployment.reason) };
         format!("{} of release {} {}{reason}", deployment.id, deployment.release_number, deployment.state.as_str())
     });
@@ -263,14 +270,35 @@ fn show(app: &AppView, out: &Output) -> Result<(), CliError> {
         ("memory", release.map(|release| format!("{} MiB", release.memory_mb)).unwrap_or_default()),
         ("cpu", release.map(|release| cores(release.cpu_millis)).unwrap_or_default()),
         ("cpu limit", release.and_then(|release| release.cpu_limit_millis).map(cores).unwrap_or_default()),
-        (
-            "health",
-            release.and_then(|release| release.health.as_ref()).map(|check| check.path.clone()).unwrap_or_default(),
-        ),
+        ("health", release.and_then(|release| release.health.as_ref()).map(health).unwrap_or_default()),
+        ("times", release.map(|release| times(&release.timing)).unwrap_or_default()),
         ("deployment", deployment.unwrap_or_default()),
+        ("it wrote", newest.map(|deployment| deployment.output.join("\n")).unwrap_or_default()),
         ("urls", app.urls.join("\n")),
         ("created", time(app.created_at)),
     ])
+}
+
+/// What a health check asks.
+fn health(check: &HealthCheck) -> String {
+    match (check.kind, &check.host) {
+        (HealthKind::Tcp, _) => "connection".to_owned(),
+        (HealthKind::Http, Some(host)) => format!("{} of {host}", check.path),
+        (HealthKind::Http, None) => check.path.clone(),
+    }
+}
+
+/// The times that people have set.
+fn times(timing: &Timing) -> String {
+    let times = [
+        ("start timeout", timing.start_timeout_secs),
+        ("min healthy", timing.min_healthy_secs),
+        ("verify", timing.verify_secs),
+        ("drain timeout", timing.drain_timeout_secs),
+        ("stop grace", timing.stop_grace_secs),
+    ];
+    let set = times.iter().filter_map(|(name, secs)| secs.map(|secs| format!("{name} {secs} s")));
+    set.collect::<Vec<_>>().join(", ")
 }
 
 /// Thousandths of a core, for people.
@@ -282,7 +310,11 @@ fn release_table(releases: &[ReleaseView], in_force: Option<u64>, out: &Output) 
     let row = |release: &ReleaseView| {
         let number = release.number;
         vec![
-            if in_force == Some(release.id) { format!("{number} *") } else { number.to_string() },
+            match in_force {
+                Some(id) if id == release.id => format!("{number} *"),
+                _ if !release.came_up => format!("{number} !"),
+                _ => number.to_string(),
+            },
             short_image(release),
             release.memory_mb.to_string(),
             release.instances.to_string(),
@@ -302,6 +334,14 @@ fn short_image(release: &ReleaseView) -> String {
     let tag = image.tag().map(|tag| format!(":{tag}")).unwrap_or_default();
     let digest = image.digest().and_then(|digest| digest.get(7..19)).map(|hex| format!("@{hex}")).unwrap_or_default();
     format!("{}{tag}{digest}", image.repository())
+}
+
+/// What the instance wrote last for which the newest deployment failed.
+fn last_output(newest: Option<&DeploymentView>, out: &Output) {
+    if let Some(newest) = newest.filter(|newest| !newest.output.is_empty()) {
+        out.note(format!("deployment {}: the last that its instance wrote:", newest.id));
+        newest.output.iter().for_each(|line| out.note(format!("  {line}")));
+    }
 }
 
 fn deployment_table(deployments: &[DeploymentView], out: &Output) -> Result<(), CliError> {

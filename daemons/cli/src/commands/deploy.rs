@@ -4,14 +4,17 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use dinp_common::api::people::{AppCreate, AppState, AppView, Deploy as Request, DeploymentState, DeploymentView};
-use dinp_common::model::{AppName, HealthCheck, ImageRef};
+use dinp_common::api::people::{
+    AppCreate, AppState, AppView, Deploy as Request, DeploymentState, DeploymentView, EnvView,
+};
+use dinp_common::model::{AppName, ImageRef};
 use serde::Serialize;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::Waiting;
 use super::build::{self, Upload};
+use super::settings::{self, Settings};
+use super::{Waiting, app, env};
 use crate::api::Api;
 use crate::error::{CliError, REFUSED};
 use crate::follow;
@@ -28,10 +31,16 @@ Examples:
   dinp deploy ./server --app api --health /health --instances 2
   dinp deploy --image registry.example:5000/team/hello:v3 --app hello --memory 512
   dinp deploy --image registry.example:5000/team/hello:v3 --app hello -- ./run --fast
+  dinp deploy ./app.tar.gz --app hello --env-file .env --env DATABASE_URL=- < url
+  dinp deploy ./app.tar.gz --app hello --start-timeout 120 --health /health
 
-What is not named stays as in the release in force. The command ends with 0 once the new release
-serves, and with 4 when the build fails or the server takes the release back. The build log is
-written to standard error.";
+A setting is kept by every later deploy until it is changed, whatever failed in between; the word
+default gives a time back to the cluster. Path and host of a health check are one setting. What a
+failed release has brought into the environment is left out, unless --keep-env is given.
+
+The command ends with 0 once all instances of the new release have proved themselves, and with 4,
+the reason and the last lines of the instance that failed when the build fails or the release is
+taken back. The build log is written to standard error.";
 
 /// Arguments of `dinp deploy`.
 #[derive(Args, Debug)]
@@ -71,71 +80,6 @@ pub struct Source {
     pub upload: Upload,
 }
 
-/// How it is to be run.
-#[derive(Args, Clone, Debug)]
-pub struct Settings {
-    /// Memory of each instance, in MiB [default: 256]
-    #[arg(long, value_name = "MB")]
-    memory: Option<u32>,
-    /// Share of CPU of each instance: 0.5 or 500m [default: 0.1]
-    #[arg(long, value_name = "CORES", value_parser = cpu)]
-    cpu: Option<u32>,
-    /// Limit of CPU of each instance [default: none]
-    #[arg(long, value_name = "CORES", value_parser = cpu)]
-    cpu_limit: Option<u32>,
-    /// Number of instances from now on [default: 1]
-    #[arg(long, short = 'n', value_name = "N")]
-    instances: Option<u32>,
-    /// Path that answers below 400 while an instance is well
-    #[arg(long, value_name = "PATH", value_parser = health)]
-    health: Option<HealthCheck>,
-    /// Take the health check away
-    #[arg(long, conflicts_with = "health")]
-    no_health: bool,
-    /// Why, for the history
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
-    note: String,
-    /// Command instead of the image's own (Docker's CMD; an entry point of the image gets it as arguments)
-    #[arg(last = true, value_name = "COMMAND")]
-    command: Vec<String>,
-}
-
-impl Settings {
-    fn request(&self) -> Request {
-        let health = if self.no_health { Some(HealthCheck::new("")) } else { self.health.clone() };
-        Request {
-            memory_mb: self.memory,
-            cpu_millis: self.cpu,
-            cpu_limit_millis: self.cpu_limit,
-            instances: self.instances,
-            command: Some(self.command.clone()).filter(|command| !command.is_empty()),
-            health,
-            note: self.note.clone(),
-            ..Request::default()
-        }
-    }
-}
-
-/// Cores, as people write them, in thousandths.
-fn cpu(text: &str) -> Result<u32, String> {
-    let rule = || format!("cpu \"{text}\" is not valid: write 0.5 or 500m");
-    let millis = match text.strip_suffix('m') {
-        Some(millis) => return millis.parse().ok().filter(|millis| *millis > 0).ok_or_else(rule),
-        None => text.parse::<f64>().map_err(|_| rule())? * 1000.0,
-    };
-    if (1.0..=1_000_000.0).contains(&millis) {
-        // In range, so that nothing is cut off but a fraction of a thousandth.
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked just above")]
-        return Ok(millis.round() as u32);
-    }
-    Err(rule())
-}
-
-fn health(text: &str) -> Result<HealthCheck, dinp_common::model::InvalidValue> {
-    let check = HealthCheck::new(text);
-    check.check().map(|()| check)
-}
-
 /// What `dinp deploy --output json` prints: the deployment, and how it looked from here.
 #[derive(Serialize)]
 struct Deployed<'a> {
@@ -154,6 +98,8 @@ pub async fn run(deploy: &Deploy, api: &Api, out: &Output) -> Result<(), CliErro
     let start = Instant::now();
     // Whatever can be refused here is refused before an app comes about.
     let package = deploy.package.as_deref().map(Package::open).transpose()?;
+    let request = deploy.settings.request()?;
+    settings::check(&request, api).await?;
     let found = api.find(&format!("/v1/apps/{}", deploy.app)).await?;
     let is_new = found.is_none();
     let app = match found {
@@ -174,8 +120,8 @@ pub async fn run(deploy: &Deploy, api: &Api, out: &Output) -> Result<(), CliErro
             app.team.as_deref().unwrap_or(&app.owner)
         ));
     }
-    let result =
-        release(&app, package.as_ref(), &deploy.source, &deploy.settings, deploy.waiting, start, api, out).await;
+    let wanted = Wanted { package: package.as_ref(), source: &deploy.source, request, waiting: deploy.waiting, start };
+    let result = release(&app, wanted, api, out).await;
     // What was refused leaves nothing behind. A build that failed keeps its app, because its log belongs to it.
     if is_new && result.as_ref().is_err_and(|error| error.code() == REFUSED) {
         match api.delete(&format!("/v1/apps/{}", deploy.app)).await {
@@ -198,8 +144,10 @@ pub async fn existing(
 ) -> Result<(), CliError> {
     let start = Instant::now();
     let package = package.map(|path| Package::open(path)).transpose()?;
-    let app: AppView = api.get(&format!("/v1/apps/{name}")).await?;
-    release(&app, package.as_ref(), source, settings, waiting, start, api, out).await
+    let request = settings.request()?;
+    settings::check(&request, api).await?;
+    let app: AppView = api.get(&app::path(name)).await?;
+    release(&app, Wanted { package: package.as_ref(), source, request, waiting, start }, api, out).await
 }
 
 async fn create(deploy: &Deploy, api: &Api, out: &Output) -> Result<AppView, CliError> {
@@ -209,24 +157,30 @@ async fn create(deploy: &Deploy, api: &Api, out: &Output) -> Result<AppView, Cli
     Ok(app)
 }
 
-#[expect(clippy::too_many_arguments, reason = "the two commands that end here share all of these and nothing else")]
-async fn release(
-    app: &AppView,
-    package: Option<&Package>,
-    source: &Source,
-    settings: &Settings,
+/// What is to come into force, and since when somebody waits for it.
+struct Wanted<'a> {
+    package: Option<&'a Package>,
+    source: &'a Source,
+    request: Request,
     waiting: Waiting,
     start: Instant,
-    api: &Api,
-    out: &Output,
-) -> Result<(), CliError> {
+}
+
+async fn release(app: &AppView, wanted: Wanted<'_>, api: &Api, out: &Output) -> Result<(), CliError> {
+    let Wanted { package, source, request, waiting, start } = wanted;
     let build = match package {
         Some(package) => Some(build::package(&app.name, package, &source.upload, api, out).await?.id),
         None => source.build,
     };
-    let request = Request { image: source.image.clone(), build, ..settings.request() };
-    let deployment: DeploymentView = api.post(&format!("/v1/apps/{}/deployments", app.name), &request).await?;
-    let app = AppView { instances: settings.instances.unwrap_or(app.instances), ..app.clone() };
+    if !request.env.keep
+        && let Some(env) = api.find::<EnvView>(&format!("{}/env", app::path(&app.name))).await?
+        && let Some(left_out) = &env.left_out
+    {
+        out.note(env::left_out(left_out, env.deployed_version, "--keep-env"));
+    }
+    let app = AppView { instances: request.instances.unwrap_or(app.instances), ..app.clone() };
+    let request = Request { image: source.image.clone(), build, ..request };
+    let deployment: DeploymentView = api.post(&format!("{}/deployments", app::path(&app.name)), &request).await?;
     let result = watch(&app, deployment, waiting, api, out).await?;
     let first_answer = result.first_answer.map(|at| at.duration_since(start));
     let document = Deployed {
@@ -315,6 +269,9 @@ fn say(
         ));
     }
     follow::deployed(deployment)?;
+    if app.state == AppState::Stopped {
+        return out.line(format!("{name} release {number} is in force; `dinp app start {name}` starts it"));
+    }
     out.line(format!("{name} release {number} is deployed ({} instances)", app.instances))?;
     let Some(url) = app.urls.first() else { return Ok(()) };
     match first {
@@ -337,19 +294,4 @@ pub async fn finish(
         return if waiting.wanted() { follow::deployed(&result.deployment) } else { Ok(()) };
     }
     say(app, &result, None, waiting, out)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cores_are_written_in_two_ways() {
-        assert_eq!(cpu("0.5"), Ok(500));
-        assert_eq!(cpu("2"), Ok(2000));
-        assert_eq!(cpu("250m"), Ok(250));
-        for bad in ["", "0", "-1", "m", "0m", "1e99", "NaN", "x"] {
-            assert!(cpu(bad).unwrap_err().starts_with(&format!("cpu \"{bad}\" is not valid")), "{bad}");
-        }
-    }
 }

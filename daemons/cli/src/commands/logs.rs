@@ -14,8 +14,17 @@ use crate::output::{Output, time};
 /// Colours of instances: all but black, white and the red of errors.
 const COLORS: [&str; 5] = ["32", "33", "34", "35", "36"];
 
+const EXAMPLES: &str = "\
+Examples:
+  dinp logs hello -f                    what all instances write, as it comes, new ones too
+  dinp logs hello --previous            what those wrote that have ended: crashed, replaced or taken back
+  dinp logs hello --instance 1f3a5b7c   one instance, by the digits that `dinp ps` and `dinp events` show
+
+The last output of an instance that has ended is kept for at least a day, of an app's last ten.";
+
 /// Arguments of `dinp logs`.
 #[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
 pub struct Logs {
     /// The app
     app: AppName,
@@ -29,7 +38,7 @@ pub struct Logs {
     #[arg(long, short = 'i', value_name = "ID")]
     instance: Option<InstanceDigits>,
     /// Only instances that have ended
-    #[arg(long, short = 'p')]
+    #[arg(long, short = 'p', conflicts_with = "follow")]
     previous: bool,
     /// Begin each line with its time
     #[arg(long, short = 't')]

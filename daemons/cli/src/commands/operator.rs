@@ -1,9 +1,10 @@
 //! `dinp router`, `dinp ticket` and `dinp orphan`: what operators look after.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use clap::Subcommand;
 use dinp_common::api::control::{Adopted, InstanceView, RouterView, StrangerView};
+use dinp_common::api::people::AppInstance;
 use dinp_common::model::InstanceId;
 
 use super::{Consent, ps};
@@ -126,8 +127,8 @@ pub enum OrphanCommand {
 pub async fn orphans(command: &OrphanCommand, api: &Api, out: &Output) -> Result<(), CliError> {
     match command {
         OrphanCommand::Ls => {
-            let orphans = api.list::<InstanceView>("/v1/orphans").await?;
-            out.show(&orphans, || ps::table(&orphans.items, &HashMap::new(), "no orphans", out))
+            let orphans = api.list::<AppInstance>("/v1/orphans").await?;
+            out.show(&orphans, || ps::table(&orphans.items, "no orphans", out))
         }
         OrphanCommand::Rm { instance, consent } => {
             let orphan = find(instance, api).await?;

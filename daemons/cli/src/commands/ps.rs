@@ -1,11 +1,9 @@
 //! `dinp ps` and `dinp events`: what runs, and what happened.
 
-use std::collections::HashMap;
-
 use clap::Args;
 use dinp_common::api::Page;
 use dinp_common::api::control::{InstanceView, NodeCondition};
-use dinp_common::api::people::{AppView, EventView, ReleaseView};
+use dinp_common::api::people::{AppInstance, AppView, EventView};
 use dinp_common::model::AppName;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
@@ -37,43 +35,27 @@ pub async fn run(ps: &Ps, api: &Api, out: &Output) -> Result<(), CliError> {
         Some(app) => vec![app.clone()],
         None => api.list::<AppView>("/v1/apps").await?.items.into_iter().map(|app| app.name).collect(),
     };
-    let lists: Vec<Page<InstanceView>> =
+    let lists: Vec<Page<AppInstance>> =
         stream::iter(apps.iter().map(|app| instances(app, api))).buffered(AT_ONCE).try_collect().await?;
     let page = Page { items: lists.into_iter().flat_map(|page| page.items).collect(), next: None };
     if out.is_json() {
         return out.json(&page);
     }
-    let numbers: Vec<Vec<(u64, u32)>> =
-        stream::iter(apps.iter().map(|app| numbers(app, &page, api))).buffered(AT_ONCE).try_collect().await?;
     let empty = match &ps.app {
         Some(app) => format!("{app} has no instances; `dinp app show {app}` tells why"),
         None => "no instances".into(),
     };
-    table(&page.items, &numbers.into_iter().flatten().collect(), &empty, out)
+    table(&page.items, &empty, out)
 }
 
 /// Instances of an app.
-pub async fn instances(app: &AppName, api: &Api) -> Result<Page<InstanceView>, CliError> {
+pub async fn instances(app: &AppName, api: &Api) -> Result<Page<AppInstance>, CliError> {
     api.list(&format!("{}/instances", app::path(app))).await
 }
 
-/// Numbers of the releases by id, where there is an instance to name one for.
-async fn numbers(app: &AppName, page: &Page<InstanceView>, api: &Api) -> Result<Vec<(u64, u32)>, CliError> {
-    if !page.items.iter().any(|instance| instance.app == *app) {
-        return Ok(Vec::new());
-    }
-    let releases = api.list::<ReleaseView>(&format!("{}/releases", app::path(app))).await?;
-    Ok(releases.items.iter().map(|release| (release.id, release.number)).collect())
-}
-
-/// A table of instances; `releases` are numbers by id.
-pub fn table(
-    instances: &[InstanceView],
-    releases: &HashMap<u64, u32>,
-    empty: &str,
-    out: &Output,
-) -> Result<(), CliError> {
-    let row = |instance: &InstanceView| {
+/// A table of instances.
+pub fn table(instances: &[AppInstance], empty: &str, out: &Output) -> Result<(), CliError> {
+    let row = |AppInstance { view: instance, release_number }: &AppInstance| {
         let address = match (&instance.address, instance.port) {
             (Some(address), Some(port)) => format!("{address}:{port}"),
             _ => String::new(),
@@ -85,7 +67,7 @@ pub fn table(
         vec![
             instance.instance.short().to_owned(),
             instance.app.to_string(),
-            releases.get(&instance.release).map_or_else(|| format!("id {}", instance.release), u32::to_string),
+            dash(release_number.map(|number| number.to_string()).unwrap_or_default()),
             node,
             dash(address),
             instance.state.as_str().to_owned(),
