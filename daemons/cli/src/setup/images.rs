@@ -1,8 +1,8 @@
 //! Base images of the builder's runtimes: root file systems that `packaging/base-images/build` made, imported into this
 //! machine's Docker Engine and pushed to the registry.
 
-use super::files::HEAD;
 use super::error::SetupError;
+use super::files::HEAD;
 use super::registry;
 use super::step::{State, Step, Steps, Task};
 use super::system::{self, Access, run};

@@ -262,12 +262,14 @@ impl Reign {
     fn endpoints(&self, desired: &Desired, name: &AppName, app: Option<&DesiredApp>, now: Tick) -> Vec<Endpoint> {
         let in_force = app.and_then(|app| self.in_force(app));
         let is_new = |one: &Instance| in_force.is_some_and(|release| release != one.release);
-        let is_unproved = |one: &Instance| is_new(one) && !one.is_proved() && self.table.endpoint_before(one).is_none();
+        let is_unproved = |one: &Instance| is_new(one) && !one.is_proved();
         let (mut ready, mut doubted, mut silent, mut unproved) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for instance in self.fleet.of_app(name).filter(|instance| instance.is_wanted()) {
             let Some(endpoint) = self.endpoint(desired, instance) else { continue };
             match endpoint.state {
-                EndpointState::Ready if is_unproved(instance) => unproved.push(endpoint),
+                EndpointState::Ready if is_unproved(instance) => {
+                    unproved.push((endpoint, self.table.endpoint_before(instance).is_some()));
+                }
                 EndpointState::Suspect => silent.push(endpoint),
                 EndpointState::Ready if self.is_doubted(instance, now) => doubted.push(endpoint),
                 EndpointState::Ready => ready.push(endpoint),
@@ -275,15 +277,18 @@ impl Reign {
         }
         let strays = self.table.strays.values().filter(|(app, _)| app == name);
         silent.extend(strays.map(|(_, endpoint)| Endpoint { state: EndpointState::Suspect, ..endpoint.clone() }));
-        if ready.is_empty() {
-            ready.append(&mut unproved);
-        }
         let wanted = app.map_or(usize::MAX, |app| self.count(app) as usize);
+        let keeps_all = self.permission.frozen().is_some() || !self.permission.is_settled();
         let half_is_doubted = doubted.len() * 2 > doubted.len() + ready.len();
-        if half_is_doubted || self.permission.frozen().is_some() || !self.permission.is_settled() {
+        if half_is_doubted || keeps_all {
             ready.append(&mut doubted);
         }
-        if ready.len() < wanted || self.permission.frozen().is_some() || !self.permission.is_settled() {
+        // What has proved nothing takes nobody's place, not even that of what is silent.
+        let is_short = ready.len() < wanted;
+        let nothing_serves = ready.is_empty();
+        let comes_in = unproved.into_iter().filter(|(_, is_in)| *is_in || nothing_serves);
+        ready.extend(comes_in.map(|(endpoint, _)| endpoint));
+        if is_short || keeps_all {
             ready.append(&mut silent);
         }
         ready.sort_by(|a, b| a.instance.cmp(&b.instance));

@@ -71,15 +71,19 @@ impl Checks {
             // Before a release is in force nothing was promised.
             let count = if wanted.release.is_none() { 0 } else { count };
             let excused = self.excused.get(name).is_some_and(|at| world.now < at + EXCUSE_MS);
-            // What ends by itself, or is on a node that lies, is not counted on.
+            let serves = |id| world.agents.values().any(|agent| agent.is_serving(id));
+            // What ends by itself, or is on a node that lies, is not counted on for later.
             let is_sound =
                 |agent: &Agent, id| agent.lies.is_empty() && !world.flaky.contains(&agent.containers[id].release);
-            let serves = |id| world.agents.values().any(|agent| agent.is_serving(id) && is_sound(agent, id));
+            let will_serve = |id| world.agents.values().any(|agent| agent.is_serving(id) && is_sound(agent, id));
             for router in world.routers.values().filter(|router| is_bound(world, &router.name) && router.was_current) {
                 let endpoints = router.table.get(name).map_or(&[][..], |routes| &routes.endpoints);
                 let serving = endpoints.iter().filter(|one| serves(&one.instance)).count();
-                // One that is cut off shows what was, and promises nothing for later.
-                let excused = excused || router.cut_off_since.is_some();
+                let sound = endpoints.iter().filter(|one| will_serve(&one.instance)).count();
+                // One that is cut off shows what was, and promises nothing for later; nor does a release in force that
+                // ends by itself.
+                let is_flaky = wanted.release.is_some_and(|release| world.flaky.contains(&release));
+                let excused = excused || is_flaky || router.cut_off_since.is_some();
                 let key = (name.clone(), router.name.clone());
                 let held = self.held.entry(key).or_insert(Held { floor: 0, count, whole_since: world.now });
                 held.floor = held.floor.min(count);
@@ -89,7 +93,7 @@ impl Checks {
                 if serving < held.floor {
                     return Err(format!("{name}: {serving} serve at {}, {} did before", router.name, held.floor));
                 }
-                if held.count != count || serving < count || excused {
+                if held.count != count || sound < count || excused {
                     (held.count, held.whole_since) = (count, world.now);
                 } else if world.now >= held.whole_since + WHOLE_MS {
                     held.floor = count;
