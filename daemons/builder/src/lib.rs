@@ -8,21 +8,23 @@
 
 mod activity;
 mod api;
+mod bases;
 pub mod config;
-pub mod context;
+mod context;
 mod engine;
 mod intake;
 mod job;
 mod log;
-pub mod package;
+mod package;
 mod procfile;
 mod registry;
-pub mod runtime;
+mod runtime;
 mod service;
 mod spool;
-pub mod template;
+mod template;
 mod version;
 
+use bases::Bases;
 use config::BuilderConfig;
 use dinp_common::config::Loaded;
 use dinp_common::credentials::CredentialError;
@@ -31,7 +33,7 @@ use dinp_common::lifecycle::Lifecycle;
 use dinp_common::listen::{self, ListenError};
 use dinp_common::store;
 use registry::Registry;
-use runtime::{Bases, Runtimes};
+use runtime::Runtimes;
 use service::Service;
 use std::io;
 use std::path::PathBuf;

@@ -1,12 +1,12 @@
 //! Runtimes: how a package becomes an image. Files of the operator in `/etc/dinp/builder.d`, read at each use.
 
+use crate::bases::Bases;
 use crate::package::{EntryKind, Format, Inventory};
 use crate::procfile::Procfile;
 use crate::template::{Template, TemplateError};
 use dinp_common::api::builder::RuntimeView;
 use dinp_common::model::{ImageRef, InvalidValue, RuntimeName};
 use serde::Deserialize;
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -176,33 +176,6 @@ fn words(items: impl Iterator<Item = String>) -> String {
     }
 }
 
-/// What the bases of runtimes stand for.
-#[derive(Debug, Clone)]
-pub struct Bases {
-    registry: String,
-    tag: String,
-    digests: BTreeMap<String, String>,
-}
-
-impl Bases {
-    /// Bases of this registry, with this tag (by default the suite of this host's distribution), and the digests of some of
-    /// them by `repository:tag`.
-    pub fn new(registry: String, tag: Option<String>, digests: BTreeMap<String, String>) -> Self {
-        let tag = tag.or_else(own_suite).unwrap_or_else(|| "latest".into());
-        Self { registry, tag, digests }
-    }
-
-    /// The image that a runtime names: `{registry}` and `{base_tag}` are replaced, and it gets its digest where that is known.
-    fn resolve(&self, base: &str) -> Result<ImageRef, InvalidValue> {
-        let base: ImageRef = base.replace("{registry}", &self.registry).replace("{base_tag}", &self.tag).parse()?;
-        if base.registry() != self.registry || base.digest().is_some() {
-            return Ok(base);
-        }
-        let digest = self.digests.get(&format!("{}:{}", base.repository(), base.reference()));
-        digest.map_or(Ok(base.clone()), |digest| base.with_digest(digest))
-    }
-}
-
 /// The directory of the runtimes.
 #[derive(Debug, Clone)]
 pub struct Runtimes {
@@ -283,10 +256,90 @@ fn read(path: &Path) -> Result<String, RuntimeError> {
     std::fs::read_to_string(path).map_err(|source| RuntimeError::Read { path: path.to_owned(), source })
 }
 
-/// The suite of this host's distribution: base images are made of its packages and tagged with its name.
-fn own_suite() -> Option<String> {
-    let text = std::fs::read_to_string("/etc/os-release").ok()?;
-    let value = text.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="))?;
-    let suite = value.trim_matches('"');
-    (!suite.is_empty()).then(|| suite.to_owned())
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::template::Values;
+
+    fn root() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+    }
+
+    fn bases<const N: usize>(digests: [(&str, &str); N]) -> Bases {
+        let digests = digests.map(|(name, digest)| (name.to_owned(), digest.to_owned())).into();
+        Bases::new("control:5000".into(), Some("bookworm".into()), digests)
+    }
+
+    #[test]
+    fn a_base_has_the_digest_that_the_operator_gave_it_and_a_runtime_may_name_one_itself() {
+        let (ours, own) = (format!("sha256:{}", "a".repeat(64)), format!("sha256:{}", "b".repeat(64)));
+        let dir = dinp_common::testing::TestDir::new("bases");
+        for (name, base) in [
+            ("pinned", "{registry}/dinp/b:{base_tag}".to_owned()),
+            ("own", format!("{{registry}}/dinp/b:{{base_tag}}@{own}")),
+            ("older", "{registry}/dinp/b:bullseye".into()),
+            ("foreign", "elsewhere:5000/dinp/b:bookworm".into()),
+        ] {
+            let toml = format!("description = \"x\"\nbase = \"{base}\"\npackages = [\"zip\"]\ntemplate = \"t\"\n");
+            std::fs::write(dir.path().join(format!("{name}.toml")), toml).unwrap();
+        }
+        std::fs::write(dir.path().join("t"), "FROM {{base}}\n").unwrap();
+        let runtimes = Runtimes::new(dir.path().into(), bases([("dinp/b:bookworm", &ours)]));
+        let base = |name: &str| runtimes.get(&name.parse().unwrap()).unwrap().base.to_string();
+        assert_eq!(base("pinned"), format!("control:5000/dinp/b:bookworm@{ours}"));
+        assert_eq!(base("own"), format!("control:5000/dinp/b:bookworm@{own}"));
+        assert_eq!(base("older"), "control:5000/dinp/b:bullseye");
+        assert_eq!(base("foreign"), "elsewhere:5000/dinp/b:bookworm");
+    }
+
+    #[test]
+    fn runtimes_make_the_dockerfiles_that_are_expected() {
+        let runtimes = Runtimes::new(root().join("etc/builder.d"), bases([]));
+        let (sound, broken) = runtimes.list().unwrap();
+        assert!(broken.is_empty(), "{broken:?}");
+        assert_eq!(sound.iter().map(|runtime| runtime.name.as_str()).collect::<Vec<_>>(), ["binary", "python"]);
+        for runtime in sound {
+            let base = runtime.base.to_string();
+            let values = Values::from([
+                ("app", "web"),
+                ("app_dir", "/app"),
+                ("base", base.as_str()),
+                ("runtime", runtime.name.as_str()),
+                ("version", "v1"),
+            ]);
+            let made = runtime.template.render(&values, &[("dinp.image.app", "web".into())]).unwrap();
+            let path = root().join(format!("daemons/builder/tests/golden/{}.Dockerfile", runtime.name));
+            let golden = std::fs::read_to_string(&path).unwrap();
+            assert_eq!(made, golden, "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn broken_runtimes_are_named_and_do_not_hide_the_others() {
+        let dir = dinp_common::testing::TestDir::new("runtimes");
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        let toml = "description = \"x\"\nbase = \"{registry}/dinp/b:{base_tag}\"\npackages = [\"zip\"]\n";
+        write("good.toml", toml);
+        write("good.Dockerfile", "FROM {{base}}\n");
+        write("no-template.toml", toml);
+        write("typo.toml", &toml.replace("packages", "package"));
+        write("bad-base.toml", &toml.replace("dinp/b", "../b"));
+        write("bad-template.toml", toml);
+        write("bad-template.Dockerfile", "FROM {{base}}\nCOPY {{user}} /\n");
+        let runtimes = Runtimes::new(dir.path().into(), bases([]));
+        let (sound, broken) = runtimes.list().unwrap();
+        assert_eq!(sound.len(), 1);
+        assert_eq!(sound[0].base.to_string(), "control:5000/dinp/b:bookworm");
+        let texts: Vec<String> = broken.iter().map(|error| dinp_common::error::ErrorChain(error).to_string()).collect();
+        for (text, part) in texts.iter().zip([
+            "image \"",
+            "line 2: unknown placeholder user",
+            "No such file",
+            "unknown field `package`",
+        ]) {
+            assert!(text.contains(part), "{text}");
+        }
+        let unknown = runtimes.get(&"cobol".parse().unwrap()).unwrap_err();
+        assert!(unknown.to_string().starts_with("runtime \"cobol\" does not exist; there are: "), "{unknown}");
+    }
 }

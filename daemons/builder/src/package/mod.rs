@@ -11,6 +11,8 @@ mod inventory;
 mod path;
 mod source;
 mod tarball;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod zipfile;
 

@@ -25,11 +25,6 @@ impl Spooled {
         self.len
     }
 
-    /// Whether it holds nothing.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// SHA-256 of its bytes in hexadecimal.
     pub fn sha256(&self) -> &str {
         &self.sha256

@@ -1,10 +1,9 @@
 //! What the archive walk takes and refuses: a table of malicious packages, and properties.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-use dinp_builder::context;
-use dinp_builder::package::{Entry, EntryKind, Limits, Package, PackageError, Spooled};
-use dinp_builder::runtime::{Bases, Runtimes};
+use super::{Entry, EntryKind, Limits, Package, PackageError, Spooled};
+use crate::bases::Bases;
+use crate::context;
+use crate::runtime::Runtimes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use proptest::collection::{btree_map, vec};

@@ -1,0 +1,39 @@
+//! Base images: which image the base of a runtime stands for.
+
+use dinp_common::model::{ImageRef, InvalidValue};
+use std::collections::BTreeMap;
+
+/// What the bases of runtimes stand for.
+#[derive(Debug, Clone)]
+pub struct Bases {
+    registry: String,
+    tag: String,
+    digests: BTreeMap<String, String>,
+}
+
+impl Bases {
+    /// Bases of this registry, with this tag (by default the suite of this host's distribution), and the digests of some of
+    /// them by `repository:tag`.
+    pub fn new(registry: String, tag: Option<String>, digests: BTreeMap<String, String>) -> Self {
+        let tag = tag.or_else(own_suite).unwrap_or_else(|| "latest".into());
+        Self { registry, tag, digests }
+    }
+
+    /// The image that a runtime names: `{registry}` and `{base_tag}` are replaced, and it gets its digest where that is known.
+    pub fn resolve(&self, base: &str) -> Result<ImageRef, InvalidValue> {
+        let base: ImageRef = base.replace("{registry}", &self.registry).replace("{base_tag}", &self.tag).parse()?;
+        if base.registry() != self.registry || base.digest().is_some() {
+            return Ok(base);
+        }
+        let digest = self.digests.get(&format!("{}:{}", base.repository(), base.reference()));
+        digest.map_or(Ok(base.clone()), |digest| base.with_digest(digest))
+    }
+}
+
+/// The suite of this host's distribution: base images are made of its packages and tagged with its name.
+fn own_suite() -> Option<String> {
+    let text = std::fs::read_to_string("/etc/os-release").ok()?;
+    let value = text.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="))?;
+    let suite = value.trim_matches('"');
+    (!suite.is_empty()).then(|| suite.to_owned())
+}
