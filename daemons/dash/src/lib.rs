@@ -12,7 +12,7 @@
 //!
 //! dash holds nothing: several may run side by side.
 
-pub mod api;
+mod api;
 mod apps;
 mod backend;
 mod builds;

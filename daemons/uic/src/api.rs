@@ -12,6 +12,7 @@
 //! The documents are those of [`dinp_common::api::uic`]. Where dash calls for a person, `X-Dinp-Client-Address` says
 //! where the person is, for the audit log.
 
+use crate::pages::{account, consent, sign_in};
 use crate::people::{self, Actor};
 use crate::{Uic, oauth, pages};
 use axum::Router;
@@ -43,12 +44,12 @@ pub fn router(uic: Arc<Uic>) -> Router {
     let targets: Arc<str> = targets.into();
     let (deadline, trusted) = (uic.deadline, uic.config.trusted_proxies.clone());
     Router::new()
-        .route("/", get(pages::account))
-        .route("/login", get(pages::login).post(pages::sign_in))
-        .route("/logout", post(pages::sign_out))
-        .route("/password", post(pages::change_password))
+        .route("/", get(account::account))
+        .route("/login", get(sign_in::login).post(sign_in::sign_in))
+        .route("/logout", post(account::sign_out))
+        .route("/password", post(account::change_password))
         .route("/assets/style.css", get(pages::style))
-        .route("/oauth/authorize", get(oauth::authorize).post(oauth::consent))
+        .route("/oauth/authorize", get(consent::authorize).post(consent::consent))
         .route("/oauth/token", post(oauth::token))
         .route("/oauth/revoke", post(oauth::revoke))
         .route("/v1/introspect", post(introspect))

@@ -8,14 +8,14 @@
 //! * [`passwords`], [`backoff`]: what makes guessing hopeless.
 
 pub mod api;
-pub mod backoff;
+mod backoff;
 mod config;
 mod create_admin;
-pub mod oauth;
-pub mod pages;
+mod oauth;
+mod pages;
 pub mod passwords;
-pub mod people;
-pub mod sessions;
+mod people;
+mod sessions;
 
 pub use config::UicConfig;
 pub use create_admin::{CreateAdminError, create_admin};

@@ -1,13 +1,12 @@
 //! Authorization code with PKCE (RFC 6749, RFC 7636), for two clients that are known from the start.
 //!
-//! A client that cannot be trusted with a redirect gets a page, never a redirect; everything else goes back to it as
-//! OAuth's `error`.
+//! A client that cannot be trusted with a redirect gets none: the browser is told. Everything else goes back to it as
+//! OAuth's `error`. What a browser sees on the way is in [`crate::pages`].
 //!
 //! Where a browser is signed in, the dashboard gets its code at once. The command line gets none before the person has
 //! said yes (RFC 8252, 8.6): any program on the machine could call itself that, and any page lead a browser here.
 
 use crate::Uic;
-use crate::pages;
 use axum::Form;
 use axum::Json;
 use axum::extract::{Query, State};
@@ -20,7 +19,7 @@ use dinp_common::problem::Problem;
 use dinp_common::store::audit::{self, AuditEvent};
 use dinp_common::store::session::{self, AuthCode, SessionKind};
 use dinp_common::web::ClientAddress;
-use http::{HeaderMap, StatusCode, Uri};
+use http::{StatusCode, Uri};
 use rand::TryRngCore;
 use serde::Deserialize;
 use serde_json::json;
@@ -33,7 +32,7 @@ const CODE_TTL_SECS: u64 = 60;
 
 /// Who may ask for codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Client {
+enum Client {
     /// The dashboard.
     Dash,
     /// The command line.
@@ -62,7 +61,7 @@ impl Client {
     }
 
     /// Whether a code for this client may be sent there.
-    pub fn may_redirect_to(self, uri: &str, dash_url: &Url) -> bool {
+    fn may_redirect_to(self, uri: &str, dash_url: &Url) -> bool {
         match self {
             Self::Dash => uri == dash_callback(dash_url),
             Self::Cli => is_loopback_callback(uri),
@@ -71,7 +70,7 @@ impl Client {
 }
 
 /// The one address that codes for the dashboard go to.
-pub fn dash_callback(dash_url: &Url) -> String {
+fn dash_callback(dash_url: &Url) -> String {
     format!("{}/auth/callback", dash_url.as_str().trim_end_matches('/'))
 }
 
@@ -87,7 +86,7 @@ fn is_loopback_callback(uri: &str) -> bool {
 /// Query of the authorization endpoint.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub struct AuthorizeQuery {
+struct AuthorizeQuery {
     response_type: String,
     client_id: String,
     redirect_uri: String,
@@ -123,10 +122,18 @@ pub(crate) struct CodeRequest {
     pub(crate) path: String,
 }
 
+/// Where the reason goes why a request for a code is not sound.
+pub(crate) enum Refused {
+    /// To the browser's own person: where the answer would go cannot be trusted.
+    Here(Problem),
+    /// Back to the client.
+    Back(Response),
+}
+
 impl CodeRequest {
-    /// The request that an address of the authorization endpoint holds, or the answer to one that is not sound.
-    fn read(uic: &Uic, uri: &Uri) -> Result<Self, Box<Response>> {
-        let refuse = |kind, detail: &str| Box::new(pages::error(&Problem::bad_request(kind, detail)));
+    /// The request that an address of the authorization endpoint holds.
+    pub(crate) fn read(uic: &Uic, uri: &Uri) -> Result<Self, Box<Refused>> {
+        let refuse = |kind, detail: &str| Box::new(Refused::Here(Problem::bad_request(kind, detail)));
         let Ok(Query(query)) = Query::<AuthorizeQuery>::try_from_uri(uri) else {
             return Err(refuse("invalid-request", "the sign-on request is malformed; start again"));
         };
@@ -142,9 +149,21 @@ impl CodeRequest {
         match check_authorize(&request.query) {
             Ok(()) => Ok(request),
             Err((error, description)) => {
-                Err(Box::new(request.back(&[("error", error), ("error_description", description)])))
+                let told = request.back(&[("error", error), ("error_description", description)]);
+                Err(Box::new(told.map_or_else(Refused::Here, Refused::Back)))
             }
         }
+    }
+
+    /// The request at this address, if it is one that a person has to say yes to.
+    pub(crate) fn to_be_asked(uic: &Uic, address: &str) -> Option<Self> {
+        let request = Self::read(uic, &address.parse().ok()?).ok()?;
+        request.asks_first().then_some(request)
+    }
+
+    /// Whether a person has to say yes to it.
+    pub(crate) fn asks_first(&self) -> bool {
+        self.client.asks_first()
     }
 
     /// Where the answer goes.
@@ -153,74 +172,25 @@ impl CodeRequest {
     }
 
     /// Gives the client a code that stands for a browser's session.
-    pub(crate) async fn allow(&self, uic: &Uic, session_id: &str) -> Response {
-        match issue_code(uic, session_id, self).await {
-            Ok(code) => self.back(&[("code", &code)]),
-            Err(problem) => pages::error(&problem),
-        }
+    pub(crate) async fn allow(&self, uic: &Uic, session_id: &str) -> Result<Response, Problem> {
+        let code = issue_code(uic, session_id, self).await?;
+        self.back(&[("code", &code)])
+    }
+
+    /// Tells the client that the person has said no.
+    pub(crate) fn deny(&self) -> Result<Response, Problem> {
+        self.back(&[("error", "access_denied"), ("error_description", "it was cancelled in the browser")])
     }
 
     /// Sends the browser back to the client.
-    fn back(&self, values: &[(&str, &str)]) -> Response {
-        let Ok(mut url) = Url::parse(&self.query.redirect_uri) else {
-            return pages::error(&Problem::bad_request("invalid-client", "the redirect address is not a URL"));
-        };
+    fn back(&self, values: &[(&str, &str)]) -> Result<Response, Problem> {
+        let url = Url::parse(&self.query.redirect_uri);
+        let mut url = url.map_err(|_| Problem::bad_request("invalid-client", "the redirect address is not a URL"))?;
         url.query_pairs_mut().extend_pairs(values);
         if let Some(state) = &self.query.state {
             url.query_pairs_mut().append_pair("state", state);
         }
-        Redirect::to(url.as_str()).into_response()
-    }
-}
-
-/// The request at this address, if it is one that a person has to say yes to.
-pub(crate) fn to_be_asked(uic: &Uic, address: &str) -> Option<CodeRequest> {
-    let request = CodeRequest::read(uic, &address.parse().ok()?).ok()?;
-    request.client.asks_first().then_some(request)
-}
-
-/// `GET /oauth/authorize`.
-pub(crate) async fn authorize(State(uic): State<Arc<Uic>>, headers: HeaderMap, uri: Uri) -> Response {
-    let request = match CodeRequest::read(&uic, &uri) {
-        Ok(request) => request,
-        Err(answer) => return *answer,
-    };
-    match uic.browser(&headers).await {
-        Ok(Some(browser)) if request.client.asks_first() => pages::consent(&uic, &browser, &request),
-        Ok(Some(browser)) => request.allow(&uic, &browser.session.id).await,
-        Ok(None) => pages::login_form(&uic, &headers, &request.path, "", None),
-        Err(problem) => pages::error(&problem),
-    }
-}
-
-/// Form of the page that asks.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct ConsentForm {
-    csrf: String,
-    answer: String,
-}
-
-/// `POST /oauth/authorize`: what the person said.
-pub(crate) async fn consent(
-    State(uic): State<Arc<Uic>>,
-    headers: HeaderMap,
-    uri: Uri,
-    Form(form): Form<ConsentForm>,
-) -> Response {
-    let request = match CodeRequest::read(&uic, &uri) {
-        Ok(request) => request,
-        Err(answer) => return *answer,
-    };
-    // Where the sign-on has ended meanwhile, the request begins anew.
-    let browser = match pages::sender(&uic, &headers, &form.csrf, &request.path).await {
-        Ok(browser) => browser,
-        Err(answer) => return answer,
-    };
-    match form.answer.as_str() {
-        "allow" => request.allow(&uic, &browser.session.id).await,
-        "other" => pages::login_form(&uic, &headers, &request.path, "", None),
-        _ => request.back(&[("error", "access_denied"), ("error_description", "it was cancelled in the browser")]),
+        Ok(Redirect::to(url.as_str()).into_response())
     }
 }
 

@@ -58,13 +58,6 @@ pub async fn by_name<Q: Queryable>(conn: &mut Q, name: &str) -> Result<Option<Us
     row.as_ref().map(UserRow::read).transpose()
 }
 
-/// The person with this key.
-pub async fn by_id<Q: Queryable>(conn: &mut Q, id: u64) -> Result<Option<UserRow>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} FROM user u WHERE u.id = ?");
-    let row: Option<Row> = conn.exec_first(sql, (id,)).await.map_err(StoreError::doing("read a user"))?;
-    row.as_ref().map(UserRow::read).transpose()
-}
-
 /// People in order of name, after a name.
 pub async fn list<Q: Queryable>(conn: &mut Q, after: &str, limit: u32) -> Result<Vec<UserInfo>, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM user u WHERE u.name > ? ORDER BY u.name LIMIT ?");
