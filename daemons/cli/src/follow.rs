@@ -145,7 +145,7 @@ pub async fn deployment(
             Ok(page) => counts(&page, deployment.release_id, wanted),
             // Without the leader there is nothing to count; the deployment itself is in the database.
             Err(error) if error.is_transient() => "instances are not known now".into(),
-            Err(error) => return Err(error),
+            Err(error) => return Err(meanwhile(error, &deployment)),
         };
         progress.say(told(&deployment, &counted));
         sleep(PAUSE).await;
@@ -154,8 +154,20 @@ pub async fn deployment(
                 patience.reset();
                 deployment = next;
             }
-            Err(error) => patience.bear(error)?,
+            Err(error) => patience.bear(meanwhile(error, &deployment))?,
         }
+    }
+}
+
+/// An error while a deployment goes on; one that is not there any more went with its app.
+fn meanwhile(error: CliError, deployment: &DeploymentView) -> CliError {
+    if error.status() != Some(404) {
+        return error;
+    }
+    CliError::NotDeployed {
+        message: format!("app {} was deleted before its deployment ended", deployment.app),
+        hint: String::new(),
+        output: Vec::new(),
     }
 }
 

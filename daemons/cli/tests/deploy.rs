@@ -81,7 +81,7 @@ async fn world(build: &'static str, states: &'static [&'static str], exists: boo
         .route("/v1/apps/hello/env", get(present_env).patch(env))
         .route("/v1/meta", get(meta))
         .route("/v1/apps/hello/instances", get(instances))
-        .route("/v1/deployments/7", get(async |State(dash): State<Dash>| Json(dash.deployment())))
+        .route("/v1/deployments/7", get(deployment))
         .route("/v1/builds", get(async || Json(json!({"items": []}))).post(upload))
         .route("/v1/builds/3", get(async |State(dash): State<Dash>| Json(dash.build(dash.build))))
         .route("/v1/builds/3/log", get(log))
@@ -106,6 +106,13 @@ async fn create(State(dash): State<Dash>, Json(body): Json<Value>) -> impl IntoR
     let view = dash.view(&json!(body["instances"].as_u64().unwrap_or(1)));
     *dash.app.lock().unwrap() = Some(view.clone());
     (StatusCode::CREATED, Json(view))
+}
+
+async fn deployment(State(dash): State<Dash>) -> Response {
+    match dash.deployment() {
+        gone if gone["state"] == "gone" => Problem::not_found("there is no deployment 7").into_response(),
+        deployment => Json(deployment).into_response(),
+    }
 }
 
 async fn upload(State(dash): State<Dash>, body: Bytes) -> impl IntoResponse {
@@ -232,6 +239,7 @@ async fn the_servers_verdict_is_the_exit_code() {
         ),
         (&["pending", "cancelled"], 4, "deployment 7 of hello was cancelled"),
         (&["pending", "superseded"], 4, "deployment 7 of hello was overtaken by a newer one"),
+        (&["pending", "gone"], 4, "app hello was deleted before its deployment ended"),
     ];
     for (states, code, sentence) in bad {
         let (world, _) = world("succeeded", states, true).await;

@@ -201,6 +201,5 @@ mod tests {
     fn values_are_in_no_note() {
         let wish = wish(&[("A", "s3cret")], &["B"]);
         assert_eq!(note(&wish, 4), "environment: set A, unset B");
-        assert!(!format!("{wish:?}").contains("s3cret"));
     }
 }

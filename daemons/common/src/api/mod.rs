@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod builder;
 pub mod control;
+pub mod env;
 pub mod hm;
 pub mod leader;
 pub mod people;

@@ -34,10 +34,13 @@ struct DeployPage {
     left_out: Option<String>,
 }
 
-/// The fields as they are now.
-fn fields(view: &AppView, parents: &Parents) -> Form {
-    let image = parents.running.as_ref().map(tagged).unwrap_or_default();
-    settings_form::fields(view.instances, parents.settings.as_ref()).and("image", image)
+/// The fields as they are now: image and command of what runs, and the settings that were made last.
+fn fields(instances: u32, parents: &Parents) -> Form {
+    let form = settings_form::fields(instances, parents.settings.as_ref());
+    match &parents.running {
+        Some(running) => form.and("image", tagged(running)).and("command", settings_form::command(running)),
+        None => form.and("image", String::new()),
+    }
 }
 
 /// The image as a person would name it: by tag where there is one, so that a new one under the tag is found.
@@ -78,7 +81,7 @@ pub(super) async fn form(
     Extension(row): Extension<AppRow>,
 ) -> Page {
     let view = dash.app_view(&row).await?;
-    let form = fields(&view, &dash.parents(&row).await?);
+    let form = fields(view.instances, &dash.parents(&row).await?);
     page(&dash, &caller, &row, &view, form).await
 }
 
@@ -155,5 +158,28 @@ pub(super) async fn rollback(
     match back.await {
         Ok(_) => Ok(to_app(&row)),
         Err(problem) => history_page(&dash, &caller, &row, Some(problem)).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_form_offers_what_runs_with_the_settings_that_were_made_last() {
+        let release = |tag: &str, memory: u32| -> ReleaseView {
+            serde_json::from_value(serde_json::json!({
+                "id": 1, "number": 1, "image": format!("control:5000/anna/web:{tag}"), "command": ["run", tag],
+                "memory_mb": memory, "cpu_millis": 100, "env_version": 0, "instances": 1, "created_by": "anna",
+                "created_at": 0,
+            }))
+            .unwrap()
+        };
+        let parents = Parents { settings: Some(release("failed", 512)), running: Some(release("good", 256)) };
+        let form = fields(2, &parents);
+        assert_eq!((form.value("image"), form.value("command")), ("control:5000/anna/web:good", "run\ngood"));
+        assert_eq!(form.value("memory_mb"), "512");
+        let form = fields(2, &Parents { running: None, ..parents });
+        assert_eq!((form.value("image"), form.value("command")), ("", "run\nfailed"));
     }
 }

@@ -62,7 +62,6 @@ pub(super) fn fields(instances: u32, settings: Option<&ReleaseView>) -> Form {
     let number = |value: Option<u32>| value.map(|value| value.to_string()).unwrap_or_default();
     let health = settings.and_then(|release| release.health.as_ref());
     let kind = health.map_or(HealthKind::Http, |health| health.kind);
-    let command = settings.and_then(|release| release.command.as_ref());
     let form = Form::of([
         ("instances", instances.to_string()),
         ("memory_mb", settings.map_or(DEFAULT_MEMORY_MB, |release| release.memory_mb).to_string()),
@@ -71,11 +70,16 @@ pub(super) fn fields(instances: u32, settings: Option<&ReleaseView>) -> Form {
         ("health_kind", if kind == HealthKind::Tcp { "tcp" } else { "http" }.to_owned()),
         ("health", health.map(|health| health.path.clone()).unwrap_or_default()),
         ("health_host", health.and_then(|health| health.host.clone()).unwrap_or_default()),
-        ("command", command.map(|words| words.join("\n")).unwrap_or_default()),
+        ("command", settings.map(command).unwrap_or_default()),
         ("note", String::new()),
     ]);
     let mut timing = settings.map(|release| release.timing).unwrap_or_default();
     TIMES.iter().fold(form, |form, time| form.and(time.name, number(*(time.place)(&mut timing))))
+}
+
+/// The command of a release, one word a line.
+pub(super) fn command(release: &ReleaseView) -> String {
+    release.command.as_ref().map(|words| words.join("\n")).unwrap_or_default()
 }
 
 /// What a form of these fields asks for: a field that is empty asks for the default.
