@@ -6,6 +6,7 @@ use crate::world::{Heard, World, ask, docker, inspect, run, spec};
 use dinp_common::api::agent::{InstanceState::*, NodeFaultKind};
 use dinp_common::testing::TestDir;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 fn faults(heard: &Heard, kind: NodeFaultKind) -> Vec<String> {
     let all = heard.last.iter().flat_map(|last| &last.faults);
@@ -152,6 +153,52 @@ async fn who_fills_the_engines_disk_is_stopped_by_name_and_nobody_else() {
     ]);
     assert!(size.starts_with("0B"), "what it had written is gone: {size}");
     assert_eq!(inspect(&quiet, "{{.State.StartedAt}}"), started);
+}
+
+/// Makes an image of an app that is years old; it goes with the test.
+struct OldImage(String);
+
+impl OldImage {
+    fn load(name: &str) -> Self {
+        let name = format!("localhost/dinp-agent-{name}-{}:1", std::process::id());
+        let dir = TestDir::new("agent-old-image");
+        let script = r#"cd "$2"; docker save "$0" | tar -x
+            for file in $(grep -rl '"created"' .); do
+                sed -i -e 's/"created":"[^"]*"/"created":"2020-01-01T00:00:00Z"/g' -e "s|.dinp.testbed.:.1.|\"dinp.image.app\":\"$1\"|g" "$file"
+            done
+            sed -i "s|$0|$1|g" manifest.json; rm -f index.json oci-layout repositories; tar -c . | docker load"#;
+        let made = run("bash", &["-euc", script, crate::world::image(), &name, dir.path().to_str().unwrap()]);
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        Self(name)
+    }
+
+    fn is_there(&self) -> bool {
+        run("docker", &["image", "inspect", &self.0]).status.success()
+    }
+}
+
+impl Drop for OldImage {
+    fn drop(&mut self) {
+        run("docker", &["rmi", "--force", &self.0]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_of_apps_that_nobody_needs_go_when_space_is_short_and_nobody_is_stopped_for_it() {
+    let (needed, unneeded) = (OldImage::load("needed"), OldImage::load("unneeded"));
+    let world = World::with(|config| (config.disk.low_mb, config.disk.reserve_mb) = (u32::MAX, 0)).await;
+    let mut web = spec(1);
+    web.image = needed.0.parse().unwrap();
+    world.order(&[&web], |_| {});
+    let report = world.until_state(&web, Ready).await;
+    world.until("the fault", |heard| !faults(heard, NodeFaultKind::Disk).is_empty()).await;
+    let begin = Instant::now();
+    while unneeded.is_there() {
+        assert!(begin.elapsed() < Duration::from_secs(20), "the image stays");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(needed.is_there());
+    ask(&report, "/").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
