@@ -112,8 +112,10 @@ pub struct ContainerConfig {
     pub tmpfs_mb: u32,
     /// Docker's log driver for instances.
     pub log_driver: String,
-    /// The driver instead of journald on a machine without a journal.
-    pub log_driver_fallback: String,
+    /// Most that the engine keeps of an instance's output in one file, in MiB, and in how many files.
+    pub log_file_mb: u32,
+    /// See `log_file_mb`.
+    pub log_files: u32,
 }
 
 /// `[logs]`.
@@ -122,11 +124,29 @@ pub struct ContainerConfig {
 pub struct LogsConfig {
     /// Most that is kept of the output of all instances that are gone, in MiB.
     pub ended_mb: u64,
+    /// Socket of the journal that output is handed on to; empty for none.
+    pub journal_socket: PathBuf,
+    /// Most that is handed on of each instance in a second, in bytes.
+    pub journal_bytes_per_sec: u32,
+    /// Most that is handed on of each instance at once after a quiet time, in bytes.
+    pub journal_burst_bytes: u32,
 }
 
 impl Default for LogsConfig {
     fn default() -> Self {
-        Self { ended_mb: 256 }
+        Self {
+            ended_mb: 256,
+            journal_socket: dinp_common::journal::SOCKET.into(),
+            journal_bytes_per_sec: 16 * 1024,
+            journal_burst_bytes: 1 << 20,
+        }
+    }
+}
+
+impl LogsConfig {
+    /// The journal that output is handed on to, if there is one on this machine.
+    pub fn journal(&self) -> Option<PathBuf> {
+        self.journal_socket.exists().then(|| self.journal_socket.clone())
     }
 }
 
@@ -194,8 +214,9 @@ impl Default for ContainerConfig {
             disk_mb: 4096,
             read_only_root: false,
             tmpfs_mb: 64,
-            log_driver: "journald".into(),
-            log_driver_fallback: "local".into(),
+            log_driver: "local".into(),
+            log_file_mb: 10,
+            log_files: 3,
         }
     }
 }
@@ -245,6 +266,10 @@ impl DaemonConfig for AgentConfig {
             ("container.open_files_limit", self.container.open_files_limit <= 0),
             ("container.disk_mb", self.container.disk_mb == 0),
             ("container.tmpfs_mb", self.container.tmpfs_mb == 0),
+            ("container.log_file_mb", self.container.log_file_mb == 0),
+            ("container.log_files", self.container.log_files == 0),
+            ("logs.journal_bytes_per_sec", self.logs.journal_bytes_per_sec == 0),
+            ("logs.journal_burst_bytes", self.logs.journal_burst_bytes == 0),
             ("memory_mb", self.memory_mb == Some(0)),
             ("cpu_millis", self.cpu_millis == Some(0)),
         ] {

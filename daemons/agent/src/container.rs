@@ -29,6 +29,9 @@ pub const TICKET: &str = "dinp.ticket";
 /// Label with [`Settings`] as JSON.
 pub const SETTINGS: &str = "dinp.settings";
 
+/// The log driver by which the engine writes to the journal itself.
+pub const JOURNALD: &str = "journald";
+
 /// What ordinary web applications need when they start as root and hand their work to another user:
 /// CHOWN and DAC_OVERRIDE to prepare directories, SETUID and SETGID to change the user, KILL to signal
 /// workers that have another one, NET_BIND_SERVICE for ports below 1024 on engines that guard them.
@@ -111,8 +114,6 @@ pub struct Surroundings {
     pub publish_address: Option<IpAddr>,
     /// What the Docker Engine is like.
     pub traits: Traits,
-    /// Log driver in force.
-    pub log_driver: String,
     /// Configuration.
     pub config: ContainerConfig,
 }
@@ -221,7 +222,7 @@ fn host_config(spec: &InstanceSpec, inner: &str, port: u16, around: &Surrounding
         cgroup_parent: Some(cgroup_parent(&around.config.cgroup_parent, around.traits.systemd_cgroups)),
         network_mode: Some(around.network.clone()),
         port_bindings: Some(HashMap::from([(inner.to_owned(), Some(vec![binding]))])),
-        log_config: Some(log_config(&around.log_driver)),
+        log_config: Some(log_config(&around.config)),
         ..HostConfig::default()
     }
 }
@@ -252,13 +253,17 @@ fn cgroup_parent(slice: &str, systemd: bool) -> String {
     ends.map(|end| format!("/{}.slice", &stem[..end])).collect()
 }
 
-fn log_config(driver: &str) -> HostConfigLogConfig {
-    let options: &[(&str, &str)] = match driver {
-        "journald" => &[("labels", "dinp.app,dinp.release,dinp.instance"), ("tag", "{{.Name}}")],
-        "local" | "json-file" => &[("max-size", "10m"), ("max-file", "3")],
-        _ => &[],
+/// What the engine keeps of the output is bounded by itself; a journal that the engine writes to has its own bounds.
+fn log_config(config: &ContainerConfig) -> HostConfigLogConfig {
+    let driver = config.log_driver.as_str();
+    let options = match driver {
+        JOURNALD => vec![("labels", format!("{APP},{RELEASE},{INSTANCE}")), ("tag", "{{.Name}}".to_owned())],
+        "local" | "json-file" => {
+            vec![("max-size", format!("{}m", config.log_file_mb)), ("max-file", config.log_files.to_string())]
+        }
+        _ => Vec::new(),
     };
-    let options = options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let options = options.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     HostConfigLogConfig { typ: Some(driver.to_owned()), config: Some(options) }
 }
 
@@ -304,7 +309,6 @@ pub(crate) mod tests {
             network: "dinp".into(),
             publish_address: None,
             traits: Traits { systemd_cgroups: true, ..Traits::default() },
-            log_driver: "journald".into(),
             config: ContainerConfig::default(),
         }
     }
@@ -350,7 +354,7 @@ pub(crate) mod tests {
                     "CgroupParent": "dinp-apps.slice",
                     "NetworkMode": "dinp",
                     "PortBindings": {"8080/tcp": [{"HostIp": "", "HostPort": "20001"}]},
-                    "LogConfig": {"Type": "journald", "Config": {"labels": "dinp.app,dinp.release,dinp.instance", "tag": "{{.Name}}"}},
+                    "LogConfig": {"Type": "local", "Config": {"max-size": "10m", "max-file": "3"}},
                 },
             })
         );
@@ -393,6 +397,15 @@ pub(crate) mod tests {
         old["health"] = json!({"path": "/health", "interval_secs": 5, "timeout_secs": 2, "threshold": 3});
         labels.insert(SETTINGS.into(), old.to_string());
         assert_eq!(recognise(&labels, "c1").unwrap().1.health, Some(HealthCheck::new("/health")));
+    }
+
+    #[test]
+    fn output_is_bounded_and_a_journal_is_told_whose_it_is() {
+        let log =
+            |driver: &str| log_config(&ContainerConfig { log_driver: driver.into(), ..ContainerConfig::default() });
+        assert_eq!(log("json-file").config.unwrap()["max-size"], "10m");
+        assert_eq!(log("journald").config.unwrap()["labels"], "dinp.app,dinp.release,dinp.instance");
+        assert_eq!(log("none").config.unwrap().len(), 0);
     }
 
     #[test]

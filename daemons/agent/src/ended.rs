@@ -56,7 +56,7 @@ impl Archive {
     /// What an agent before this one has kept. A file that cannot be read is left alone.
     pub fn open(directory: PathBuf, limit: u64) -> Self {
         let mut kept: Vec<Kept> = files(&directory).into_iter().filter_map(|path| known(&path)).collect();
-        kept.sort_by(|a, b| b.ended.at.cmp(&a.ended.at));
+        kept.sort_by_key(|kept| std::cmp::Reverse(kept.ended.at));
         Self { directory, limit, kept: Mutex::new(kept) }
     }
 
@@ -98,7 +98,7 @@ impl Archive {
         let mut kept = self.kept();
         kept.retain(|other| other.ended.instance != ended.instance);
         kept.insert(0, Kept { ended, bytes: text.len() as u64 });
-        kept.sort_by(|a, b| b.ended.at.cmp(&a.ended.at));
+        kept.sort_by_key(|kept| std::cmp::Reverse(kept.ended.at));
         for gone in surplus(&mut kept, self.limit, now) {
             fs::remove_file(self.path(&gone)).ok();
             // Only once nothing is in it any more.

@@ -6,6 +6,7 @@
 //! * [`poll`], [`report`], [`streams`]: the three ways to the leader,
 //! * [`docker`], [`watcher`], [`network`], [`container`], [`probe`], [`output`], [`oom`]: the engine, what is made in it
 //!   and what it shows,
+//! * [`forward`]: what instances write, into the journal,
 //! * [`space`]: what happens when disks fill up,
 //! * [`firewall`], [`filter`]: what containers cannot reach and who can reach them, and whether that is in force.
 
@@ -21,6 +22,7 @@ pub mod ended;
 pub mod faults;
 pub mod filter;
 pub mod firewall;
+pub mod forward;
 pub mod instance;
 pub mod ledger;
 pub mod network;
@@ -150,6 +152,9 @@ pub async fn run(loaded: Loaded<AgentConfig>, lifecycle: Lifecycle) -> Result<()
         let shared = shared.clone();
         async move { shared.filter.watch().await }
     });
+    if let Some(journal) = shared.config.logs.journal() {
+        lifecycle.task("journal", forward::forward(shared.clone(), journal));
+    }
     lifecycle.ready();
     tracing::info!(node = %shared.bundle.node, memory_mb = capacity.memory_mb, cpu_millis = capacity.cpu_millis, "node {} is open", shared.bundle.node);
 

@@ -12,9 +12,13 @@ use dinp_common::model::InstanceId;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// Longest line that is kept whole.
 const LONGEST: usize = 64 * 1024;
+
+/// Time to read what is quoted: the next start of the instance waits for it.
+const QUOTE: Duration = Duration::from_secs(2);
 
 /// From where on output is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +128,7 @@ pub async fn quote(engine: &Engine, container: &str, instance: &InstanceId) -> R
         }
         Ok(quoted)
     };
-    let limit = engine.limit();
+    let limit = engine.limit().min(QUOTE);
     match tokio::time::timeout(limit, reading).await {
         Ok(Err(EngineError::Refused { .. })) => Ok(Vec::new()),
         Ok(read) => read,

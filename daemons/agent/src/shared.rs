@@ -16,7 +16,6 @@ use dinp_common::model::InstanceId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
-use std::path::Path;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
@@ -102,11 +101,6 @@ impl Shared {
     /// What all containers of this node have in common, now.
     pub fn surroundings(&self) -> Surroundings {
         let config = &self.config;
-        let journal = Path::new("/run/systemd/journal/socket").exists();
-        let log_driver = match config.container.log_driver.as_str() {
-            "journald" if !journal => &config.container.log_driver_fallback,
-            driver => driver,
-        };
         let host_ip = config.host_ip.as_ref().unwrap_or(&self.bundle.address);
         Surroundings {
             cluster: self.bundle.cluster.clone(),
@@ -116,7 +110,6 @@ impl Shared {
             network: config.docker.network.clone(),
             publish_address: config.publish_address,
             traits: self.traits(),
-            log_driver: log_driver.to_owned(),
             config: config.container.clone(),
         }
     }

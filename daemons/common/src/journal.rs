@@ -1,4 +1,4 @@
-//! Events as entries of the systemd journal.
+//! Entries of the systemd journal, and events as such.
 //!
 //! Fields become fields of the entry (`app` is `DINP_APP`, so that `journalctl DINP_APP=web` works), and those that the
 //! message does not speak of are appended to it, because the short view of `journalctl` shows nothing else:
@@ -22,12 +22,49 @@ pub const SOCKET: &str = "/run/systemd/journal/socket";
 /// Longest value that is sent, in bytes: an entry must fit into one datagram.
 const VALUE_MAX: usize = 16 * 1024;
 
-/// A subscriber layer that writes to the journal.
+/// The way to the journal.
 #[derive(Debug)]
-pub struct Journal {
+pub struct Socket {
     /// Not connected: it has to reach a socket of journald's that was made anew.
     socket: UnixDatagram,
     path: PathBuf,
+}
+
+impl Socket {
+    /// For the journal at this socket. Sending never waits.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        let socket = UnixDatagram::unbound()?;
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket, path: path.to_owned() })
+    }
+
+    /// Sends an entry; an error if the journal does not take it now.
+    pub fn send(&self, entry: &Entry) -> io::Result<()> {
+        self.socket.send_to(&entry.0, &self.path).map(drop)
+    }
+}
+
+/// One entry: fields in the format that the journal reads.
+#[derive(Debug)]
+pub struct Entry(Vec<u8>);
+
+impl Entry {
+    /// An entry with the priority of syslog (`3` error, `4` warning, `6` information, `7` debug) and an identifier.
+    pub fn new(priority: &str, identifier: &str) -> Self {
+        Self(Vec::with_capacity(512)).field("PRIORITY", priority).field("SYSLOG_IDENTIFIER", identifier)
+    }
+
+    /// With one more field, whose value is cut to what an entry can hold. A name is of capitals, digits and underscores.
+    pub fn field(mut self, name: &str, value: &str) -> Self {
+        put(&mut self.0, name, value);
+        self
+    }
+}
+
+/// A subscriber layer that writes to the journal.
+#[derive(Debug)]
+pub struct Journal {
+    socket: Socket,
     identifier: String,
 }
 
@@ -36,33 +73,29 @@ impl Journal {
     /// `SYSLOG_IDENTIFIER`.
     pub fn at(path: &Path, identifier: String) -> io::Result<Self> {
         UnixDatagram::unbound()?.connect(path)?;
-        Ok(Self { socket: UnixDatagram::unbound()?, path: path.to_owned(), identifier })
+        let socket = Socket { socket: UnixDatagram::unbound()?, path: path.to_owned() };
+        Ok(Self { socket, identifier })
     }
 
-    fn entry(&self, event: &Event<'_>) -> Vec<u8> {
+    fn entry(&self, event: &Event<'_>) -> Entry {
         let mut fields = Fields::default();
         event.record(&mut fields);
         let meta = event.metadata();
-        let mut entry = Vec::with_capacity(512);
-        put(&mut entry, "PRIORITY", priority(*meta.level()));
-        put(&mut entry, "SYSLOG_IDENTIFIER", &self.identifier);
-        put(&mut entry, "TARGET", meta.target());
+        let mut entry = Entry::new(priority(*meta.level()), &self.identifier).field("TARGET", meta.target());
         if let (Some(file), Some(line)) = (meta.file(), meta.line()) {
-            put(&mut entry, "CODE_FILE", file);
-            put(&mut entry, "CODE_LINE", &line.to_string());
+            entry = entry.field("CODE_FILE", file).field("CODE_LINE", &line.to_string());
         }
         for (name, value) in &fields.named {
-            put(&mut entry, &journal_name(name), value);
+            entry = entry.field(&journal_name(name), value);
         }
-        put(&mut entry, "MESSAGE", &fields.spoken());
-        entry
+        entry.field("MESSAGE", &fields.spoken())
     }
 }
 
 impl<S: Subscriber> Layer<S> for Journal {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         // There is nobody left to tell when the journal cannot be told.
-        self.socket.send_to(&self.entry(event), &self.path).ok();
+        self.socket.send(&self.entry(event)).ok();
     }
 }
 
@@ -191,6 +224,23 @@ mod tests {
         assert_eq!(entry["DINP_ERROR"], "connection refused");
         let entry = logged(|| tracing::info!(app = "art", "start"));
         assert_eq!(entry["MESSAGE"], "start app=art");
+    }
+
+    #[test]
+    fn an_entry_of_anybody_has_its_fields_and_a_full_journal_is_not_waited_for() {
+        let dir = TestDir::new("journal");
+        let path = dir.path().join("socket");
+        let socket = Socket::at(&path).unwrap();
+        let entry = Entry::new("6", "web").field("DINP_APP", "web").field("MESSAGE", "two\nlines");
+        assert!(socket.send(&entry).is_err(), "nobody listens");
+        let journald = UnixDatagram::bind(&path).unwrap();
+        socket.send(&entry).unwrap();
+        let mut buffer = [0; 4096];
+        let length = journald.recv(&mut buffer).unwrap();
+        let fields = parse(&buffer[..length]);
+        assert_eq!((&*fields["DINP_APP"], &*fields["MESSAGE"]), ("web", "two\nlines"));
+        assert_eq!((&*fields["PRIORITY"], &*fields["SYSLOG_IDENTIFIER"]), ("6", "web"));
+        assert!((0..100_000).any(|_| socket.send(&entry).is_err()), "it does not wait");
     }
 
     #[test]

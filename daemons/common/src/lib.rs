@@ -18,7 +18,7 @@ pub mod config;
 pub mod credentials;
 pub mod daemon;
 pub mod error;
-mod journal;
+pub mod journal;
 pub mod lifecycle;
 pub mod listen;
 pub mod logging;

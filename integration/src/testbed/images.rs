@@ -36,7 +36,7 @@ const CONTROL: Variant =
 /// host gets a machine id of its own.
 const FINISH: &str = r#"
 mkdir -p "$1/var/log/journal" "$1/etc/systemd/journald.conf.d"
-printf '[Journal]\nSystemMaxUse=200M\nRateLimitIntervalSec=0\n' >"$1/etc/systemd/journald.conf.d/testbed.conf"
+printf '[Journal]\nSystemMaxUse=200M\n' >"$1/etc/systemd/journald.conf.d/testbed.conf"
 ln -sf /dev/null "$1/etc/systemd/system/console-getty.service"
 ln -sf /dev/null "$1/etc/systemd/system/getty.target"
 : >"$1/etc/machine-id"

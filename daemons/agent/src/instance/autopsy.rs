@@ -4,13 +4,14 @@ use super::calls::inspect_raw;
 use super::reason;
 use super::sockets;
 use super::terms::{Exit, Findings};
-use crate::docker::EngineError;
 use crate::output;
 use crate::shared::Shared;
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::DownloadFromContainerOptions;
+use dinp_common::error::ErrorChain;
 use dinp_common::model::InstanceId;
 use futures_util::StreamExt;
+use std::time::Duration;
 
 /// Exit codes of a program that could not be run, or that a shell took for a script.
 const NOT_RUN: [i64; 3] = [2, 126, 127];
@@ -18,44 +19,43 @@ const NOT_RUN: [i64; 3] = [2, 126, 127];
 /// Most that is read of a program: its headers in an archive, and the beginning of the file.
 const HEAD: usize = 8 * 1024;
 
+/// Time to read it.
+const LIMIT: Duration = Duration::from_secs(2);
+
 /// A block of an archive.
 const BLOCK: usize = 512;
 
-/// What the container of an instance shows after its end.
-pub async fn examine(
-    shared: &Shared,
-    container: &str,
-    instance: &InstanceId,
-    exit: &Exit,
-    limit_mb: u32,
-) -> Result<Findings, EngineError> {
-    let output = output::quote(&shared.engine, container, instance).await?;
+/// What the container of an instance shows after its end. Its next start waits for this: what cannot be read at once is
+/// left out.
+pub async fn examine(shared: &Shared, container: &str, instance: &InstanceId, exit: &Exit, limit_mb: u32) -> Findings {
+    let output = match output::quote(&shared.engine, container, instance).await {
+        Ok(output) => output,
+        Err(error) => {
+            tracing::warn!(%instance, error = %ErrorChain(&error), "what an instance wrote before its end cannot be read");
+            Vec::new()
+        }
+    };
     let told = match exit.is_unwatched || exit.out_of_memory {
         true => None,
-        false => not_run(shared, container, exit.code, &output).await?,
+        false => not_run(shared, container, exit.code, &output).await,
     };
-    Ok(Findings { reason: told.unwrap_or_else(|| reason::of_exit(exit, limit_mb)), output })
+    Findings { reason: told.unwrap_or_else(|| reason::of_exit(exit, limit_mb)), output }
 }
 
 /// The program that could not be run, if that is why it ended.
-async fn not_run(
-    shared: &Shared,
-    container: &str,
-    code: i64,
-    output: &[String],
-) -> Result<Option<String>, EngineError> {
+async fn not_run(shared: &Shared, container: &str, code: i64, output: &[String]) -> Option<String> {
     let refused = reason::refused(code, output);
     if refused.is_none() && !NOT_RUN.contains(&code) {
-        return Ok(None);
+        return None;
     }
-    let Some(found) = inspect_raw(shared, container).await? else { return Ok(None) };
+    let found = inspect_raw(shared, container).await.ok()??;
     if let Some(refused) = refused {
         let file = beginning(shared, container, &found, &refused.program).await;
-        return Ok(Some(reason::of_refused(&refused, file.as_deref())));
+        return Some(reason::of_refused(&refused, file.as_deref()));
     }
-    let Some(program) = &found.path else { return Ok(None) };
-    let file = beginning(shared, container, &found, program).await;
-    Ok(file.and_then(|file| reason::of_foreign(program, &file)))
+    let program = found.path.as_ref()?;
+    let file = beginning(shared, container, &found, program).await?;
+    reason::of_foreign(program, &file)
 }
 
 /// The first bytes of a program in a container; none where it is not there, or no plain file.
@@ -74,7 +74,7 @@ async fn beginning(
     };
     for path in paths {
         let reading = read_beginning(shared, container, path);
-        if let Ok(Some(file)) = tokio::time::timeout(shared.engine.limit(), reading).await {
+        if let Ok(Some(file)) = tokio::time::timeout(LIMIT, reading).await {
             return Some(file);
         }
     }

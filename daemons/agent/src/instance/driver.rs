@@ -293,7 +293,7 @@ impl Driver {
         let killed = exit.code == KILLED && !exit.is_unwatched && self.shared.kills.are_recent();
         let exit = Exit { out_of_memory: exit.out_of_memory || killed, ..exit.clone() };
         let instance = &self.identity.instance;
-        let findings = autopsy::examine(&self.shared, &self.container(), instance, &exit, self.memory_mb).await?;
+        let findings = autopsy::examine(&self.shared, &self.container(), instance, &exit, self.memory_mb).await;
         self.life.examined(findings, Now::read());
         Ok(())
     }

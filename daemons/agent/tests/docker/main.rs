@@ -6,6 +6,7 @@
 mod doubles;
 mod failures;
 mod firewall;
+mod journal;
 mod node;
 mod world;
 

@@ -252,7 +252,7 @@ async fn app_logs(
 
 async fn live_instances(api: &Api, app: &AppName) -> Result<Vec<InstanceView>, Problem> {
     let of = app.clone();
-    Ok(api.driver.view(move |view| view.reign.instances(Some(&of))).await?)
+    api.driver.view(move |view| view.reign.instances(Some(&of))).await
 }
 
 /// The streams of instances of an app that start later, for as long as somebody reads. It ends where no more are possible.
