@@ -147,9 +147,10 @@ impl Monitor {
         }))
     }
 
-    /// Probes one target for ever.
+    /// Probes one target for ever: at the check's interval, and at rest as seldom as the server says.
     async fn watch(self, target: Target, verdict: Arc<Mutex<Verdict>>) {
         let interval = Duration::from_secs(u64::from(target.check.interval_secs.max(1)));
+        let rest = Duration::from_secs(target.rest_secs.unwrap_or_default().into()).max(interval);
         // Spread over the interval, so that a new list does not make all probe at once.
         let mut due = tokio::time::Instant::now() + interval.mul_f64(rand::random_range(0.0..1.0));
         loop {
@@ -162,21 +163,24 @@ impl Monitor {
             metrics::histogram!("dinp_hm_probe_seconds").record(begin.elapsed().as_secs_f64());
             let label = if outcome.is_ok() { "well" } else { "failed" };
             metrics::counter!("dinp_hm_probes_total", "outcome" => label).increment(1);
-            self.take(&target, &verdict, outcome.map_err(|error| error.to_string()));
+            let is_at_rest = self.take(&target, &verdict, outcome.map_err(|error| error.to_string()));
             // The next one counts from when this one was due; what was missed is not made up for.
-            let jitter = interval.mul_f64(rand::random_range(0.95..1.05));
-            due = (due + jitter).max(tokio::time::Instant::now());
+            let pause = if is_at_rest { rest } else { interval };
+            due = (due + pause.mul_f64(rand::random_range(0.95..1.05))).max(tokio::time::Instant::now());
         }
     }
 
-    fn take(&self, target: &Target, verdict: &Mutex<Verdict>, outcome: Result<(), String>) {
+    /// Takes in what a probe has shown; true if all is well.
+    fn take(&self, target: &Target, verdict: &Mutex<Verdict>, outcome: Result<(), String>) -> bool {
         let (app, instance) = (&target.app, &target.instance);
         let mut verdict = verdict.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(detail) = &outcome {
             tracing::debug!(%app, %instance, detail, "a probe failed");
         }
-        if !verdict.observe(&outcome, target.check.threshold, unix_millis()) {
-            return;
+        let has_changed = verdict.observe(&outcome, target.check.threshold, unix_millis());
+        let is_at_rest = verdict.is_at_rest();
+        if !has_changed {
+            return is_at_rest;
         }
         match verdict.unfit() {
             Some((_, detail)) => tracing::warn!(%app, %instance, detail, "an instance of {app} is unfit: {detail}"),
@@ -184,6 +188,7 @@ impl Monitor {
         }
         drop(verdict);
         self.changed();
+        is_at_rest
     }
 
     fn changed(&self) {

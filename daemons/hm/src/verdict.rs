@@ -42,6 +42,11 @@ impl Verdict {
         true
     }
 
+    /// Whether it is fit, and the last probe went well.
+    pub fn is_at_rest(&self) -> bool {
+        self.unfit.is_none() && self.against == 0
+    }
+
     /// Since when it is unfit, and what the last failed probe saw.
     pub fn unfit(&self) -> Option<(UnixMillis, &str)> {
         self.unfit.as_ref().map(|unfit| (unfit.since, self.detail.as_str()))
@@ -67,6 +72,19 @@ mod tests {
             if after { 'U' } else { '-' }
         };
         probes.chars().map(step).collect()
+    }
+
+    #[test]
+    fn a_single_failure_ends_the_rest() {
+        let mut verdict = Verdict::default();
+        let mut rests = |outcome: Result<(), String>| {
+            verdict.observe(&outcome, 2, 1);
+            verdict.is_at_rest()
+        };
+        let bad = || Err("refused".to_owned());
+        let seen =
+            [rests(Ok(())), rests(bad()), rests(Ok(())), rests(bad()), rests(bad()), rests(Ok(())), rests(Ok(()))];
+        assert_eq!(seen, [true, false, true, false, false, false, true]);
     }
 
     /// The original killed an instance after one failed probe.

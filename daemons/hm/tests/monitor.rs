@@ -143,7 +143,22 @@ fn target(bits: u64, address: SocketAddr) -> Target {
         port: address.port(),
         host: "web.apps.localhost".into(),
         check: HealthCheck { interval_secs: 1, timeout_secs: 1, ..HealthCheck::new("/health?deep=1") },
+        rest_secs: None,
     }
+}
+
+/// An instance that is well and counts its probes.
+async fn counting() -> (SocketAddr, Arc<AtomicUsize>) {
+    let probes = Arc::new(AtomicUsize::new(0));
+    let counted = probes.clone();
+    let address = instance(move |_, mut stream| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        async move {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.ok();
+        }
+    })
+    .await;
+    (address, probes)
 }
 
 fn names(report: &HmReport) -> Vec<u64> {
@@ -270,6 +285,34 @@ async fn verdicts_take_three_probes() {
     until(3).await;
     server.forget();
     server.heard("fitness again", |report| names(report).is_empty()).await;
+    lifecycle.shutdown().cancel();
+}
+
+/// Two probes each 5 s filled the access logs of apps: the agent asks, the monitor only now and then unless it sees a failure.
+#[tokio::test]
+async fn at_rest_the_monitor_asks_as_seldom_as_the_server_says_and_a_failure_wakes_it() {
+    let server = FakeServer::start().await;
+    let ((resting, few), (watched, many)) = (counting().await, counting().await);
+    let refusing = {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        listener.local_addr().unwrap()
+    };
+    let at_rest = |bits, address| Target { rest_secs: Some(300), ..target(bits, address) };
+    server.set("v1", vec![at_rest(1, resting), target(2, watched), at_rest(3, refusing)]);
+    let lifecycle = start(&server);
+    let (_, report) = server.heard("the verdict after three probes at the check's interval", |r| names(r) == [3]).await;
+    assert_eq!(report.unfit[0].detail, "no connection: refused");
+    let asked = async |probes: &AtomicUsize, count| {
+        let begin = Instant::now();
+        while probes.load(Ordering::SeqCst) < count {
+            assert!(begin.elapsed() < PATIENCE);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    asked(&many, 5).await;
+    assert_eq!(few.load(Ordering::SeqCst), 1);
+    server.set("v2", vec![target(1, resting)]);
+    asked(&few, 3).await;
     lifecycle.shutdown().cancel();
 }
 

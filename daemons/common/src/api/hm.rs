@@ -33,6 +33,11 @@ pub struct Target {
     pub host: String,
     /// How to ask.
     pub check: HealthCheck,
+    /// Seconds from one probe to the next while nothing is wrong, where that is longer than the check says: the agent asks
+    /// as often as the check says, and the monitor only for what the network alone shows. From the first failure on the
+    /// check's own interval counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rest_secs: Option<u32>,
 }
 
 /// All that a monitor finds unfit now. An instance that is not named is fit or not known.

@@ -183,6 +183,7 @@ impl Reign {
                         port,
                         host: format!("{}.{}", app.name, self.settings.domain),
                         check,
+                        rest_secs: None,
                     });
                 }
             }
