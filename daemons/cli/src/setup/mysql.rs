@@ -388,6 +388,35 @@ pub fn needed<T>(row: Option<T>, object: &str) -> Result<T, SetupError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dinp_common::testing::Mysql;
+
+    #[tokio::test]
+    async fn a_second_server_is_let_in_with_the_key_of_the_first_and_with_no_other() {
+        let mysql = Mysql::start().await;
+        let root = mysql.database().await;
+        mysql.account(&root, "dinp_server").await;
+        let key = OpeningKey::generate();
+        let mut conn = root.get_conn().await.unwrap();
+        let database: Option<String> = conn.query_first("SELECT DATABASE()").await.unwrap();
+        conn.exec_drop("INSERT INTO sealing_key (id, public_key) VALUES (1, ?)", (&key.public_key()[..],))
+            .await
+            .unwrap();
+        let step = |password: &str, key: &OpeningKey| LetsIn {
+            settings: MysqlConfig {
+                host: "127.0.0.1".into(),
+                port: mysql.port(),
+                database: database.clone().unwrap(),
+                ..MysqlConfig::default()
+            },
+            password: Secret::new(password),
+            env_key: Secret::new(key.to_hex().expose()),
+        };
+        assert_eq!(step("test", &key).name(), "MySQL lets dinp_server in");
+        assert_eq!(step("test", &key).check().await.unwrap(), State::Ok);
+        let error = step("test", &OpeningKey::generate()).check().await.unwrap_err().to_string();
+        assert!(error.contains("env-key") && error.contains("127.0.0.1"), "{error}");
+        assert!(step("wrong", &key).check().await.is_err());
+    }
 
     #[test]
     fn quotes_are_doubled() {

@@ -166,3 +166,21 @@ impl Step for LetsIn {
         Box::pin(async { Ok(()) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_account_that_redis_refuses_is_named() {
+        let redis = dinp_common::testing::Redis::start().await;
+        let step = |password: &str| LetsIn {
+            url: redis.url().parse().unwrap(),
+            user: "test".into(),
+            password: Secret::new(password),
+        };
+        assert_eq!(step("test").check().await.unwrap(), State::Ok);
+        let error = step("geheim").check().await.unwrap_err().to_string();
+        assert!(error.contains("does not let test in") && !error.contains("geheim"), "{error}");
+    }
+}
