@@ -10,6 +10,9 @@ use dinp_common::api::hm::{Target, Targets};
 use dinp_common::model::{AppName, InstanceId, NodeName, Version};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+/// Time from one probe of a monitor to the next while an instance's agent finds nothing wrong.
+const REST_SECS: u32 = 30;
+
 impl Reign {
     /// How the cluster is.
     pub fn status(&self) -> Status {
@@ -183,7 +186,7 @@ impl Reign {
                         port,
                         host: format!("{}.{}", app.name, self.settings.domain),
                         check,
-                        rest_secs: None,
+                        rest_secs: self.is_at_rest(one).then_some(REST_SECS),
                     });
                 }
             }
@@ -192,9 +195,14 @@ impl Reign {
         for target in &targets {
             let check =
                 (&target.check.path, target.check.interval_secs, target.check.timeout_secs, target.check.threshold);
-            (target.instance.as_str(), join(&target.address, target.port), check).hash(&mut hasher);
+            (target.instance.as_str(), join(&target.address, target.port), check, target.rest_secs).hash(&mut hasher);
         }
         Targets { version: format!("{:016x}", hasher.finish()), targets }
+    }
+
+    /// Whether its agent asks it, and finds nothing wrong: one prober is enough then.
+    fn is_at_rest(&self, one: &Instance) -> bool {
+        one.state() == InstanceState::Ready && self.fleet.node(&one.node).is_some_and(Node::is_heard)
     }
 
     /// Ports held on a node for instances that are gone.
