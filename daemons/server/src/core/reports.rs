@@ -186,9 +186,8 @@ impl Reign {
         let is_new = before.state != Some(report.state);
         let (kind, detail) = match report.state {
             _ if has_failed => ("exit", why_it_failed(report)),
-            _ if report.oom_kills > before.oom_kills => {
-                ("out_of_memory", "a process in it was killed for memory; the instance runs on".to_owned())
-            }
+            // The instance runs on.
+            _ if report.oom_kills > before.oom_kills => ("out_of_memory", report.reason.clone()),
             InstanceState::BackOff if is_new && report.node_fault => ("not_started", report.reason.clone()),
             InstanceState::Ready if is_new || report.restarts > before.restarts => ("ready", report.reason.clone()),
             InstanceState::Unfit if is_new => ("unfit", report.reason.clone()),

@@ -1,6 +1,8 @@
 //! A server process with its databases, and the people and nodes around it.
 
-use dinp_common::api::agent::{Capacity, InstanceReport, InstanceState, Orders, Report, ReportReply, Seen};
+use dinp_common::api::agent::{
+    Capacity, EndedInstance, InstanceReport, InstanceState, Orders, Report, ReportReply, Seen,
+};
 use dinp_common::api::leader::{LEADER_PATH, LeaderView};
 use dinp_common::api::router::{RouterReply, RouterReport};
 use dinp_common::auth::{Credential, CredentialKind, Role};
@@ -260,6 +262,8 @@ pub struct Agent {
     pub orders: Option<Orders>,
     pub instances: BTreeMap<InstanceId, InstanceReport>,
     pub stopped: Vec<InstanceId>,
+    /// Instances that are gone and whose output it keeps.
+    pub ended: Vec<EndedInstance>,
     pub seen: Seen,
     next_port: u16,
 }
@@ -273,6 +277,7 @@ impl Agent {
             orders: None,
             instances: BTreeMap::new(),
             stopped: Vec::new(),
+            ended: Vec::new(),
             seen: Seen::default(),
             next_port: 20_000,
         }
@@ -294,7 +299,7 @@ impl Agent {
             instances: self.instances.values().cloned().collect(),
             removed: vec![],
             held_ports: vec![],
-            ended: None,
+            ended: Some(self.ended.clone()),
         };
         self.client.post("/v1/agent/report", &report, ANSWER).await
     }

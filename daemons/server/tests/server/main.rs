@@ -7,5 +7,6 @@ mod desired_state;
 mod harness;
 mod leadership;
 mod line;
+mod logs;
 mod orders;
 mod trust;
