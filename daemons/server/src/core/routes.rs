@@ -85,7 +85,7 @@ fn instances_of(table: &Table) -> BTreeSet<InstanceId> {
 }
 
 /// `host:port`, with brackets around an IPv6 address.
-pub(super) fn join(host: &str, port: u16) -> String {
+fn join(host: &str, port: u16) -> String {
     match host.contains(':') && !host.starts_with('[') {
         true => format!("[{host}]:{port}"),
         false => format!("{host}:{port}"),

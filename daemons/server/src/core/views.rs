@@ -1,7 +1,6 @@
 //! What the API shows of the core.
 
 use super::fleet::{Condition, Instance, Node};
-use super::routes::join;
 use super::{Reign, Status, Tick};
 use dinp_common::api::UnixMillis;
 use dinp_common::api::agent::{HeldPort, InstanceState, NodeFault, NodeFaultKind};
