@@ -66,6 +66,10 @@ pub(super) fn walk(
         if !checksum_fits(header) {
             return Err(reader.corrupt("a header's checksum is wrong"));
         }
+        // The label of the whole archive (tar -V) is no file; its size is left empty.
+        if header.entry_type().as_byte() == b'V' && header.as_old().size.iter().all(|byte| *byte == 0) {
+            continue;
+        }
         let size = header.entry_size().map_err(|_| reader.corrupt("a header's size is not a number"))?;
         match header.entry_type().as_byte() {
             b'x' => set(&mut pending.pax, reader.pax(size)?, &reader)?,
@@ -83,6 +87,12 @@ pub(super) fn walk(
             }
         }
     }
+}
+
+/// Seconds since 1970; what is older counts as 0. GNU tar writes such a time as a negative number in base 256.
+fn time(header: &Header) -> Option<u64> {
+    let is_negative = header.as_old().mtime[0] == 0xff;
+    if is_negative { Some(0) } else { header.mtime().ok() }
 }
 
 fn set<T, R>(slot: &mut Option<T>, value: T, reader: &Reader<R>) -> Result<(), PackageError> {
@@ -186,7 +196,7 @@ impl<R: Read> Reader<R> {
         if pax.size.is_some_and(|other| other != size) {
             return refuse("its headers disagree about its size");
         }
-        let modified = pax.modified.or_else(|| header.mtime().ok()).unwrap_or(0).min(u64::from(u32::MAX));
+        let modified = pax.modified.or_else(|| time(header)).unwrap_or(0).min(u64::from(u32::MAX));
         let as_text = |bytes: Vec<u8>| String::from_utf8(bytes).ok();
         let kind = match header.entry_type().as_byte() {
             b'0' | b'\0' | b'7' => {
@@ -279,7 +289,8 @@ fn parse_pax(mut content: &[u8]) -> Result<Pax, &'static str> {
             }
             b"mtime" => {
                 let text = std::str::from_utf8(value).unwrap_or_default();
-                pax.modified = text.split('.').next().and_then(|whole| whole.parse().ok());
+                let whole = text.split('.').next().and_then(|whole| whole.parse::<i64>().ok());
+                pax.modified = whole.map(|secs| u64::try_from(secs).unwrap_or(0));
             }
             _ if key.starts_with(b"GNU.sparse.") => return Err("it holds a sparse file"),
             _ => {}

@@ -154,7 +154,7 @@ fn malicious_tars_are_refused_with_entry_and_rule() {
         (tar().entry(b'6', "pipe", "", b"").end(), "it is a named pipe"),
         (tar().entry(b'S', "sparse", "", b"").end(), "it is a sparse file"),
         (tar().pax(&[("GNU.sparse.major", b"1")]).file("f").end(), "sparse"),
-        (tar().entry(b'V', "volume", "", b"").end(), "of a kind that packages cannot hold"),
+        (tar().entry(b'V', "volume", "", b"content").end(), "of a kind that packages cannot hold"),
         (tar().file("f").file("./f").end(), "entry \"./f\" is refused: it is there twice"),
         (tar().file("dir/").end(), "a file whose name ends with /"),
         (tar().raw(b'5', b"d", b"", 512, &[0; 512], |_| ()).end(), "it is no file and yet has content"),
@@ -356,6 +356,33 @@ fn zip_file(name: &str) -> Vec<u8> {
 /// Where the directory's first record begins.
 fn central(zip: &[u8]) -> usize {
     zip.windows(4).position(|window| window == b"PK\x01\x02").unwrap()
+}
+
+#[test]
+fn what_common_tools_write_is_taken() {
+    // tar -V, and files of 1960.
+    let old = |header: &mut Header| header.as_old_mut().mtime.fill(0xff);
+    let tar = Tar::default()
+        .raw(b'V', b"label", b"", 0, b"", |header| header.as_old_mut().size.fill(0))
+        .raw(b'0', b"old", b"", 0, b"", old)
+        .pax(&[("mtime", b"-315619200.5")])
+        .file("older");
+    let entries = inspect(&tar.end()).unwrap();
+    assert_eq!(
+        entries.iter().map(|entry| (&*entry.path, entry.modified)).collect::<Vec<_>>(),
+        [("old", 0), ("older", 0)]
+    );
+
+    // bsdtar and `zip -r -` announce that sizes follow, and know some of them all the same.
+    let mut zip = zip_file("f");
+    let at = central(&zip);
+    zip[6] |= 1 << 3;
+    zip[at + 8] |= 1 << 3;
+    assert_eq!(inspect(&zip).unwrap().len(), 1, "all of them");
+    zip[14..18].fill(0);
+    assert_eq!(inspect(&zip).unwrap().len(), 1, "the sizes without the CRC");
+    zip[22] ^= 1;
+    assert!(refusal(&zip).contains("disagree"), "another size than in the directory");
 }
 
 #[test]

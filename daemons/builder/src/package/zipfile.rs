@@ -163,12 +163,15 @@ fn locate(spooled: &Spooled, record: &Record) -> Result<u64, PackageError> {
     let (crc, packed, size) = (u32_at(&header, 14), u64::from(u32_at(&header, 18)), u64::from(u32_at(&header, 22)));
     let name_length = u64::from(u16_at(&header, 26));
     let name = spooled.bytes(record.offset + LOCAL_SIZE as u64, name_length)?;
-    // Where sizes follow the data, the header may hold zeros instead.
-    let later = flags & FLAG_SIZES_FOLLOW != 0 && (crc, packed, size) == (0, 0, 0);
+    // Where these follow the data, each may be zero in the header instead; some writers fill in those that they know.
+    let follow = flags & FLAG_SIZES_FOLLOW != 0;
+    let same = |here: u64, there: u64| here == there || (follow && here == 0);
     let agrees = name == record.name
         && method == record.method
         && flags == record.flags
-        && (later || (crc, packed, size) == (record.crc, record.packed, record.size));
+        && same(crc.into(), record.crc.into())
+        && same(packed, record.packed)
+        && same(size, record.size);
     if !agrees {
         return refuse("its header and the directory disagree");
     }
