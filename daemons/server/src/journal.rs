@@ -152,13 +152,12 @@ impl Writer {
 
     async fn deployments(&self, epoch: u64, all: &[Progress]) -> Result<(), StoreError> {
         let mut change = Change::begin(&self.pool).await?;
-        if !lease::holds(&mut change.tx, &self.owner, epoch).await? {
-            return Ok(());
-        }
         for progress in all {
             deployment::advance(&mut change, progress).await?;
         }
-        change.commit().await?;
+        if !self.commit(change, epoch).await? {
+            return Ok(());
+        }
         for progress in all {
             let reason = Some(&*progress.reason).filter(|reason| !reason.is_empty());
             info!(app = %progress.app, deployment = progress.id, reason, "deployment is {}", progress.state.as_str());
@@ -168,11 +167,18 @@ impl Writer {
 
     async fn retire(&self, epoch: u64, app: &AppName) -> Result<(), StoreError> {
         let mut change = Change::begin(&self.pool).await?;
-        if !lease::holds(&mut change.tx, &self.owner, epoch).await? {
-            return Ok(());
-        }
         deployment::retire_app(&mut change, app).await?;
-        change.commit().await.map(drop)
+        self.commit(change, epoch).await.map(drop)
+    }
+
+    /// Commits for the holder of the lease alone; false if that is somebody else. Asked last, because the lease cannot be
+    /// renewed from then until the commit.
+    async fn commit(&self, mut change: Change, epoch: u64) -> Result<bool, StoreError> {
+        let holds = lease::holds(&mut change.tx, &self.owner, epoch).await?;
+        if holds {
+            change.commit().await?;
+        }
+        Ok(holds)
     }
 
     async fn events(&self, events: &[NewEvent]) -> Result<(), StoreError> {
