@@ -134,10 +134,10 @@ impl Dash {
         note: &str,
     ) -> Result<Option<u64>, Problem> {
         let spec = Parents::of(&mut change.tx, row).await?.spec(None, &Deploy::default());
-        match spec {
-            Some(spec) => release_and_deploy(change, caller, row, &spec, note).await.map(Some),
-            None => Ok(None),
-        }
+        let Some(spec) = spec else { return Ok(None) };
+        // What was set last need not be what runs, and may take more.
+        self.check_quota(&mut change.tx, caller, row, row.instances, Some(spec.memory_mb)).await?;
+        release_and_deploy(change, caller, row, &spec, note).await.map(Some)
     }
 
     /// Asks for an old release to be brought into force again.

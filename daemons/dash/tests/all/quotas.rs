@@ -77,6 +77,29 @@ async fn one_user_cannot_take_the_cluster_from_the_others() {
 }
 
 #[tokio::test]
+async fn memory_that_was_set_and_failed_comes_back_within_the_quota_only() {
+    let stage = stage(Quotas { memory_mb: 1024, ..Quotas::default() }).await;
+    let anna = stage.token("anna").await;
+    let call = |method, path: &'static str, body| stage.call(&anna, method, path, body);
+    assert_eq!(call(Method::POST, "/v1/apps", json!({"name": "web"})).await.0, 201);
+    let image = format!("{}/anna/web:v1", stage.registry);
+    let deploy =
+        |memory: u32| call(Method::POST, "/v1/apps/web/deployments", json!({"image": image, "memory_mb": memory}));
+    let (_, small) = deploy(128).await;
+    stage.succeed(small["id"].as_u64().unwrap()).await;
+    let (status, large) = deploy(512).await;
+    assert_eq!(status, 201, "{large}");
+    stage.sql(&format!("UPDATE deployment SET state = 'rolled_back' WHERE id = {}", large["id"])).await;
+
+    // What runs is small, and so there may be more of it; the large one would be too much now.
+    assert_eq!(call(Method::PUT, "/v1/apps/web/scale", json!({"instances": 4})).await.0, 200);
+    let set = call(Method::PATCH, "/v1/apps/web/env", json!({"set": {"A": "1"}})).await;
+    assert_eq!(refused(set), (403, "MiB of memory".into(), "anna".into(), 512, 1024));
+    assert_eq!(call(Method::PUT, "/v1/apps/web/scale", json!({"instances": 2})).await.0, 200);
+    assert_eq!(call(Method::PATCH, "/v1/apps/web/env", json!({"set": {"A": "1"}})).await.0, 200);
+}
+
+#[tokio::test]
 async fn a_team_has_a_quota_of_its_own_and_two_at_once_do_not_pass_together() {
     let stage = stage(Quotas { instances: 5, ..Quotas::default() }).await;
     let (dora, otto) = (stage.token("dora").await, stage.token("otto").await);
