@@ -1,6 +1,6 @@
 //! The route table in Redis: what the leader publishes and routers read.
 //!
-//! Three keys per cluster, as DESIGN.md section 4 has it:
+//! Three keys per cluster:
 //!
 //! * hash `dinp:<cluster>:apps`, app -> [`AppRoutes`] in JSON,
 //! * hash `dinp:<cluster>:head` with `epoch`, `seq`, `complete`: the table's version, and whether the hash is whole,
