@@ -14,6 +14,7 @@ pub mod config;
 pub mod core;
 pub mod driver;
 pub mod ended;
+mod gauges;
 pub mod journal;
 pub mod leader;
 pub mod logs;
@@ -123,6 +124,7 @@ pub async fn run(loaded: Loaded<ServerConfig>, lifecycle: Lifecycle) -> Result<(
     let follow =
         sync::Sync { pool: pool.clone(), key, hint: hint.clone(), handle: handle.clone(), secrets: secrets.clone() };
     lifecycle.task("desired state", follow.run(lifecycle.clone()));
+    lifecycle.task("gauges", gauges::show(handle.clone(), lifecycle.shutdown()));
     lifecycle.task("routers", routers::follow(handle.clone(), pool.clone(), lifecycle.shutdown()));
     let url = config.public_url(cluster);
     let others = cluster.servers.iter().filter(|server| **server != url).cloned().collect();
