@@ -137,7 +137,10 @@ impl Reign {
         };
         let gone = self.routers.all.values().filter(vanished).count();
         let reason = if all > 0 && live == 0 {
-            Some(format!("no router is heard ({all} are known): what they send to is not taken away"))
+            Some(format!(
+                "no router is heard ({all} are known): what they send to is not taken away; if they are gone for good, \
+                 say dinp router forget"
+            ))
         } else if gone > (all * VANISH_PERCENT / 100).max(1) {
             Some(format!("{gone} of {all} routers fell silent within a minute"))
         } else {
