@@ -75,6 +75,8 @@ pub struct World {
     /// Instances whose stop was ordered since the last look.
     pub ordered_to_stop: Vec<InstanceId>,
     pub deployment_log: Vec<(u64, DeploymentState, String)>,
+    /// Kinds of the events so far.
+    pub told: Vec<&'static str>,
     /// Orders, tables, updates and events put out so far.
     pub put_out: usize,
     pub last_put_out: Tick,
@@ -154,6 +156,7 @@ impl World {
             request_ms: 0,
             ordered_to_stop: Vec::new(),
             deployment_log: Vec::new(),
+            told: Vec::new(),
             put_out: 0,
             last_put_out: 0,
             mail: Vec::new(),
@@ -302,6 +305,7 @@ impl World {
             self.write(&update);
         }
         for event in actions.events {
+            self.told.push(event.kind);
             self.note(|| format!("event {event:?}"));
         }
         // Long polls: each agent that has an older version is given the orders, until it has them.

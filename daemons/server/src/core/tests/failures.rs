@@ -243,6 +243,8 @@ fn a_crash_is_left_to_the_agent() {
     assert!(!world.routed("web").contains(&victim), "a crashed one is out of the table");
     world.until(5_000, "it is back", |world| world.routed("web").len() == 2);
     assert_eq!(ids(&world, "web"), before);
+    let exits = world.told.iter().filter(|kind| **kind == "exit").count();
+    assert_eq!(exits, 1, "one end is one event: {:?}", world.told);
     assert!(world.containers("web").iter().all(|one| one.2 == InstanceState::Ready));
 }
 
