@@ -45,6 +45,7 @@ impl Backoff {
     }
 
     /// Failures in a row.
+    #[cfg(test)]
     pub fn failed(&self) -> u32 {
         self.failed
     }

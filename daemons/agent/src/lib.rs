@@ -10,33 +10,33 @@
 //! * [`space`]: what happens when disks fill up,
 //! * [`firewall`], [`filter`]: what containers cannot reach and who can reach them, and whether that is in force.
 
-pub mod api;
-pub mod backoff;
-pub mod board;
-pub mod capacity;
+mod api;
+mod backoff;
+mod board;
+mod capacity;
 pub mod config;
-pub mod container;
+mod container;
 pub mod disk;
-pub mod docker;
-pub mod ended;
-pub mod faults;
-pub mod filter;
+mod docker;
+mod ended;
+mod faults;
+mod filter;
 pub mod firewall;
-pub mod forward;
-pub mod instance;
-pub mod ledger;
-pub mod network;
-pub mod node;
-pub mod oom;
+mod forward;
+mod instance;
+mod ledger;
+mod network;
+mod node;
+mod oom;
 pub mod orders;
-pub mod output;
-pub mod poll;
-pub mod probe;
-pub mod report;
-pub mod shared;
-pub mod space;
-pub mod streams;
-pub mod watcher;
+mod output;
+mod poll;
+mod probe;
+mod report;
+mod shared;
+mod space;
+mod streams;
+mod watcher;
 
 use config::AgentConfig;
 use dinp_common::api::agent::Goodbye;

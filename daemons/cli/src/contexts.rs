@@ -59,6 +59,7 @@ impl ContextFile {
     }
 
     /// Its path.
+    #[cfg(test)]
     pub fn path(&self) -> &Path {
         &self.0
     }

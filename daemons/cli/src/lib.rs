@@ -9,20 +9,20 @@
 //! * [`setup`]: `dinp setup`, which makes a machine a part of a cluster,
 //! * [`error`]: what went wrong, what to do next, and the exit code.
 
-pub mod api;
+mod api;
 pub mod args;
-pub mod commands;
-pub mod contexts;
-pub mod dotenv;
-pub mod error;
-pub mod follow;
-pub mod output;
-pub mod package;
-pub mod probe;
-pub mod session;
-pub mod setup;
-pub mod signin;
-pub mod variables;
+mod commands;
+mod contexts;
+mod dotenv;
+mod error;
+mod follow;
+mod output;
+mod package;
+mod probe;
+mod session;
+mod setup;
+mod signin;
+mod variables;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

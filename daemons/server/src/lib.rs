@@ -8,23 +8,23 @@
 //! * [`orders`], [`streams`], [`logs`], [`ended`]: what agents are told, and what they send
 //! * [`api`]: the endpoints
 
-pub mod api;
+mod api;
 mod candidate;
 pub mod config;
-pub mod core;
-pub mod driver;
-pub mod ended;
+mod core;
+mod driver;
+mod ended;
 mod gauges;
-pub mod journal;
-pub mod leader;
-pub mod logs;
-pub mod orders;
+mod journal;
+mod leader;
+mod logs;
+mod orders;
 mod peers;
-pub mod publish;
-pub mod routers;
-pub mod streams;
+mod publish;
+mod routers;
+mod streams;
 pub mod sync;
-pub mod tickets;
+mod tickets;
 
 use candidate::Candidate;
 use config::ServerConfig;
@@ -147,7 +147,6 @@ pub async fn run(loaded: Loaded<ServerConfig>, lifecycle: Lifecycle) -> Result<(
         url,
         servers: cluster.servers.clone(),
         insecure_registry,
-        domain: cluster.domain.clone(),
         shutdown: lifecycle.shutdown(),
     };
     let app = api::router(api, &lifecycle);

@@ -58,8 +58,6 @@ pub struct Api {
     pub servers: Vec<Url>,
     /// Registry that nodes reach over plain HTTP; empty if it has TLS.
     pub insecure_registry: String,
-    /// Domain of the apps.
-    pub domain: String,
     /// Ends long polls and streams.
     pub shutdown: tokio_util::sync::CancellationToken,
 }
