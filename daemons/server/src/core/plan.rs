@@ -37,6 +37,11 @@ struct Seen {
     is_down: bool,
     is_doubted: bool,
     serves: bool,
+    /// Has ended by itself or failed to start.
+    has_failed: bool,
+    /// In the table that was published last.
+    is_routed: bool,
+    is_in_force: bool,
     is_proved: bool,
     /// Out of every router's table, and kept until the verdict.
     is_parked: bool,
@@ -63,7 +68,10 @@ impl Reign {
         let mut seen = self.look(app, goal, now);
         let serving = seen.iter().filter(|one| one.is_goal && one.serves).count();
         let wanted = if goal.is_some() { count } else { 0 };
-        let missing = wanted.saturating_sub(serving);
+        // Over another release only what has proved itself takes anybody's place.
+        let is_new = goal != self.in_force(app);
+        let sure = seen.iter().filter(|one| one.is_goal && one.serves && (one.is_proved || !is_new)).count();
+        let missing = wanted.saturating_sub(sure);
         self.take_back(&mut seen, wanted, missing);
         let refused = self.place_missing(desired, app, goal, wanted, &seen, now);
         if self.permission.may_destroy() {
@@ -115,6 +123,9 @@ impl Reign {
             is_down: one.state() == InstanceState::BackOff,
             is_doubted: self.is_doubted(one, now),
             serves: self.serves(one, now),
+            has_failed: one.failures() > 0,
+            is_routed: self.table.holds(&one.id),
+            is_in_force: Some(one.release) == self.in_force(app),
             is_proved: one.is_proved(),
             is_parked: one.is_out() && self.is_parked(one),
             known_since: one.known_since,
@@ -125,7 +136,9 @@ impl Reign {
     /// Wants again what was withdrawn and is missed now.
     fn take_back(&mut self, seen: &mut [Seen], wanted: usize, missing: usize) {
         for (is_goal, needed) in [(true, wanted), (false, missing)] {
-            let present = seen.iter().filter(|one| one.is_goal == is_goal && !one.is_withdrawn).count();
+            // What is down stands in for nobody.
+            let present = |one: &&Seen| one.is_goal == is_goal && !one.is_withdrawn && (is_goal || !one.is_down);
+            let present = seen.iter().filter(present).count();
             let candidates = seen.iter_mut().filter(|one| one.is_goal == is_goal && one.is_withdrawn && one.is_ready);
             for one in candidates.take(needed.saturating_sub(present)) {
                 one.is_withdrawn = false;
@@ -242,7 +255,9 @@ impl Reign {
             *per_node.entry(&one.node).or_default() += 1;
         }
         leftovers.sort_by_key(|one| {
-            (one.serves, one.is_ready, !one.is_down, std::cmp::Reverse(per_node[&one.node]), one.id.clone())
+            let does_well = (one.serves, one.is_ready, !one.is_down, !one.has_failed);
+            let is_trusted = (one.is_routed, one.is_in_force);
+            (does_well, is_trusted, std::cmp::Reverse(per_node[&one.node]), one.id.clone())
         });
         let surplus = leftovers.len().saturating_sub(missing);
         // In a cluster without room, what is down makes room for the deployment that a person asked for.

@@ -70,12 +70,17 @@ impl Checks {
             let count = if wanted.started && !wanted.deleted { wanted.instances as usize } else { 0 };
             // Before a release is in force nothing was promised.
             let count = if wanted.release.is_none() { 0 } else { count };
-            let excused = self.excused.get(name).is_some_and(|at| world.now < at + EXCUSE_MS);
+            let is_late = world.redis_troubled_at > 0 && world.now < world.redis_troubled_at + EXCUSE_MS;
+            let excused = is_late || self.excused.get(name).is_some_and(|at| world.now < at + EXCUSE_MS);
             let serves = |id| world.agents.values().any(|agent| agent.is_serving(id));
             // What ends by itself, or is on a node that lies, is not counted on for later.
             let is_sound =
                 |agent: &Agent, id| agent.lies.is_empty() && !world.flaky.contains(&agent.containers[id].release);
             let will_serve = |id| world.agents.values().any(|agent| agent.is_serving(id) && is_sound(agent, id));
+            // What was wanted less for a moment is promised less, whatever routers were looked at then.
+            for (_, held) in self.held.iter_mut().filter(|((app, _), _)| app == name) {
+                held.floor = held.floor.min(count);
+            }
             for router in world.routers.values().filter(|router| is_bound(world, &router.name) && router.was_current) {
                 let endpoints = router.table.get(name).map_or(&[][..], |routes| &routes.endpoints);
                 let serving = endpoints.iter().filter(|one| serves(&one.instance)).count();
@@ -86,7 +91,6 @@ impl Checks {
                 let excused = excused || is_flaky || router.cut_off_since.is_some();
                 let key = (name.clone(), router.name.clone());
                 let held = self.held.entry(key).or_insert(Held { floor: 0, count, whole_since: world.now });
-                held.floor = held.floor.min(count);
                 if excused {
                     held.floor = 0;
                 }

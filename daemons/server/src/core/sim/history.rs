@@ -101,6 +101,9 @@ impl History {
         let end = self.world.now + PEACE_MS;
         loop {
             self.step()?;
+            if self.world.now.is_multiple_of(20_000) {
+                self.deploy_where_nothing_is_in_force();
+            }
             let rests = self.world.now >= self.world.last_put_out + REST_MS;
             if rests && has_converged(&self.world).is_ok() {
                 return Ok(());
@@ -474,10 +477,26 @@ impl History {
         }
         // A release that was deployed while nothing ran of the app may be a broken one: somebody mends it.
         let apps = self.world.database.apps.values();
-        let bad = |release: &u64| self.world.broken.contains(release) || self.world.flaky.contains(release);
-        let is_broken = |release: Option<u64>| release.as_ref().is_some_and(bad);
+        let is_broken = |release: Option<u64>| release.is_some_and(|release| self.is_bad(release));
         let to_mend: Vec<AppName> = apps.filter(|app| is_broken(app.release)).map(|app| app.name.clone()).collect();
         for name in to_mend {
+            self.deploy(&name, None);
+        }
+    }
+
+    fn is_bad(&self, release: u64) -> bool {
+        self.world.broken.contains(&release) || self.world.flaky.contains(&release)
+    }
+
+    /// What superseded deployments have left where no release is in force runs on, and may end for ever: somebody deploys.
+    fn deploy_where_nothing_is_in_force(&mut self) {
+        let apps = self.world.database.apps.values();
+        let is_left = |app: &&crate::core::DesiredApp| {
+            app.release.is_none() && app.deployment.is_none() && !app.deleted && app.started && app.instances > 0
+        };
+        let left: Vec<AppName> = apps.filter(is_left).map(|app| app.name.clone()).collect();
+        for name in left.into_iter().filter(|name| !self.world.containers(name.as_str()).is_empty()).collect::<Vec<_>>()
+        {
             self.deploy(&name, None);
         }
     }

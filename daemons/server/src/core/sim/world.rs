@@ -90,6 +90,8 @@ pub struct World {
     pub holdover: bool,
     /// Until when Redis does not answer, whether it takes what is published or not.
     pub redis_hangs_until: Tick,
+    /// When Redis last did not answer: what arrives of it then may be older than what was seen before.
+    pub redis_troubled_at: Tick,
     /// Whether a trace is kept: for the one history that failed.
     pub traced: bool,
 }
@@ -166,6 +168,7 @@ impl World {
             news: true,
             holdover: false,
             redis_hangs_until: 0,
+            redis_troubled_at: 0,
             traced: std::env::var_os("DINP_SIM_TRACE").is_some(),
         }
     }
@@ -235,6 +238,9 @@ impl World {
     pub fn step(&mut self) {
         self.now += STEP_MS;
         let now = self.now;
+        if self.redis_down || now < self.redis_hangs_until {
+            self.redis_troubled_at = now;
+        }
         for agent in self.agents.values_mut() {
             agent.step(now);
         }

@@ -71,6 +71,28 @@ fn what_is_kept_until_the_verdict_gives_way_where_there_is_no_room() {
     assert!(world.serving("web").iter().all(|one| one.2 == 2) && world.serving("web").len() == 2);
 }
 
+#[test]
+fn a_release_that_nobody_waits_for_any_more_goes_before_the_one_in_force() {
+    for seed in 1..=20 {
+        let mut world = World::new(seed, &[("node1", 4096), ("node2", 4096)], 2).with_app("web", 4, 256);
+        let old = ids(&world, "web");
+        world.deploy("web", 2, 256);
+        world.until(30_000, "release 2 listens", |world| world.serving("web").iter().any(|one| one.2 == 2));
+        // The next leader knows of nothing that it serves for sure while it does not hear one of the routers.
+        let silent = world.routers.values_mut().next().unwrap();
+        silent.cut_off_since = Some(world.now);
+        world.change_leader(0, 0);
+        world.deploy("web", 3, 256);
+        world.until(60_000, "release 3 is routed", |world| {
+            let routed = world.routed("web");
+            let is_new = |one: &(InstanceId, _, u64)| one.2 == 3 && routed.contains(&one.0);
+            let has_begun = world.serving("web").iter().any(is_new);
+            assert!(has_begun || old.is_subset(&routed), "seed {seed}: {}", world.picture());
+            has_begun
+        });
+    }
+}
+
 fn lie(of: &str, release: u64) -> InstanceReport {
     InstanceReport {
         instance: InstanceId::from_bits(0xbad),
