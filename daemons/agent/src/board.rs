@@ -170,30 +170,14 @@ impl Board {
 mod tests {
     use super::*;
     use dinp_common::api::agent::InstanceState;
+    use dinp_common::testing::proved_report;
 
     fn report(bits: u64, state: InstanceState) -> InstanceReport {
         InstanceReport {
-            instance: InstanceId::from_bits(bits),
-            app: "web".parse().unwrap(),
-            release: 1,
-            epoch: 1,
             state,
             port: None,
-            memory_mb: 128,
-            cpu_millis: 100,
-            since: 0,
-            restarts: 0,
-            exit_code: None,
-            reason: String::new(),
-            claimed: true,
-            ticket: String::new(),
             proved: false,
-            failures: 0,
-            node_fault: false,
-            failed_start: false,
-            last_failure: String::new(),
-            oom_kills: 0,
-            output: Vec::new(),
+            ..proved_report(InstanceId::from_bits(bits), "web".parse().unwrap(), 1)
         }
     }
 

@@ -2,7 +2,9 @@
 //!
 //! The programs are Debian's: `mariadbd`, `redis-server`. A test that cannot start one fails and says what to install.
 
+use crate::api::agent::{InstanceReport, InstanceState};
 use crate::credentials::Secret;
+use crate::model::{AppName, InstanceId};
 use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
 use std::net::TcpListener;
@@ -15,6 +17,33 @@ use std::time::{Duration, Instant};
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("bind a port of the loopback address");
     listener.local_addr().expect("a bound socket has an address").port()
+}
+
+/// An instance that has proved itself, as its agent reports it.
+pub fn proved_report(instance: InstanceId, app: AppName, release: u64) -> InstanceReport {
+    InstanceReport {
+        instance,
+        app,
+        release,
+        epoch: 1,
+        state: InstanceState::Ready,
+        port: Some(20_000),
+        memory_mb: 128,
+        cpu_millis: 100,
+        since: 0,
+        restarts: 0,
+        exit_code: None,
+        reason: String::new(),
+        claimed: true,
+        ticket: String::new(),
+        proved: true,
+        failures: 0,
+        node_fault: false,
+        failed_start: false,
+        last_failure: String::new(),
+        oom_kills: 0,
+        output: Vec::new(),
+    }
 }
 
 /// A directory that goes when dropped.

@@ -1,8 +1,6 @@
 //! A server process with its databases, and the people and nodes around it.
 
-use dinp_common::api::agent::{
-    Capacity, EndedInstance, InstanceReport, InstanceState, Orders, Report, ReportReply, Seen,
-};
+use dinp_common::api::agent::{Capacity, EndedInstance, InstanceReport, Orders, Report, ReportReply, Seen};
 use dinp_common::api::leader::{LEADER_PATH, LeaderView};
 use dinp_common::api::router::{RouterReply, RouterReport};
 use dinp_common::auth::{Credential, CredentialKind, Role};
@@ -11,7 +9,7 @@ use dinp_common::model::{InstanceId, NodeName, Version};
 use dinp_common::routes::{Reader, Table};
 use dinp_common::seal::OpeningKey;
 use dinp_common::store::{Change, node};
-use dinp_common::testing::{Mysql, Redis, TestDir, free_port};
+use dinp_common::testing::{Mysql, Redis, TestDir, free_port, proved_report};
 use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
 use nix::sys::signal::Signal;
@@ -323,27 +321,12 @@ impl Agent {
             self.instances.entry(spec.instance.clone()).or_insert_with(|| {
                 *port += 1;
                 InstanceReport {
-                    instance: spec.instance.clone(),
-                    app: spec.app.clone(),
-                    release: spec.release,
                     epoch: orders.epoch,
-                    state: InstanceState::Ready,
                     port: Some(*port),
                     memory_mb: spec.resources.memory_mb,
                     cpu_millis: spec.resources.cpu_millis,
-                    since: 0,
-                    restarts: 0,
-                    exit_code: None,
-                    reason: String::new(),
-                    claimed: true,
                     ticket: spec.ticket.clone(),
-                    proved: true,
-                    failures: 0,
-                    node_fault: false,
-                    failed_start: false,
-                    last_failure: String::new(),
-                    oom_kills: 0,
-                    output: Vec::new(),
+                    ..proved_report(spec.instance.clone(), spec.app.clone(), spec.release)
                 }
             });
         }

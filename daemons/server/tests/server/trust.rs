@@ -2,39 +2,18 @@
 
 use crate::harness::{Agent, Cluster, eventually};
 use dinp_common::api::Page;
-use dinp_common::api::agent::{InstanceReport, InstanceState, Seen};
+use dinp_common::api::agent::{InstanceReport, Seen};
 use dinp_common::api::control::{ClusterStatus, NodeView};
 use dinp_common::auth::Role;
 use dinp_common::model::InstanceId;
+use dinp_common::testing::proved_report;
 use mysql_async::prelude::Queryable;
 use std::time::Duration;
 
 const ANSWER: Duration = Duration::from_secs(3);
 
 fn made_up(app: &str, release: u64) -> InstanceReport {
-    InstanceReport {
-        instance: InstanceId::from_bits(0xbad),
-        app: app.parse().unwrap(),
-        release,
-        epoch: 1,
-        state: InstanceState::Ready,
-        port: Some(20_000),
-        memory_mb: 0,
-        cpu_millis: 0,
-        since: 0,
-        restarts: 0,
-        exit_code: None,
-        reason: String::new(),
-        claimed: true,
-        ticket: String::new(),
-        proved: true,
-        failures: 0,
-        failed_start: false,
-        last_failure: String::new(),
-        oom_kills: 0,
-        node_fault: false,
-        output: Vec::new(),
-    }
+    proved_report(InstanceId::from_bits(0xbad), app.parse().unwrap(), release)
 }
 
 /// The attack of a stolen node bundle: it claims an instance of the release that the victim is about to deploy.

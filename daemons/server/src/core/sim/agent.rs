@@ -5,6 +5,7 @@ use dinp_common::api::agent::{
     Capacity, HeldPort, InstanceReport, InstanceState, NodeFault, NodeFaultKind, Report, Seen,
 };
 use dinp_common::model::{AppName, InstanceId};
+use dinp_common::testing::proved_report;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// First port of an agent's range. Few of them, and the lowest first, so that ports come around at once.
@@ -338,27 +339,17 @@ impl Container {
 
     fn report(&self, id: &InstanceId, claimed: bool) -> InstanceReport {
         InstanceReport {
-            instance: id.clone(),
-            app: self.app.clone(),
-            release: self.release,
             epoch: self.epoch,
             state: self.state,
             port: (self.state != InstanceState::Accepted).then_some(self.port),
             memory_mb: self.memory_mb,
-            cpu_millis: 100,
             since: i64::try_from(self.since).unwrap(),
             restarts: self.restarts,
-            exit_code: None,
-            reason: String::new(),
             claimed,
             ticket: self.ticket.clone(),
             proved: self.is_proved,
             failures: self.failures,
-            node_fault: false,
-            failed_start: false,
-            last_failure: String::new(),
-            oom_kills: 0,
-            output: Vec::new(),
+            ..proved_report(id.clone(), self.app.clone(), self.release)
         }
     }
 }

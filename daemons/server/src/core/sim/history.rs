@@ -9,6 +9,7 @@ use crate::core::Tick;
 use dinp_common::api::agent::{Goodbye, InstanceReport, InstanceState, Seen};
 use dinp_common::api::hm::{HmReport, Unfit};
 use dinp_common::model::{AppName, InstanceId, NodeName};
+use dinp_common::testing::proved_report;
 use std::collections::BTreeMap;
 
 /// Longest time to come to rest: a progress deadline, a way back, drains, and crashed instances' longest waits.
@@ -302,27 +303,11 @@ impl History {
         let release = 1 + self.world.dice.below(self.next_release + 1);
         let instance = InstanceId::from_bits(LIES | self.world.dice.below(1_000));
         let lie = InstanceReport {
-            instance,
-            app,
-            release,
-            epoch: 1,
-            state: InstanceState::Ready,
             port: Some(1),
             memory_mb: 1,
             cpu_millis: 1,
-            since: 0,
-            restarts: 0,
-            exit_code: None,
-            reason: String::new(),
-            claimed: true,
             ticket: "k1.00".to_owned(),
-            proved: true,
-            failures: 0,
-            failed_start: false,
-            last_failure: String::new(),
-            oom_kills: 0,
-            node_fault: false,
-            output: Vec::new(),
+            ..proved_report(instance, app, release)
         };
         let seen =
             Seen { epoch: u64::MAX - 1, holder: "nobody".to_owned(), generation: u64::MAX, proof: "k1.00".to_owned() };

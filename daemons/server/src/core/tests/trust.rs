@@ -1,9 +1,10 @@
 //! A bad release, a hostile node and a deaf node each harm themselves alone.
 
 use super::{World, app, ids, node, two_nodes};
-use dinp_common::api::agent::{InstanceReport, InstanceState, Seen};
+use dinp_common::api::agent::{InstanceReport, Seen};
 use dinp_common::api::people::DeploymentState;
 use dinp_common::model::InstanceId;
+use dinp_common::testing::proved_report;
 use std::collections::BTreeSet;
 
 fn is_over(world: &World) -> bool {
@@ -94,29 +95,7 @@ fn a_release_that_nobody_waits_for_any_more_goes_before_the_one_in_force() {
 }
 
 fn lie(of: &str, release: u64) -> InstanceReport {
-    InstanceReport {
-        instance: InstanceId::from_bits(0xbad),
-        app: app(of),
-        release,
-        epoch: 1,
-        state: InstanceState::Ready,
-        port: Some(20_000),
-        memory_mb: 0,
-        cpu_millis: 0,
-        since: 0,
-        restarts: 0,
-        exit_code: None,
-        reason: String::new(),
-        claimed: true,
-        ticket: "k1.00".to_owned(),
-        proved: true,
-        failures: 0,
-        failed_start: false,
-        last_failure: String::new(),
-        oom_kills: 0,
-        node_fault: false,
-        output: Vec::new(),
-    }
+    InstanceReport { ticket: "k1.00".to_owned(), ..proved_report(InstanceId::from_bits(0xbad), app(of), release) }
 }
 
 #[test]
