@@ -74,7 +74,7 @@ impl Net {
             node,
             "for b in dinp0 lan0; do ip link add $b type bridge; ip link set $b up; done; ip link set lo up; \
              ip addr add 172.31.99.1/24 dev dinp0; ip addr add 10.0.0.11/24 dev lan0; \
-             sysctl -qw net.ipv4.ip_forward=1; ip route add 169.254.169.254 via 10.0.0.99; \
+             echo 1 > /proc/sys/net/ipv4/ip_forward; ip route add 169.254.169.254 via 10.0.0.99; \
              iptables -t nat -A PREROUTING -m addrtype --dst-type LOCAL -p tcp --dport 20000 -j DNAT --to 172.31.99.2:8080",
             &[],
         );
