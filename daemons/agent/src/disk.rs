@@ -44,6 +44,15 @@ pub enum DiskError {
         #[source]
         source: io::Error,
     },
+    /// What is to be written has no form on disk.
+    #[error("encode {}", path.display())]
+    Encode {
+        /// For which file.
+        path: PathBuf,
+        /// What does not fit.
+        #[source]
+        source: serde_json::Error,
+    },
     /// The content is not what was once written.
     #[error("decode {}", path.display())]
     Decode {
@@ -210,7 +219,7 @@ where
 {
     fn write(&mut self, value: &T) -> Result<(), DiskError> {
         let text =
-            serde_json::to_vec(value).map_err(|source| DiskError::Decode { path: self.slots.path.clone(), source })?;
+            serde_json::to_vec(value).map_err(|source| DiskError::Encode { path: self.slots.path.clone(), source })?;
         self.slots.write(&text)
     }
 

@@ -109,7 +109,7 @@ impl Last {
         let detail = result.as_ref().err().map(ToString::to_string);
         faults.set(NodeFaultKind::Firewall, "packet filter", detail);
         for name in verdict.unknown.difference(&self.unknown) {
-            tracing::warn!(name, "no address is known for {name}: instances can reach it");
+            tracing::warn!(name, "no address is known for {name}: no rule of the packet filter names it");
         }
         self.unknown = verdict.unknown;
         result

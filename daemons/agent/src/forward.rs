@@ -6,10 +6,9 @@
 
 use crate::container;
 use crate::docker::EngineError;
-use crate::instance::container_of;
+use crate::instance::{container_of, inspect_raw};
 use crate::output::{From, Lines};
 use crate::shared::Shared;
-use bollard::query_parameters::InspectContainerOptions;
 use dinp_common::api::agent::{InstanceReport, InstanceState, LogLine, LogStream};
 use dinp_common::error::ErrorChain;
 use dinp_common::journal::{Entry, Socket};
@@ -250,10 +249,8 @@ impl Source {
     }
 
     async fn is_handed_on_by_the_engine(&self, container: &str) -> Result<bool, EngineError> {
-        let inspect = self.shared.engine.call(format!("inspect container {container}"), |d| async move {
-            d.inspect_container(container, None::<InspectContainerOptions>).await
-        });
-        let driver = inspect.await?.host_config.and_then(|host| host.log_config).and_then(|log| log.typ);
+        let found = inspect_raw(&self.shared, container).await?;
+        let driver = found.and_then(|found| found.host_config).and_then(|host| host.log_config).and_then(|log| log.typ);
         Ok(driver.as_deref() == Some(container::JOURNALD))
     }
 

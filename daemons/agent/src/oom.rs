@@ -3,11 +3,10 @@
 //! Engines tell of it by an event and by a flag, but not on every machine, and the flag stays when it was but one process
 //! of many. The kernel counts it: for the whole machine, and for each container.
 
-use crate::instance::{News, container_of};
+use crate::instance::{News, container_of, inspect_raw};
 use crate::node::Message;
 use crate::shared::Shared;
-use bollard::query_parameters::InspectContainerOptions;
-use dinp_common::api::agent::{InstanceReport, InstanceState};
+use dinp_common::api::agent::InstanceReport;
 use dinp_common::model::InstanceId;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -99,7 +98,7 @@ async fn look_at_containers(
     known: &mut HashMap<InstanceId, (i64, u64)>,
 ) {
     let (batch, _) = shared.board.look();
-    let running: Vec<InstanceReport> = batch.instances.into_iter().filter(runs).collect();
+    let running: Vec<InstanceReport> = batch.instances.into_iter().filter(|report| report.state.runs()).collect();
     known.retain(|instance, _| running.iter().any(|report| report.instance == *instance));
     for report in running {
         let Some((pid, count)) = kills_in(shared, &report.instance).await else { continue };
@@ -113,17 +112,10 @@ async fn look_at_containers(
     }
 }
 
-fn runs(report: &InstanceReport) -> bool {
-    matches!(report.state, InstanceState::Starting | InstanceState::Ready | InstanceState::Unfit)
-}
-
 /// The first process of an instance's container, and the container's counter.
 async fn kills_in(shared: &Shared, instance: &InstanceId) -> Option<(i64, u64)> {
     let container = container_of(shared, instance).await.ok()??;
-    let inspect = shared.engine.call(format!("inspect container {container}"), |d| async move {
-        d.inspect_container(&container, None::<InspectContainerOptions>).await
-    });
-    let pid = inspect.await.ok()?.state?.pid.filter(|pid| *pid > 0)?;
+    let pid = inspect_raw(shared, &container).await.ok()??.state?.pid.filter(|pid| *pid > 0)?;
     let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     let file = counter_file(&cgroups, Path::new("/sys/fs/cgroup"))?;
     counted(&file).map(|count| (pid, count))

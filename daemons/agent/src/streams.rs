@@ -7,7 +7,7 @@ use crate::instance::container_of;
 use crate::output::{From, Lines};
 use crate::shared::Shared;
 use bytes::Bytes;
-use dinp_common::api::agent::{InstanceState, LogLine, StreamKind, StreamOrder};
+use dinp_common::api::agent::{LogLine, StreamKind, StreamOrder};
 use dinp_common::client::{self, ApiClient};
 use dinp_common::error::ErrorChain;
 use dinp_common::model::InstanceId;
@@ -142,7 +142,7 @@ impl Reader<'_> {
         loop {
             match self.shared.board.get(self.instance).map(|report| report.state) {
                 None => return false,
-                Some(InstanceState::Starting | InstanceState::Ready | InstanceState::Unfit) => return true,
+                Some(state) if state.runs() => return true,
                 Some(_) => {}
             }
             tokio::select! {

@@ -1,9 +1,15 @@
-//! Networks of addresses, as configuration names them: whose proxies are believed.
+//! Networks of addresses, as configuration names them: whose proxies are believed, and who may read a daemon's status.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use url::Url;
+
+/// The host of a URL, as a packet filter takes it: an IPv6 address without brackets.
+pub fn host_of(url: &Url) -> Option<String> {
+    url.host_str().map(|host| host.trim_matches(['[', ']']).to_owned())
+}
 
 /// A network in CIDR notation; a bare address is a network of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -77,6 +77,9 @@ impl Tokens {
     fn put(&self, hash: SecretHash, entry: Known, now: Instant) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MAX_TOKENS {
+            known.retain(|_, known| now < known.hold_until);
+        }
+        if known.len() >= MAX_TOKENS {
             known.retain(|_, known| now < known.until);
         }
         if known.len() < MAX_TOKENS {
@@ -90,6 +93,14 @@ impl Tokens {
         let known = known.get_mut(hash).filter(|known| now < known.hold_until)?;
         known.until = (now + HOLD_OFF).min(known.hold_until);
         Some(known.user.clone())
+    }
+
+    /// Has uic asked about a token at its next use; what is known of it holds if uic cannot be asked.
+    pub(crate) fn ask_again(&self, token: &str) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known.get_mut(&secret_hash(token)) {
+            known.until = Instant::now();
+        }
     }
 
     /// Forgets one token.

@@ -16,12 +16,11 @@ fn check(name: &DomainName, app: &AppName, platform: &str, own_hosts: &[Option<&
         return Err(format!("{name} is the app's own address already"));
     }
     let below = |parent: &str| name.strip_suffix(parent).is_some_and(|rest| rest.ends_with('.'));
-    let own_hosts: Vec<&str> = own_hosts.iter().flatten().copied().collect();
     if name == platform || (below(platform) && !below(&own)) {
         return Err(format!("{name} is under {platform}, where each name belongs to the app of that name"));
     }
     // From below such an address cookies could be set for it.
-    if let Some(host) = own_hosts.into_iter().find(|host| name == *host || below(host)) {
+    if let Some(host) = own_hosts.iter().flatten().find(|host| name == **host || below(host)) {
         return Err(format!("{host} is an address of the cluster itself"));
     }
     Ok(())

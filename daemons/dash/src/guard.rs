@@ -87,7 +87,7 @@ impl Dash {
     pub(crate) async fn until_hidden(self: Arc<Self>, caller: Caller, app: AppName) {
         loop {
             tokio::time::sleep(LOOK_AGAIN).await;
-            self.tokens.forget(caller.token.expose());
+            self.tokens.ask_again(caller.token.expose());
             let seen = async {
                 let caller = self.caller(caller.token.expose(), caller.address.clone()).await?;
                 self.app(&caller, app.as_str(), TeamRole::Viewer).await

@@ -65,7 +65,7 @@ impl Clients {
     /// Takes the place of the connection that has been idle for longest; false where there is none.
     fn shed(&self, fits: impl Fn(&Held) -> bool) -> bool {
         let mut idle = self.idle.borrow_mut();
-        let found = idle.iter().take(LOOK).find(|(_, held)| held.place.borrow().is_some() && fits(held));
+        let found = idle.iter().take(LOOK).find(|(_, held)| fits(held));
         let Some(held) = found.map(|(turn, _)| *turn).and_then(|turn| idle.remove(&turn)) else { return false };
         held.place.take();
         held.make_room.notify_one();
@@ -74,8 +74,11 @@ impl Clients {
 }
 
 impl Seat {
-    /// Nothing is being answered any more.
+    /// Nothing is being answered any more. What takes no place can make no room.
     pub(crate) fn idle(&self) {
+        if self.held.place.borrow().is_none() {
+            return;
+        }
         let turn = self.clients.next.get();
         self.clients.next.set(turn + 1);
         self.clients.idle.borrow_mut().insert(turn, self.held.clone());

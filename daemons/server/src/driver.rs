@@ -18,6 +18,7 @@ use dinp_common::api::router::{RouterReply, RouterReport};
 use dinp_common::api::{UnixMillis, unix_millis};
 use dinp_common::lifecycle::{Heartbeat, Lifecycle};
 use dinp_common::model::{InstanceId, NodeName, Version};
+use dinp_common::network::host_of;
 use dinp_common::problem::Problem;
 use dinp_common::store::deployment::Progress;
 use std::sync::Arc;
@@ -239,7 +240,7 @@ impl Driver {
             }
             Input::KnownRouters(of, routers) if of == *epoch => reign.routers_known(routers, now),
             Input::Routes(of, outcome) if of == *epoch => match outcome {
-                Outcome::Adopted(table) => reign.adopt_routes(table, now),
+                Outcome::Adopted(table) => reign.adopt_routes(table),
                 Outcome::Published(version) => reign.routes_published(version, now),
                 Outcome::Failed => reign.routes_failed(now),
                 Outcome::Fenced(highest) => {
@@ -266,7 +267,6 @@ impl Driver {
 
     /// Begins a reign, holds over, or ends one, as the lease says.
     fn follow(&mut self) {
-        let now = self.now();
         let leadership = self.parts.leadership.borrow().clone();
         let is_trusted = leadership.may_destroy_at(Instant::now());
         match (leadership, &mut self.leading) {
@@ -277,12 +277,12 @@ impl Driver {
                 self.parts.routes.send_replace(Wanted::default());
             }
             (Leadership::Holdover { epoch }, Some(leading)) if leading.epoch == epoch => {
-                leading.reign.holdover(true, now);
+                leading.reign.holdover(true);
             }
             (Leadership::Holdover { .. }, _) => {}
             // A process that stood still finds out here that its lease has run out meanwhile.
             (Leadership::Leading { epoch, .. }, Some(leading)) if leading.epoch == epoch => {
-                leading.reign.holdover(!is_trusted, now);
+                leading.reign.holdover(!is_trusted);
             }
             (Leadership::Leading { epoch, .. }, _) => self.begin_reign(epoch),
         }
@@ -364,7 +364,8 @@ impl Driver {
     fn update_peers(&mut self) -> bool {
         let Some(leading) = &self.leading else { return false };
         let mut peers = self.parts.platform.clone();
-        peers.routers = leading.reign.routers().iter().filter_map(|router| host_of(&router.status_url)).collect();
+        let host = |url: &str| host_of(&url.parse().ok()?);
+        peers.routers = leading.reign.routers().iter().filter_map(|router| host(&router.status_url)).collect();
         let nodes = leading.reign.current_desired().into_iter().flat_map(|desired| desired.nodes.values());
         peers.others.extend(nodes.map(|node| node.address.clone()));
         let is_new = peers != self.peers;
@@ -397,12 +398,6 @@ impl Driver {
             }
         }
     }
-}
-
-/// The host of a URL, as a packet filter takes it.
-fn host_of(url: &str) -> Option<String> {
-    let url: url::Url = url.parse().ok()?;
-    Some(url.host_str()?.trim_matches(['[', ']']).to_owned())
 }
 
 fn orphan_problem(error: OrphanError) -> Problem {

@@ -35,6 +35,7 @@ use dinp_common::config::{ClusterConfig, Loaded};
 use dinp_common::credentials::{self, CredentialError};
 use dinp_common::lifecycle::Lifecycle;
 use dinp_common::listen::{self, ListenError};
+use dinp_common::network::host_of;
 use dinp_common::seal::{OpeningKey, SealError};
 use dinp_common::store::{self, StoreError};
 use driver::{Driver, Parts};
@@ -43,7 +44,6 @@ use mysql_async::Pool;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
-use url::Url;
 
 /// Time that requests under way have when the server stops.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -160,11 +160,10 @@ pub async fn run(loaded: Loaded<ServerConfig>, lifecycle: Lifecycle) -> Result<(
 
 /// The machines that the configuration names. Health monitors run on those of the servers.
 fn platform(cluster: &ClusterConfig) -> Peers {
-    let host = |url: &Url| url.host_str().map(|host| host.trim_matches(['[', ']']).to_owned());
-    let servers: Vec<String> = cluster.servers.iter().filter_map(host).collect();
+    let servers: Vec<String> = cluster.servers.iter().filter_map(host_of).collect();
     let registry =
         cluster.registry.address.rsplit_once(':').map_or(cluster.registry.address.as_str(), |(host, _)| host);
-    let others = [cluster.mysql.host.clone(), registry.to_owned()].into_iter().chain(host(&cluster.redis.url));
+    let others = [cluster.mysql.host.clone(), registry.to_owned()].into_iter().chain(host_of(&cluster.redis.url));
     Peers { monitors: servers, others: others.collect(), ..Peers::default() }
 }
 

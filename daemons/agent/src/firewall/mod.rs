@@ -28,6 +28,7 @@ use dinp_common::config::{ConfigError, Loaded};
 use dinp_common::credentials::CredentialError;
 use dinp_common::error::ErrorChain;
 use dinp_common::listen::{ListenError, take_inherited};
+use dinp_common::network::host_of;
 use names::Names;
 use rules::{Family, Rules};
 use serde::{Deserialize, Serialize};
@@ -164,8 +165,7 @@ async fn gather(loaded: &Loaded<AgentConfig>, names: &mut Names) -> Result<Rules
         Err(error) if error.is_missing() => (loaded.cluster.servers.clone(), Peers::default()),
         Err(error) => return Err(error.into()),
     };
-    let hosts = urls.iter().filter_map(|url| url.host_str());
-    let servers: Vec<String> = hosts.map(|host| host.trim_matches(['[', ']']).to_owned()).collect();
+    let servers: Vec<String> = urls.iter().filter_map(host_of).collect();
     let Peers { routers, monitors, others } = &peers;
     let denied = servers.iter().chain(&config.denied_addresses).chain(routers).chain(monitors).chain(others);
     let knows_clients = !routers.is_empty();

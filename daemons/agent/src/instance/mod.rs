@@ -37,6 +37,6 @@ mod sockets;
 mod task;
 mod terms;
 
-pub use calls::container_of;
+pub use calls::{container_of, inspect_raw};
 pub use task::{Found, Ordered, Task, Wanted};
 pub use terms::{Died, News};

@@ -100,7 +100,7 @@ pub async fn run(deploy: &Deploy, api: &Api, out: &Output) -> Result<(), CliErro
     let package = deploy.package.as_deref().map(Package::open).transpose()?;
     let request = deploy.settings.request()?;
     settings::check(&request, api).await?;
-    let found = api.find(&format!("/v1/apps/{}", deploy.app)).await?;
+    let found = api.find(&app::path(&deploy.app)).await?;
     let is_new = found.is_none();
     let app = match found {
         Some(app) => app,
@@ -124,7 +124,7 @@ pub async fn run(deploy: &Deploy, api: &Api, out: &Output) -> Result<(), CliErro
     let result = release(&app, wanted, api, out).await;
     // What was refused leaves nothing behind. A build that failed keeps its app, because its log belongs to it.
     if is_new && result.as_ref().is_err_and(|error| error.code() == REFUSED) {
-        match api.delete(&format!("/v1/apps/{}", deploy.app)).await {
+        match api.delete(&app::path(&deploy.app)).await {
             Ok(()) => out.note(format!("removed app {} again", deploy.app)),
             Err(error) => out.note(format!("app {} stays, without a release: {error}", deploy.app)),
         }

@@ -422,6 +422,11 @@ pub enum InstanceState {
 }
 
 impl InstanceState {
+    /// Whether there is a process of it.
+    pub fn runs(self) -> bool {
+        matches!(self, Self::Starting | Self::Ready | Self::Unfit)
+    }
+
     /// The word on the wire and in tables.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -82,7 +82,7 @@ pub struct EnvPatch {
     #[serde(default)]
     pub unset: Vec<EnvName>,
     /// Whether to start from the newest version even where it is not in force ([`EnvView::left_out`]).
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keep: bool,
     /// Whether to deploy the change at once (by default yes); an app without a release has nothing to deploy.
     #[serde(default = "yes")]
@@ -98,11 +98,6 @@ impl EnvPatch {
 
 fn yes() -> bool {
     true
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
-fn is_false(value: &bool) -> bool {
-    !value
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@
 //! ([`grants`]), not by these functions. A change of desired state runs in a [`Change`], which raises the
 //! revision first.
 //!
-//! No table grows without end, and none of this needs anybody's care: who writes rows drops in the same breath what
+//! No table grows without end but that of former names, which must not be given again; and none of this needs
+//! anybody's care: who writes rows drops in the same breath what
 //! there is too much of (environments, releases, deployments, domains, builds, events, sessions). What only gets old is
 //! dropped now and then: [`app::forget_deleted`] and [`audit::expire`] by dash, [`session::remove_expired`] by uic,
 //! [`event::expire`] by the server.

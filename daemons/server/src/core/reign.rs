@@ -102,7 +102,7 @@ impl Reign {
     }
 
     /// The lease cannot be renewed, or can again. Meanwhile nothing is deployed, withdrawn or stopped.
-    pub fn holdover(&mut self, on: bool, _now: Tick) {
+    pub fn holdover(&mut self, on: bool) {
         self.permission.hold_over(on);
     }
 

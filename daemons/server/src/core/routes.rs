@@ -101,7 +101,7 @@ impl Reign {
     /// Takes in the table of the leader before, read from Redis (an empty one if there is none). To be called once
     /// as soon as Redis can be read: it keeps the endpoints of nodes that are not heard, and no table is
     /// handed out before. An empty one makes the first table wait until every known node was heard or is lost.
-    pub fn adopt_routes(&mut self, table: Table, _now: Tick) {
+    pub fn adopt_routes(&mut self, table: Table) {
         self.table.was_adopted = true;
         if self.table.published.is_none() && !table.is_empty() {
             self.table.adopted = Some(table);

@@ -10,7 +10,7 @@ use dinp_common::api::control::StrangerView;
 use dinp_common::model::{InstanceId, NodeName};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Most strangers of one node that are kept: what is beyond is as unproved, and only counted as silence.
+/// Most strangers of one node that are kept: what is beyond is neither counted, shown nor adopted.
 const MOST: usize = 10_000;
 
 /// What a node says of an instance that is not proved.

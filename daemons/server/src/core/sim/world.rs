@@ -252,12 +252,12 @@ impl World {
 
     fn lead_step(&mut self) {
         let now = self.now;
-        self.leader.reign.holdover(self.holdover, now);
+        self.leader.reign.holdover(self.holdover);
         if self.leader.adopt_at.is_some_and(|at| at <= now) && !self.redis_down {
             self.leader.adopt_at = None;
             let table = self.redis.as_ref().map(|(_, table)| table.clone()).unwrap_or_default();
             self.news = true;
-            self.leader.reign.adopt_routes(table, now);
+            self.leader.reign.adopt_routes(table);
         }
         if self.leader.routers_at.take_if(|at| *at <= now).is_some() {
             let known = self.known_routers.iter().map(|name| (name.clone(), format!("http://{name}:1982"))).collect();
