@@ -145,3 +145,41 @@ impl Dash {
         Ok(Caller::new(user, token, address))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(now: Instant) -> Known {
+        let user = UserInfo { name: "anna".to_owned(), role: PlatformRole::User, teams: Vec::new(), suspended: false };
+        Known { user: Arc::new(user), until: now + Duration::from_secs(10), hold_until: now + HOLD }
+    }
+
+    #[test]
+    fn a_token_that_is_asked_about_again_holds_on_while_uic_is_away() {
+        let (tokens, now) = (Tokens::default(), Instant::now());
+        let hash = secret_hash("token");
+        tokens.put(hash, known(now), now);
+        tokens.ask_again("token");
+        let later = Instant::now();
+        assert!(tokens.get(&hash, later).is_none());
+        assert!(tokens.hold(&hash, later).is_some());
+        tokens.forget("token");
+        assert!(tokens.hold(&hash, later).is_none());
+    }
+
+    #[test]
+    fn a_full_list_makes_room_with_what_holds_no_more() {
+        let (tokens, now) = (Tokens::default(), Instant::now());
+        let hash = |number: usize| secret_hash(&number.to_string());
+        for number in 0..MAX_TOKENS {
+            let entry = known(now);
+            let hold_until = if number == 0 { now } else { entry.hold_until };
+            tokens.put(hash(number), Known { until: now, hold_until, ..entry }, now);
+        }
+        tokens.put(hash(MAX_TOKENS), known(now), now);
+        assert!(tokens.get(&hash(MAX_TOKENS), now).is_some());
+        assert!(tokens.hold(&hash(0), now).is_none());
+        assert!(tokens.hold(&hash(1), now).is_some(), "what still holds stays");
+    }
+}

@@ -163,4 +163,14 @@ mod tests {
         assert!(seats.iter().all(Option::is_some));
         assert!(seat(&clients, "192.0.2.1").is_some());
     }
+
+    #[test]
+    fn idle_proxies_hide_nobody_who_can_make_room() {
+        let clients = clients(1, 1);
+        let proxies: Vec<_> = (0..=LOOK).map(|_| seat(&clients, "10.0.0.1")).collect();
+        let idle = seat(&clients, "192.0.2.1").unwrap();
+        assert!(seat(&clients, "192.0.2.2").is_some());
+        assert!(has_to_go(&idle));
+        drop(proxies);
+    }
 }
