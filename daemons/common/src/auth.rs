@@ -202,6 +202,18 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// The 32 bytes that 64 hexadecimal digits say.
+pub fn from_hex(text: &str) -> Option<[u8; 32]> {
+    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut bytes = [0; 32];
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
+    }
+    Some(bytes)
+}
+
 /// The credential of a request's `Authorization: Bearer ...`; otherwise a 401.
 pub fn bearer(headers: &HeaderMap) -> Result<Credential, Problem> {
     let value =

@@ -33,4 +33,5 @@ pub mod routes;
 pub mod seal;
 pub mod store;
 pub mod testing;
+pub mod ticket_keys;
 pub mod web;

@@ -2,6 +2,7 @@
 //!
 //! Format: libsodium's sealed box (X25519, XSalsa20-Poly1305, a fresh sender key for each value).
 
+use crate::auth::{from_hex, hex};
 use crypto_box::aead::OsRng;
 use crypto_box::{PublicKey, SecretKey};
 
@@ -33,13 +34,13 @@ impl OpeningKey {
 
     /// Reads what [`OpeningKey::to_hex`] wrote.
     pub fn from_hex(text: &str) -> Result<Self, SealError> {
-        let bytes = decode_hex(text.trim()).ok_or(SealError::Key)?;
+        let bytes = from_hex(text.trim()).ok_or(SealError::Key)?;
         Ok(Self(SecretKey::from_bytes(bytes)))
     }
 
     /// The key as 64 hexadecimal digits, for a credential file.
     pub fn to_hex(&self) -> crate::credentials::Secret {
-        crate::credentials::Secret::new(self.0.to_bytes().iter().map(|b| format!("{b:02x}")).collect::<String>())
+        crate::credentials::Secret::new(hex(&self.0.to_bytes()))
     }
 
     /// The public half, as stored in `sealing_key`.
@@ -57,17 +58,6 @@ impl OpeningKey {
 /// Seals a value to a public key.
 pub fn seal(public_key: &[u8; 32], value: &str) -> Result<Vec<u8>, SealError> {
     PublicKey::from_bytes(*public_key).seal(&mut OsRng, value.as_bytes()).map_err(|_| SealError::Seal)
-}
-
-fn decode_hex(text: &str) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]

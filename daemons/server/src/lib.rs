@@ -59,7 +59,7 @@ pub enum ServerError {
     Key(#[source] SealError),
     /// The keys of tickets cannot be used.
     #[error("read the credential ticket-keys")]
-    TicketKeys(#[source] tickets::KeysError),
+    TicketKeys(#[source] dinp_common::ticket_keys::KeysError),
     /// An address cannot be listened on.
     #[error("open the server's listeners")]
     Listen(#[source] ListenError),

@@ -5,24 +5,12 @@
 //! lease in this epoch". Both name their key, `<key id>.<hex>`, so that keys can be changed: the newest signs, and the
 //! older ones are still known. Fields go into the MAC with their lengths, so that no two claims are one text.
 
+use dinp_common::auth::{from_hex, hex};
 use dinp_common::credentials::Secret;
 use dinp_common::model::{AppName, InstanceId, NodeName};
+use dinp_common::ticket_keys::{self, KeysError, TicketKey};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
-
-/// Bytes of a key.
-const KEY_BYTES: usize = 32;
-
-/// The keys cannot be used.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum KeysError {
-    /// A line is no key.
-    #[error("line {0} of the ticket keys is not \"<key id>:<64 hexadecimal digits>\"")]
-    Line(usize),
-    /// There is none.
-    #[error("there is no ticket key")]
-    Empty,
-}
 
 /// What a ticket is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +40,7 @@ pub struct Claim<'a> {
 
 /// The keys, the newest first.
 #[derive(Clone)]
-pub struct Keys(Vec<(String, [u8; KEY_BYTES])>);
+pub struct Keys(Vec<TicketKey>);
 
 impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -61,12 +49,9 @@ impl std::fmt::Debug for Keys {
 }
 
 impl Keys {
-    /// Reads keys, one `<key id>:<64 hexadecimal digits>` a line, the newest first.
+    /// Reads the credential.
     pub fn parse(text: &Secret) -> Result<Self, KeysError> {
-        let lines = text.expose().lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-        let keys = lines.map(|(index, line)| key(line.trim()).ok_or(KeysError::Line(index + 1)));
-        let keys = keys.collect::<Result<Vec<_>, _>>()?;
-        if keys.is_empty() { Err(KeysError::Empty) } else { Ok(Self(keys)) }
+        ticket_keys::parse(text.expose()).map(Self)
     }
 
     /// A ticket for this.
@@ -91,16 +76,15 @@ impl Keys {
 
     fn sign(&self, fields: &[String]) -> String {
         let (id, key) = &self.0[0];
-        let digits = mac(key, fields).finalize().into_bytes().into_iter().map(|byte| format!("{byte:02x}"));
-        format!("{id}.{}", digits.collect::<String>())
+        format!("{id}.{}", hex(&mac(key, fields).finalize().into_bytes()))
     }
 
     fn verify(&self, text: &str, fields: &[String]) -> Worth {
-        let Some((id, hex)) = text.split_once('.') else {
+        let Some((id, digits)) = text.split_once('.') else {
             return if text.is_empty() { Worth::UnknownKey } else { Worth::Forged };
         };
         let Some((_, key)) = self.0.iter().find(|(known, _)| known == id) else { return Worth::UnknownKey };
-        match bytes(hex) {
+        match from_hex(digits) {
             // In constant time.
             Some(bytes) if mac(key, fields).verify_slice(&bytes).is_ok() => Worth::Genuine,
             _ => Worth::Forged,
@@ -127,26 +111,13 @@ fn epoch_fields(cluster: &str, epoch: u64, holder: &str) -> Vec<String> {
     ["epoch".to_owned(), cluster.to_owned(), epoch.to_string(), holder.to_owned()].into()
 }
 
-fn mac(key: &[u8; KEY_BYTES], fields: &[String]) -> Hmac<Sha256> {
+fn mac(key: &[u8; 32], fields: &[String]) -> Hmac<Sha256> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a MAC takes keys of any length");
     for field in fields {
         mac.update(&(field.len() as u64).to_be_bytes());
         mac.update(field.as_bytes());
     }
     mac
-}
-
-fn key(line: &str) -> Option<(String, [u8; KEY_BYTES])> {
-    let (id, hex) = line.split_once(':')?;
-    let is_id = (1..=32).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    Some((id.to_owned(), bytes(hex)?.try_into().ok()?)).filter(|_| is_id)
-}
-
-fn bytes(hex: &str) -> Option<Vec<u8>> {
-    if !hex.is_ascii() || !hex.len().is_multiple_of(2) || hex.len() > 2 * 64 {
-        return None;
-    }
-    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).ok()).collect()
 }
 
 #[cfg(test)]
@@ -196,12 +167,5 @@ mod tests {
         let (node, app, instance) = ("n".parse().unwrap(), "a".parse().unwrap(), InstanceId::from_bits(1));
         let claim = Claim { cluster: "c", node: &node, instance: &instance, app: &app, release: 1 };
         assert_eq!(after.judge(&before.ticket(&claim), &claim), Worth::UnknownKey);
-    }
-
-    #[test]
-    fn a_line_that_is_no_key_is_named() {
-        let parse = |text: &str| Keys::parse(&Secret::new(text.to_owned())).map(drop);
-        assert_eq!(parse(&format!("{NEW}\nk1:12")), Err(KeysError::Line(2)));
-        assert_eq!(parse("\n"), Err(KeysError::Empty));
     }
 }

@@ -4,6 +4,7 @@ use super::error::SetupError;
 use super::files::{credential, credential_path, random_hex, write_credential};
 use super::step::{State, Step, Task};
 use super::system::{self, Access};
+use dinp_common::ticket_keys;
 use std::path::Path;
 
 /// The credential: `<key id>:<64 hexadecimal digits>` a line, the newest first.
@@ -48,18 +49,10 @@ fn new_key() -> String {
 
 /// Keys that were damaged are not replaced: with new ones, the tickets of all that runs would be nobody's.
 fn check_keys(keys: &str) -> Result<(), SetupError> {
-    let is_id = |id: &str| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    let is_secret = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let is_key = |line: &str| line.split_once(':').is_some_and(|(id, secret)| is_id(id) && is_secret(secret));
-    match keys.lines().position(|line| !is_key(line)) {
-        None => Ok(()),
-        Some(index) => Err(SetupError::Refused(format!(
-            "line {} of {} is not a key id, a colon and 64 hexadecimal digits: restore that file from the backup of \
-             the control machine",
-            index + 1,
-            credential_path(ID).display()
-        ))),
-    }
+    ticket_keys::parse(keys).map(drop).map_err(|error| {
+        let path = credential_path(ID);
+        SetupError::Refused(format!("{error}: restore {} from the backup of the control machine", path.display()))
+    })
 }
 
 #[cfg(test)]
@@ -75,9 +68,7 @@ mod tests {
     #[test]
     fn damaged_keys_are_refused_by_their_line_and_not_quoted() {
         let error = check_keys(&format!("{}\n7:geheim", new_key())).unwrap_err().to_string();
-        assert!(
-            error.starts_with("line 2 of /etc/dinp/credentials/ticket-keys") && !error.contains("geheim"),
-            "{error}"
-        );
+        assert!(error.starts_with("line 2 of the ticket keys") && !error.contains("geheim"), "{error}");
+        assert!(error.contains("restore /etc/dinp/credentials/ticket-keys"), "{error}");
     }
 }
