@@ -5,7 +5,7 @@
 //! among the last [`OF_APP`] of its app, as far as there is room.
 
 use crate::docker::EngineError;
-use crate::output::{From, Lines};
+use crate::output::{Lines, ReadFrom};
 use crate::shared::Shared;
 use dinp_common::api::UnixMillis;
 use dinp_common::api::agent::{ENDED_INSTANCES, EndedInstance, LogLine, LogStream};
@@ -196,7 +196,7 @@ pub async fn keep(shared: &std::sync::Arc<Shared>, container: &str, ended: Ended
 }
 
 async fn last_lines(shared: &Shared, container: &str, instance: &InstanceId) -> Result<VecDeque<LogLine>, EngineError> {
-    let mut lines = Lines::open(&shared.engine, container, instance, From::Last(LINES), false).await?;
+    let mut lines = Lines::open(&shared.engine, container, instance, ReadFrom::Last(LINES), false).await?;
     let (mut last, mut bytes) = (VecDeque::new(), 0);
     let size = |line: &LogLine| encode(line).len();
     while let Some(line) = lines.next().await.transpose()? {

@@ -7,7 +7,7 @@
 use crate::container;
 use crate::docker::EngineError;
 use crate::instance::{container_of, inspect_raw};
-use crate::output::{From, Lines};
+use crate::output::{Lines, ReadFrom};
 use crate::shared::Shared;
 use dinp_common::api::agent::{InstanceReport, InstanceState, LogLine, LogStream};
 use dinp_common::error::ErrorChain;
@@ -234,7 +234,7 @@ impl Source {
             // That does not change for as long as it is there.
             return std::future::pending().await;
         }
-        let from = From::After(self.positions.get(&instance).unwrap_or_default());
+        let from = ReadFrom::After(self.positions.get(&instance).unwrap_or_default());
         let mut lines = Lines::open(&self.shared.engine, &container, &instance, from, true).await?;
         let mut words = tokio::time::interval(FIRST_WORD);
         loop {

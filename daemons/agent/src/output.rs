@@ -22,7 +22,7 @@ const QUOTE: Duration = Duration::from_secs(2);
 
 /// From where on output is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum From {
+pub enum ReadFrom {
     /// So many of the last lines.
     Last(u32),
     /// What was written after that moment.
@@ -46,13 +46,13 @@ impl Lines {
         engine: &Engine,
         container: &str,
         instance: &InstanceId,
-        from: From,
+        from: ReadFrom,
         follow: bool,
     ) -> Result<Self, EngineError> {
         let (since, tail, after) = match from {
-            From::Last(lines) => (0, lines.to_string(), None),
+            ReadFrom::Last(lines) => (0, lines.to_string(), None),
             // Whole seconds are all that the engine takes; what was read already is left out.
-            From::After(at) => (i32::try_from(at / 1000).unwrap_or_default(), "all".into(), Some(at)),
+            ReadFrom::After(at) => (i32::try_from(at / 1000).unwrap_or_default(), "all".into(), Some(at)),
         };
         let options =
             LogsOptions { follow, stdout: true, stderr: true, timestamps: true, since, tail, ..LogsOptions::default() };
@@ -121,7 +121,7 @@ impl Lines {
 pub async fn quote(engine: &Engine, container: &str, instance: &InstanceId) -> Result<Vec<String>, EngineError> {
     let last = u32::try_from(OUTPUT_LINES).unwrap_or(u32::MAX);
     let reading = async {
-        let mut lines = Lines::open(engine, container, instance, From::Last(last), false).await?;
+        let mut lines = Lines::open(engine, container, instance, ReadFrom::Last(last), false).await?;
         let mut quoted = Vec::new();
         while let Some(line) = lines.next().await.transpose()? {
             quoted.push(quotable(&line.text));

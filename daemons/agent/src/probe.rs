@@ -38,13 +38,24 @@ pub struct Question<'a> {
 pub struct Failure {
     /// For people.
     pub reason: String,
-    /// Whether the app has answered, and wrongly.
-    pub is_answer: bool,
+    /// What was there.
+    pub kind: FailureKind,
+}
+
+/// What a failed probe has met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// Nothing that listens.
+    NoListener,
+    /// No answer in time, or none that is whole.
+    Silence,
+    /// A wrong answer of the app.
+    Answer,
 }
 
 impl Failure {
     fn silence(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), is_answer: false }
+        Self { reason: reason.into(), kind: FailureKind::Silence }
     }
 }
 
@@ -89,7 +100,7 @@ impl Question<'_> {
         }
         match request.send().await {
             Ok(answer) if !strict || (200..400).contains(&answer.status().as_u16()) => Ok(()),
-            Ok(answer) => Err(Failure { reason: told(path, answer).await, is_answer: true }),
+            Ok(answer) => Err(Failure { reason: told(path, answer).await, kind: FailureKind::Answer }),
             Err(error) if error.is_timeout() => {
                 Err(Failure::silence(format!("GET {path} has not been answered within {} s", limit.as_secs())))
             }
@@ -114,7 +125,7 @@ impl Question<'_> {
     }
 
     fn nothing_listens(&self) -> Failure {
-        Failure::silence(format!("nothing listens on port {}", self.inner))
+        Failure { reason: format!("nothing listens on port {}", self.inner), kind: FailureKind::NoListener }
     }
 }
 

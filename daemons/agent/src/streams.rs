@@ -4,7 +4,7 @@
 
 use crate::docker::EngineError;
 use crate::instance::container_of;
-use crate::output::{From, Lines};
+use crate::output::{Lines, ReadFrom};
 use crate::shared::Shared;
 use bytes::Bytes;
 use dinp_common::api::agent::{LogLine, StreamKind, StreamOrder};
@@ -116,11 +116,11 @@ impl Reader<'_> {
             self.read_kept(tail).await;
             return Ok(());
         };
-        let mut from = From::Last(tail);
+        let mut from = ReadFrom::Last(tail);
         loop {
             let mut lines = Lines::open(&self.shared.engine, &container, self.instance, from, follow).await?;
             while let Some(line) = lines.next().await.transpose()? {
-                from = From::After(line.at);
+                from = ReadFrom::After(line.at);
                 if !self.send(&line).await {
                     return Ok(());
                 }

@@ -10,7 +10,7 @@ use crate::disk::DiskError;
 use crate::docker::EngineError;
 use crate::ended;
 use crate::ledger;
-use crate::probe::Question;
+use crate::probe::{Failure, FailureKind, Question};
 use crate::shared::Shared;
 use bollard::query_parameters::{
     CreateContainerOptions, RemoveContainerOptions, StartContainerOptions, StopContainerOptions,
@@ -300,12 +300,12 @@ impl Driver {
 
     /// Stops it because it did not become ready.
     async fn abort(&mut self) -> Result<(), StepError> {
-        let silent = self.life.probe_failure().filter(|failure| failure.starts_with("nothing listens on port "));
-        let found = match silent {
+        let failure = self.life.probe_failure().filter(|failure| failure.kind == FailureKind::NoListener);
+        let found = match failure {
             None => None,
-            Some(silent) => {
+            Some(Failure { reason, .. }) => {
                 let instead = autopsy::listens_instead(&self.shared, &self.container(), self.inner_port).await;
-                instead.map(|instead| format!("{silent}: {instead}"))
+                instead.map(|instead| format!("{reason}: {instead}"))
             }
         };
         self.life.aborting(found);

@@ -3,7 +3,7 @@
 //! Asked often until it is ready, each second until it has proved itself, and then as its check says. Without a check any
 //! HTTP answer to `GET /` will do, and nobody asks once it has proved itself: a slow home page never takes it out of service.
 
-use crate::probe::{Failure, pace};
+use crate::probe::{Failure, FailureKind, pace};
 use dinp_common::model::HealthCheck;
 use std::time::{Duration, Instant};
 
@@ -73,7 +73,7 @@ pub struct Fitness {
     /// Since when no probe has failed.
     well_since: Option<Instant>,
     /// Why the last probe failed, if it did.
-    failure: Option<String>,
+    failure: Option<Failure>,
 }
 
 impl Fitness {
@@ -121,8 +121,8 @@ impl Fitness {
     }
 
     /// Why the last probe failed, if it did.
-    pub fn failure(&self) -> Option<&str> {
-        self.failure.as_deref()
+    pub fn failure(&self) -> Option<&Failure> {
+        self.failure.as_ref()
     }
 
     /// When it is to be asked next, if ever.
@@ -172,7 +172,7 @@ impl Fitness {
     }
 
     fn failed(&mut self, failure: Failure, now: Instant) -> Finding {
-        self.failure = Some(failure.reason.clone());
+        self.failure = Some(failure.clone());
         self.well_since = None;
         match self.service {
             Service::NotYet => return self.not_ready(failure, now),
@@ -193,7 +193,7 @@ impl Fitness {
     fn not_ready(&mut self, failure: Failure, now: Instant) -> Finding {
         let (count, last) = self.wrong;
         self.wrong = match last {
-            _ if !failure.is_answer => (0, None),
+            _ if failure.kind != FailureKind::Answer => (0, None),
             Some(last) if now.saturating_duration_since(last) < self.rules.interval() => (count, Some(last)),
             _ => (count + 1, Some(now)),
         };
@@ -244,12 +244,12 @@ mod tests {
         }
 
         fn wrong(&mut self) -> Finding {
-            let failure = Failure { reason: "GET /health answered 500".into(), is_answer: true };
+            let failure = Failure { reason: "GET /health answered 500".into(), kind: FailureKind::Answer };
             self.0.probed(Err(failure), self.1)
         }
 
         fn silent(&mut self) -> Finding {
-            let failure = Failure { reason: "nothing listens on port 8080".into(), is_answer: false };
+            let failure = Failure { reason: "nothing listens on port 8080".into(), kind: FailureKind::NoListener };
             self.0.probed(Err(failure), self.1)
         }
 

@@ -113,7 +113,7 @@ impl Life {
     }
 
     /// Why the last probe failed, if it did.
-    pub fn probe_failure(&self) -> Option<&str> {
+    pub fn probe_failure(&self) -> Option<&Failure> {
         self.fitness.failure()
     }
 
@@ -389,7 +389,7 @@ impl Life {
     /// It is being stopped because it did not become ready; `found` says more of why than its last probe.
     pub fn aborting(&mut self, found: Option<String>) {
         let secs = self.start_timeout.as_secs();
-        let last = found.or_else(|| self.fitness.failure().map(str::to_owned));
+        let last = found.or_else(|| self.fitness.failure().map(|failure| failure.reason.clone()));
         self.aborted = Some(match (self.refuses.clone(), last) {
             (Some(answer), _) => answer,
             (None, Some(last)) => format!("not ready within {secs} s: {last}"),

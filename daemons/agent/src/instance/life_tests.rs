@@ -1,4 +1,5 @@
 use super::*;
+use crate::probe::FailureKind;
 use InstanceState::*;
 use dinp_common::model::HealthCheck;
 
@@ -40,11 +41,11 @@ fn rules(check: Option<HealthCheck>) -> Rules {
 }
 
 fn silent() -> Result<(), Failure> {
-    Err(Failure { reason: "nothing listens on port 8080".into(), is_answer: false })
+    Err(Failure { reason: "nothing listens on port 8080".into(), kind: FailureKind::NoListener })
 }
 
 fn wrong() -> Result<(), Failure> {
-    Err(Failure { reason: "GET /health answered 500".into(), is_answer: true })
+    Err(Failure { reason: "GET /health answered 500".into(), kind: FailureKind::Answer })
 }
 
 /// It ends, and this is found out.
