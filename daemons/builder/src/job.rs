@@ -11,7 +11,7 @@ use crate::template::{TemplateError, Values};
 use dinp_common::api::UnixMillis;
 use dinp_common::api::builder::BuildStatus;
 use dinp_common::error::ErrorChain;
-use dinp_common::model::{AppName, ImageRef, InvalidValue};
+use dinp_common::model::{AppName, IMAGE_APP_LABEL, ImageRef, InvalidValue};
 use dinp_common::store::{self, StoreError};
 use mysql_async::Conn;
 use std::sync::Arc;
@@ -189,7 +189,7 @@ impl Job {
         let mut labels = vec![
             ("org.opencontainers.image.base.name", base.clone()),
             ("org.opencontainers.image.version", self.version.clone()),
-            ("dinp.image.app", self.app.to_string()),
+            (IMAGE_APP_LABEL, self.app.to_string()),
             ("dinp.image.runtime", self.runtime.name.to_string()),
             ("dinp.image.package", format!("sha256:{}", self.package.spooled.sha256())),
         ];

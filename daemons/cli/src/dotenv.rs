@@ -2,8 +2,8 @@
 //!
 //! One `NAME=VALUE` a line; `export` before it, empty lines and lines that begin with `#` mean nothing. A value is
 //! taken as it stands, without blanks around it and up to ` #`. Between single quotes it is taken to the letter, between
-//! double quotes `\n`, `\r`, `\t`, `\"` and `\\` are what they are in a shell's `$'...'`; both may span lines. Nothing
-//! is expanded: a `$` is a `$`.
+//! double quotes `\n`, `\r` and `\t` are characters, `\"`, `\\` and `\$` what follows the backslash, and any other
+//! backslash stays; both may span lines. Nothing is expanded: a `$` is a `$`.
 
 use std::iter::Peekable;
 use std::path::Path;

@@ -18,15 +18,13 @@ use bollard::query_parameters::{ListContainersOptions, ListImagesOptions, Remove
 use decide::{Limits, Pressure, Writer, offender, unpinned};
 use dinp_common::api::agent::NodeFaultKind;
 use dinp_common::error::ErrorChain;
+use dinp_common::model::IMAGE_APP_LABEL;
 use nix::sys::statvfs::statvfs;
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
-
-/// Label that builders give to images of apps.
-const IMAGE: &str = "dinp.image.app";
 
 /// Time from one look to the next.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -91,7 +89,7 @@ impl Keeper {
 
     /// Removes images of apps that nothing uses and no order names.
     async fn clean(&self) -> Result<(), EngineError> {
-        let label = HashMap::from([("label".to_owned(), vec![IMAGE.to_owned()])]);
+        let label = HashMap::from([("label".to_owned(), vec![IMAGE_APP_LABEL.to_owned()])]);
         let options = ListImagesOptions { filters: Some(label), ..ListImagesOptions::default() };
         let engine = &self.shared.engine;
         let images = engine.call("list images of apps", |d| async move { d.list_images(Some(options)).await }).await?;

@@ -27,9 +27,10 @@ failed release has brought is left out, unless --keep is given. The end of the l
 or of standard input is not part of the value. Whoever lists the processes of this machine can read
 a value in an argument: secrets come from a file or from standard input.
 
-A file of --env-file has one NAME=VALUE a line; a line that begins with # is a comment. A value in
-single quotes is taken to the letter; in double quotes \\n, \\t, \\\" and \\\\ are known; both may span
-lines. Nothing is expanded.";
+A file of --env-file has one NAME=VALUE a line, with or without export before it; a line that begins
+with # is a comment, and so is what follows a blank and a # after a value without quotes. A value in
+single quotes is taken to the letter; in double quotes \\n, \\r, \\t, \\\", \\\\ and \\$ are known, and
+any other backslash stays; both may span lines. Nothing is expanded.";
 
 /// `dinp app env APP ...`
 #[derive(Debug, Subcommand)]

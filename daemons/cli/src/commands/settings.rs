@@ -38,19 +38,19 @@ pub struct Settings {
     /// Take the health check away
     #[arg(long, conflicts_with_all = ["health", "health_tcp"])]
     no_health: bool,
-    /// Seconds from the start of an instance to being ready, or default [default: 60]
+    /// Seconds from the start of an instance to being ready, or default [default: the cluster's, usually 60]
     #[arg(long, value_name = "SECS")]
     start_timeout: Option<OrDefault<u32>>,
     /// Seconds without an exit or a failed probe after which a new instance has proved itself [default: 5, with --health 2]
     #[arg(long, value_name = "SECS")]
     min_healthy: Option<OrDefault<u32>>,
-    /// Seconds that all new instances are watched before the old ones stop [default: 5]
+    /// Seconds that all new instances are watched before the old ones stop [default: the cluster's, usually 5]
     #[arg(long, value_name = "SECS")]
     verify: Option<OrDefault<u32>>,
-    /// Longest wait for requests that an instance still answers when it is to stop [default: 30]
+    /// Longest wait for requests that an instance still answers when it is to stop [default: the cluster's, usually 30]
     #[arg(long, value_name = "SECS")]
     drain_timeout: Option<OrDefault<u32>>,
-    /// Seconds from SIGTERM to SIGKILL [default: 10]
+    /// Seconds from SIGTERM to SIGKILL [default: the cluster's, usually 10]
     #[arg(long, value_name = "SECS")]
     stop_grace: Option<OrDefault<u32>>,
     /// Set an environment variable: NAME=VALUE, NAME=- (standard input), NAME=@FILE

@@ -8,6 +8,9 @@ use std::str::FromStr;
 const RULE: &str =
     "it must be registry/path:tag or registry/path@sha256:<64 hex>, such as registry.example:5000/team/app:v1";
 
+/// Label of an image that was built for an app: its name.
+pub const IMAGE_APP_LABEL: &str = "dinp.image.app";
+
 /// Owner of the base images: the platform itself.
 pub const PLATFORM_OWNER: &str = "dinp";
 

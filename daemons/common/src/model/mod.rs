@@ -7,7 +7,7 @@ mod timing;
 mod version;
 
 pub use health::{HealthCheck, HealthKind};
-pub use image::{ImageRef, PLATFORM_OWNER};
+pub use image::{IMAGE_APP_LABEL, ImageRef, PLATFORM_OWNER};
 pub use names::{AppName, DomainName, EnvName, InstanceId, NodeName, RuntimeName, ZoneName};
 pub use timing::Timing;
 pub use version::Version;

@@ -15,18 +15,17 @@ const OWNED: &str = "(a.team = :owner OR (a.team IS NULL AND a.owner = :owner))"
 pub struct AppUsage {
     /// Its name.
     pub name: String,
-    /// Whether it was deleted lately: it counts as an app then, with nothing that runs.
-    pub deleted: bool,
-    /// Instances wanted, whether the app is stopped or not: it may be started at any time.
+    /// Instances wanted, none where it was deleted, whether the app is stopped or not: it may be started at any time.
     pub instances: u32,
     /// Memory of each in MiB, in the release in force or the one on its way, whichever takes more; 0 without either.
     pub memory_mb: u32,
 }
 
-/// The apps of an owner, and those that were deleted within [`DELETED_HOURS`].
+/// The apps of an owner, and those that were deleted within [`DELETED_HOURS`]: they count as apps, with nothing that
+/// runs.
 pub async fn apps<Q: Queryable>(conn: &mut Q, owner: &str) -> Result<Vec<AppUsage>, StoreError> {
     let sql = format!(
-        "SELECT a.name, a.deleted_at IS NOT NULL AS deleted, IF(a.deleted_at IS NULL, a.instances, 0) AS instances, \
+        "SELECT a.name, IF(a.deleted_at IS NULL, a.instances, 0) AS instances, \
          COALESCE((SELECT MAX(r.memory_mb) FROM `release` r WHERE r.app = a.name AND (r.id = a.release_id OR r.id IN \
          (SELECT d.release_id FROM deployment d WHERE d.app = a.name \
          AND d.state IN ('pending', 'rolling', 'verifying')))), 0) AS memory_mb FROM app a \
@@ -39,7 +38,6 @@ pub async fn apps<Q: Queryable>(conn: &mut Q, owner: &str) -> Result<Vec<AppUsag
             let columns = Columns::new(row, "app", "name");
             Ok(AppUsage {
                 name: columns.get("name")?,
-                deleted: columns.get("deleted")?,
                 instances: columns.get("instances")?,
                 memory_mb: columns.get("memory_mb")?,
             })

@@ -21,7 +21,7 @@ pub(super) const TIMES: &[TimeField] = &[
     TimeField {
         name: "start_timeout_secs",
         what: "start timeout",
-        hint: "An instance that is not ready so long after its start has failed to start. Default: 60.",
+        hint: "An instance that is not ready so long after its start has failed to start. Default: the cluster's, 60 where nobody has set another.",
         setting: Setting::StartTimeoutSecs,
         place: |timing| &mut timing.start_timeout_secs,
     },
@@ -37,21 +37,21 @@ pub(super) const TIMES: &[TimeField] = &[
         name: "verify_secs",
         what: "verify time",
         hint: "When all new instances have proved themselves, they are watched so much longer; then the old ones stop. \
-               Default: 5.",
+               Default: the cluster's, 5 where nobody has set another.",
         setting: Setting::VerifySecs,
         place: |timing| &mut timing.verify_secs,
     },
     TimeField {
         name: "drain_timeout_secs",
         what: "drain timeout",
-        hint: "Longest wait for the requests that an instance still answers before it is stopped. Default: 30.",
+        hint: "Longest wait for the requests that an instance still answers before it is stopped. Default: the cluster's, 30 where nobody has set another.",
         setting: Setting::DrainTimeoutSecs,
         place: |timing| &mut timing.drain_timeout_secs,
     },
     TimeField {
         name: "stop_grace_secs",
         what: "stop grace",
-        hint: "Time from SIGTERM, which asks an instance to stop, to SIGKILL, which ends it. Default: 10.",
+        hint: "Time from SIGTERM, which asks an instance to stop, to SIGKILL, which ends it. Default: the cluster's, 10 where nobody has set another.",
         setting: Setting::StopGraceSecs,
         place: |timing| &mut timing.stop_grace_secs,
     },
