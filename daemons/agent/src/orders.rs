@@ -98,10 +98,22 @@ impl Kept {
         Self { orders, without_env }
     }
 
+    /// Goes on from the orders before: a leader whose database is older than they are must hear of their revision.
+    fn remember(&mut self, before: &Self) {
+        let newer = std::mem::take(&mut self.orders.highest_revision);
+        self.orders.highest_revision = before.orders.highest_revision.clone().or_newer(newer);
+    }
+
     /// The highest leadership seen: that of the orders in force.
     pub fn seen(&self) -> Seen {
-        let Orders { epoch, holder, generation, proof, .. } = &self.orders;
-        Seen { epoch: *epoch, holder: holder.clone(), generation: *generation, proof: proof.clone() }
+        let Orders { epoch, holder, generation, proof, highest_revision, .. } = &self.orders;
+        Seen {
+            epoch: *epoch,
+            holder: holder.clone(),
+            generation: *generation,
+            proof: proof.clone(),
+            highest_revision: highest_revision.clone(),
+        }
     }
 
     /// The order to run the instance.
@@ -161,7 +173,10 @@ impl OrderBook {
     /// Judges orders and writes accepted ones down before they are carried out.
     pub async fn accept(&mut self, orders: &Orders) -> Result<(), NotAccepted> {
         judge(orders, &self.cluster, &self.fence())?;
-        let kept = Kept::of(orders);
+        let mut kept = Kept::of(orders);
+        if let Some(before) = &self.kept {
+            kept.remember(before);
+        }
         if self.kept.as_ref() != Some(&kept) {
             let next = Some(kept.clone());
             if let Err(error) = self.stored.change(move |stored| *stored = next).await {
@@ -178,6 +193,7 @@ impl OrderBook {
 mod tests {
     use super::*;
     use crate::disk::tests::{fill_up, make_room};
+    use dinp_common::api::ProvedRevision;
     use dinp_common::testing::TestDir;
     use serde_json::json;
 
@@ -198,7 +214,8 @@ mod tests {
 
     #[test]
     fn only_the_highest_leader_is_obeyed() {
-        let seen = Seen { epoch: 5, holder: "a".into(), generation: 3, proof: "proof of 5".into() };
+        let proof = "proof of 5".into();
+        let seen = Seen { epoch: 5, holder: "a".into(), generation: 3, proof, ..Seen::default() };
         let judge = |orders: &Orders| judge(orders, "c1", &seen);
         assert_eq!(judge(&orders(5, "a", 3)), Ok(()), "the same again brings the environment after a restart");
         assert_eq!(judge(&orders(5, "a", 4)), Ok(()));
@@ -227,12 +244,26 @@ mod tests {
 
         let book = |cluster| book(&dir, cluster);
         let again = book("c1");
-        assert_eq!(again.seen(), Seen { epoch: 5, holder: "a".into(), generation: 3, proof: "proof of 5".into() });
+        assert_eq!(again.seen(), first.seen());
+        assert_eq!((again.seen().epoch, again.seen().proof.as_str()), (5, "proof of 5"));
         let kept = again.kept().unwrap();
         assert!(kept.without_env.contains(&InstanceId::from_bits(0xaa)));
         assert_eq!(kept.spec(&InstanceId::from_bits(0xaa)).unwrap().ticket, "ticket of aa");
         assert!(kept.names(&InstanceId::from_bits(0xbb)) && !kept.names(&InstanceId::from_bits(0xcc)));
         assert!(book("c2").kept().is_none());
+    }
+
+    #[tokio::test]
+    async fn the_highest_revision_outlasts_orders_of_a_lower_one() {
+        let dir = TestDir::new("agent-orders-revision");
+        let at = |number: u64| ProvedRevision { number, proof: format!("proof of revision {number}") };
+        let mut first = book(&dir, "c1");
+        first.accept(&Orders { highest_revision: at(40), ..orders(5, "a", 3) }).await.unwrap();
+        first.accept(&Orders { highest_revision: at(12), ..orders(6, "b", 1) }).await.unwrap();
+        assert_eq!(first.seen().highest_revision, at(40), "the next leader must hear of it");
+        assert_eq!(book(&dir, "c1").seen().highest_revision, at(40));
+        first.accept(&Orders { highest_revision: at(41), ..orders(6, "b", 2) }).await.unwrap();
+        assert_eq!(first.seen().highest_revision, at(41));
     }
 
     #[tokio::test]

@@ -109,6 +109,8 @@ pub enum Command {
     /// Instances without a ticket of the servers (operators)
     #[command(subcommand)]
     Ticket(operator::TicketCommand),
+    /// Carry out a database that was restored from a backup (operators)
+    Resume(operator::Resume),
     /// People (administrators)
     #[command(subcommand)]
     User(user::UserCommand),

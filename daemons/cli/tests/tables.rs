@@ -157,6 +157,7 @@ async fn world() -> World {
         .route("/v1/orphans", list(vec![instance(ID, "node1", "ready")]))
         .route("/v1/orphans/deadbeef00000001", gone.clone())
         .route("/v1/strangers", list(vec![stranger("deadbeef00000002", true), stranger("deadbeef00000003", false)]))
+        .route("/v1/resume", post(async || Json(json!({"revision": 42}))))
         .route("/v1/tickets/adopt", post(async || Json(json!({"instances": 1}))))
         .route("/v1/routers", list(routers))
         .route("/v1/status", one(status()))
@@ -245,6 +246,9 @@ async fn what_cannot_be_taken_back_needs_consent() {
     let adopted = world.dinp(&["ticket", "adopt", "-y"]).await;
     assert_eq!((adopted.code, adopted.stderr.as_str()), (0, "adopted 1 instances\n"));
     assert_eq!(world.requests().last().unwrap(), "POST /v1/tickets/adopt");
+    let resumed = world.dinp(&["resume", "-y"]).await;
+    assert_eq!((resumed.code, resumed.stderr.as_str()), (0, "the database is in force from revision 42 on\n"));
+    assert_eq!(world.requests().last().unwrap(), "POST /v1/resume");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -72,7 +72,7 @@ async fn a_leader_of_the_past_is_refused_and_told_the_highest_version() {
     old.rewrite(Version::new(1, 1), &table(&[("a", 1)])).await.unwrap();
     new.publish(Version::new(1, 1), Version::new(2, 1), &[change("a", 2)]).await.unwrap();
     let refused = old.rewrite(Version::new(1, 2), &table(&[])).await.unwrap_err();
-    assert!(matches!(refused, RouteError::Fenced { highest } if highest == Version::new(2, 1)), "{refused}");
+    assert!(matches!(refused, RouteError::Fenced { highest, .. } if highest == Version::new(2, 1)), "{refused}");
     let gap = old.publish(Version::new(1, 1), Version::new(1, 2), &[change("a", 3)]).await.unwrap_err();
     assert!(matches!(gap, RouteError::Gap), "{gap}");
     assert_eq!(reader(&redis).await.load().await.unwrap().unwrap().table, table(&[("a", 2)]));

@@ -73,6 +73,7 @@ fn endpoints() -> Vec<(&'static str, MethodRouter<Arc<Dash>>)> {
         ("/v1/orphans/{instance}", delete(operators::remove_orphan)),
         ("/v1/strangers", get(operators::strangers)),
         ("/v1/tickets/adopt", post(operators::adopt_tickets)),
+        ("/v1/resume", post(operators::resume)),
         ("/v1/routers", get(operators::routers)),
         ("/v1/routers/{name}", delete(operators::forget_router)),
         ("/v1/users", get(operators::users).post(operators::create_user)),

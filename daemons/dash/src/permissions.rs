@@ -69,6 +69,7 @@ pub const API: &[(&str, &str, Need)] = &[
     ("DELETE", "/v1/orphans/{instance}", Operator),
     ("GET", "/v1/strangers", Operator),
     ("POST", "/v1/tickets/adopt", Operator),
+    ("POST", "/v1/resume", Operator),
     ("GET", "/v1/routers", Operator),
     ("DELETE", "/v1/routers/{name}", Operator),
     ("GET", "/v1/users", Admin),

@@ -15,11 +15,12 @@ use crate::tickets::Keys;
 use dinp_common::api::agent::{Goodbye, Peers, RegistryAccess, Report, ReportReply};
 use dinp_common::api::hm::HmReport;
 use dinp_common::api::router::{RouterReply, RouterReport};
-use dinp_common::api::{UnixMillis, unix_millis};
+use dinp_common::api::{ProvedRevision, UnixMillis, unix_millis};
 use dinp_common::lifecycle::{Heartbeat, Lifecycle};
 use dinp_common::model::{InstanceId, NodeName, Version};
 use dinp_common::network::host_of;
 use dinp_common::problem::Problem;
+use dinp_common::routes::Signature;
 use dinp_common::store::deployment::Progress;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +46,9 @@ pub enum Input {
     RemoveOrphan(InstanceId, oneshot::Sender<Result<(), Problem>>),
     /// What carries tickets of a key that is not known is to be taken over.
     AdoptTickets(oneshot::Sender<usize>),
+    /// Desired state is to be carried out though it is older than what runs; answered with the revision that it must be
+    /// raised past, if it is.
+    Resume(oneshot::Sender<Option<u64>>),
     /// Desired state has been read.
     Snapshot(Box<Snapshot>),
     /// The routers that a leader before has heard were read for the reign of this epoch: names and status URLs.
@@ -136,6 +140,8 @@ pub struct Parts {
     pub platform: Peers,
     /// What this server is.
     pub leadership: watch::Receiver<Leadership>,
+    /// When the database was last seen to show the desired state that was handed over.
+    pub desired_stood_at: watch::Receiver<Option<Instant>>,
     /// Where to say that a higher epoch was seen.
     pub seen: mpsc::Sender<u64>,
 }
@@ -235,12 +241,15 @@ impl Driver {
             Input::RemoveOrphan(instance, reply) => {
                 reply.send(reign.remove_orphan(&instance).map_err(orphan_problem)).ok();
             }
+            Input::Resume(reply) => {
+                reply.send(reign.resume()).ok();
+            }
             Input::AdoptTickets(reply) => {
                 reply.send(reign.adopt_strangers(now)).ok();
             }
             Input::KnownRouters(of, routers) if of == *epoch => reign.routers_known(routers, now),
             Input::Routes(of, outcome) if of == *epoch => match outcome {
-                Outcome::Adopted(table) => reign.adopt_routes(table),
+                Outcome::Adopted(table, highest) => reign.adopt_routes(table, &highest),
                 Outcome::Published(version) => reign.routes_published(version, now),
                 Outcome::Failed => reign.routes_failed(now),
                 Outcome::Fenced(highest) => {
@@ -296,7 +305,12 @@ impl Driver {
         let leader = Leader { cluster: snapshot.cluster.clone(), epoch, holder: self.parts.owner.clone(), since: now };
         let mut reign = Reign::begin(settings, self.parts.tickets.clone(), leader, rand::random());
         reign.desired(snapshot.desired.clone(), now);
-        self.parts.routes.send_replace(Wanted::of_epoch(epoch));
+        let signature = Signature {
+            proof: self.parts.tickets.proof(&snapshot.cluster, epoch, &self.parts.owner),
+            holder: self.parts.owner.clone(),
+            highest_revision: ProvedRevision::default(),
+        };
+        self.parts.routes.send_replace(Wanted::of_epoch(epoch, signature));
         self.leading = Some(Leading { reign, epoch, snapshot });
         info!(epoch, "began to lead");
     }
@@ -307,7 +321,16 @@ impl Driver {
             self.wake = Instant::now() + LOOK;
             return;
         };
+        if let Some(stood_at) = *self.parts.desired_stood_at.borrow() {
+            leading.reign.desired_stands(stood_at.saturating_duration_since(self.begin).as_millis() as Tick);
+        }
         let actions = leading.reign.decide(now);
+        let highest = leading.reign.highest_revision().clone();
+        // No reason to wake anybody: it goes along with the next table, or with the next look at the one in force.
+        self.parts.routes.send_if_modified(|wanted| {
+            wanted.note_revision(highest);
+            false
+        });
         if let Some(seen) = leading.reign.take_refusal() {
             raise(&self.parts.seen, seen);
         }
@@ -382,6 +405,7 @@ impl Driver {
             settings: &self.parts.settings,
             peers: &self.peers,
             tickets: &self.parts.tickets,
+            highest_revision: leading.reign.highest_revision(),
         };
         let desired = leading.reign.current_desired().unwrap_or(&leading.snapshot.desired);
         let streams = self.parts.streams.orders(node);

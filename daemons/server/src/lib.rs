@@ -77,8 +77,13 @@ pub async fn run(loaded: Loaded<ServerConfig>, lifecycle: Lifecycle) -> Result<(
     let tickets = Arc::new(tickets::Keys::parse(&ticket_keys).map_err(ServerError::TicketKeys)?);
     let redis_password = cluster.redis.password_for("server").map_err(ServerError::Credential)?;
     let redis_user = cluster.redis.user_for("server");
-    let routes =
-        publish::Routes::new(cluster.redis.url.to_string(), redis_user, redis_password, cluster.cluster.clone());
+    let routes = publish::Routes::new(
+        cluster.redis.url.to_string(),
+        redis_user,
+        redis_password,
+        cluster.cluster.clone(),
+        tickets.clone(),
+    );
     let account = cluster.registry.account("registry-pull").map_err(ServerError::Credential)?;
     let registry = account.map(|account| RegistryAccess {
         address: cluster.registry.address.clone(),
@@ -94,6 +99,7 @@ pub async fn run(loaded: Loaded<ServerConfig>, lifecycle: Lifecycle) -> Result<(
     let (seen_sender, seen) = mpsc::channel(1);
     let hint = Arc::new(Notify::new());
     let (hub, streams) = (orders::OrdersHub::default(), streams::Streams::default());
+    let (stood_at, desired_stood_at) = watch::channel(None);
     let (wanted_routes, wanted) = watch::channel(publish::Wanted::default());
     let (handle, inputs) = driver::channel();
     let (journal, writer) = journal::channel(pool.clone(), owner.clone(), config.event_retention_days, hint.clone());
@@ -109,6 +115,7 @@ pub async fn run(loaded: Loaded<ServerConfig>, lifecycle: Lifecycle) -> Result<(
         registry,
         platform: platform(cluster),
         leadership: leading.clone(),
+        desired_stood_at,
         seen: seen_sender.clone(),
     };
     lifecycle.task("decisions", Driver::new(parts, inputs, &lifecycle).run(lifecycle.shutdown()));
@@ -116,13 +123,20 @@ pub async fn run(loaded: Loaded<ServerConfig>, lifecycle: Lifecycle) -> Result<(
         routes,
         wanted,
         handle: handle.clone(),
+        leadership: leading.clone(),
         redis: lifecycle.condition("redis"),
         heartbeat: lifecycle.heartbeat("routes", publish::Publication::SILENCE),
     };
     lifecycle.task("routes", publication.run(lifecycle.shutdown()));
     let secrets = sync::NodeSecrets::default();
-    let follow =
-        sync::Sync { pool: pool.clone(), key, hint: hint.clone(), handle: handle.clone(), secrets: secrets.clone() };
+    let follow = sync::Sync {
+        pool: pool.clone(),
+        key,
+        hint: hint.clone(),
+        handle: handle.clone(),
+        secrets: secrets.clone(),
+        stood_at,
+    };
     lifecycle.task("desired state", follow.run(lifecycle.clone()));
     lifecycle.task("gauges", gauges::show(handle.clone(), lifecycle.shutdown()));
     lifecycle.task("routers", routers::follow(handle.clone(), pool.clone(), lifecycle.shutdown()));

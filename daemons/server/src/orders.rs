@@ -4,6 +4,7 @@
 use crate::core::{Desired, NodeOrders, ReleaseSpec, Settings};
 use crate::sync::Environments;
 use crate::tickets::Keys;
+use dinp_common::api::ProvedRevision;
 use dinp_common::api::agent::{InstanceSpec, Orders, Peers, RegistryAccess, StreamOrder};
 use dinp_common::model::NodeName;
 use std::collections::HashMap;
@@ -38,6 +39,8 @@ pub struct Letterhead<'a> {
     pub peers: &'a Peers,
     /// What proves the epoch.
     pub tickets: &'a Keys,
+    /// The highest revision that was carried out.
+    pub highest_revision: &'a ProvedRevision,
 }
 
 /// Makes the document. An instance whose release is no longer known is named nowhere, and so runs on.
@@ -57,6 +60,7 @@ pub fn compose(
         epoch: head.epoch,
         holder: head.holder.to_owned(),
         proof: head.tickets.proof(head.cluster, head.epoch, head.holder),
+        highest_revision: head.highest_revision.clone(),
         generation: decided.generation << SHELL_BITS,
         run: decided.run.iter().filter_map(spec).collect(),
         stop: decided.stop.clone(),
@@ -102,7 +106,8 @@ type Senders = HashMap<NodeName, watch::Sender<Option<Arc<Orders>>>>;
 pub struct OrdersHub(Arc<Mutex<Senders>>);
 
 impl OrdersHub {
-    /// Puts a document in force, if it says anything new.
+    /// Puts a document in force, if it says anything new. A higher revision alone is nothing new: what it has changed on
+    /// this node is said by the rest.
     pub fn put(&self, node: &NodeName, mut orders: Orders) {
         let mut inner = self.lock();
         let sender = inner.entry(node.clone()).or_insert_with(|| watch::Sender::new(None));
@@ -110,11 +115,13 @@ impl OrdersHub {
         if let Some(newest) = newest.filter(|newest| newest.epoch == orders.epoch) {
             let decided = orders.generation;
             orders.generation = newest.generation;
+            let revision = std::mem::replace(&mut orders.highest_revision, newest.highest_revision.clone());
             // A decision that changes nothing here is waited for by its generation all the same.
             if *newest == orders && core_generation(decided) <= core_generation(newest.generation) {
                 return;
             }
             orders.generation = decided.max(newest.generation + 1);
+            orders.highest_revision = revision;
         }
         sender.send_replace(Some(Arc::new(orders)));
     }
@@ -155,6 +162,7 @@ mod tests {
             holder: "a".into(),
             generation: core << SHELL_BITS,
             proof: String::new(),
+            highest_revision: ProvedRevision::default(),
             run: vec![],
             stop: vec![],
             release_ports: vec![],

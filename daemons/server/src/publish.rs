@@ -2,11 +2,14 @@
 //! mends what somebody else has changed.
 
 use crate::driver::{Handle, Input};
+use crate::leader::Leadership;
+use crate::tickets::Keys;
+use dinp_common::api::ProvedRevision;
 use dinp_common::credentials::Secret;
 use dinp_common::error::ErrorChain;
 use dinp_common::lifecycle::{Condition, Heartbeat};
 use dinp_common::model::Version;
-use dinp_common::routes::{Publisher, RouteError, Table, difference};
+use dinp_common::routes::{Head, Publisher, RouteError, Signature, Table, difference};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,12 +37,19 @@ pub struct Wanted {
     /// Rises with each table of the reign.
     number: u64,
     table: Option<Arc<Table>>,
+    /// What goes into the head with it.
+    signature: Signature,
 }
 
 impl Wanted {
     /// A reign begins: there is no table yet.
-    pub fn of_epoch(epoch: u64) -> Self {
-        Self { epoch, ..Self::default() }
+    pub fn of_epoch(epoch: u64, signature: Signature) -> Self {
+        Self { epoch, signature, ..Self::default() }
+    }
+
+    /// From now on this is the highest revision that was carried out.
+    pub fn note_revision(&mut self, highest: ProvedRevision) {
+        self.signature.highest_revision = highest;
     }
 
     /// From now on it is this table.
@@ -52,13 +62,13 @@ impl Wanted {
 /// What came of it.
 #[derive(Debug)]
 pub enum Outcome {
-    /// The table that the leader before has left; empty where there is none.
-    Adopted(Table),
+    /// The table that the leader before has left, and the highest revision that it names; empty where there is none.
+    Adopted(Table, ProvedRevision),
     /// The table is in Redis under this version.
     Published(Version),
     /// It is not, or nobody knows.
     Failed,
-    /// Somebody has published in this higher epoch.
+    /// Somebody has published in this higher epoch, and a server has proved it.
     Fenced(u64),
 }
 
@@ -70,6 +80,8 @@ pub struct Publication {
     pub wanted: watch::Receiver<Wanted>,
     /// Who is told.
     pub handle: Handle,
+    /// What this server is.
+    pub leadership: watch::Receiver<Leadership>,
     /// Whether Redis can be used.
     pub redis: Condition,
     /// Sign of life.
@@ -92,6 +104,7 @@ impl Publication {
                 self.routes.begin(wanted.epoch);
                 (adopted, done) = (false, 0);
             }
+            self.routes.signature = wanted.signature;
             let is_due = Instant::now() >= mend;
             let wait = match &wanted.table {
                 // It is the leader's: who stands by is ready without it.
@@ -125,9 +138,9 @@ impl Publication {
 
     async fn adopt(&mut self) -> bool {
         match self.routes.adopt().await {
-            Ok(table) => {
+            Ok((table, highest)) => {
                 self.redis.ok();
-                self.tell(Outcome::Adopted(table)).await;
+                self.tell(Outcome::Adopted(table, highest)).await;
                 true
             }
             Err(error) => {
@@ -143,7 +156,7 @@ impl Publication {
                 self.redis.ok();
                 Outcome::Published(version)
             }
-            Err(error) => self.refused(&error),
+            Err(error) => self.refused(&error).await,
         };
         self.tell(outcome).await;
     }
@@ -157,18 +170,26 @@ impl Publication {
                 self.redis.ok();
             }
             Err(error) => {
-                let outcome = self.refused(&error);
+                let outcome = self.refused(&error).await;
                 self.tell(outcome).await;
             }
         }
     }
 
-    fn refused(&self, error: &RouteError) -> Outcome {
+    /// What follows from a refusal. A higher number in Redis counts with the proof of a server alone; one without is
+    /// nobody's, and is cleared away by who holds the lease: it would keep everybody from publishing for ever.
+    async fn refused(&mut self, error: &RouteError) -> Outcome {
         self.redis.missing(&ErrorChain(error).to_string());
         warn!(error = %ErrorChain(error), "routes could not be published; trying again");
-        match error {
-            RouteError::Fenced { highest } => Outcome::Fenced(highest.epoch),
-            _ => Outcome::Failed,
+        let RouteError::Fenced { highest, head } = error else { return Outcome::Failed };
+        match head.as_ref().filter(|head| head.version.epoch >= self.routes.epoch && self.routes.is_proved(head)) {
+            Some(head) => Outcome::Fenced(head.version.epoch),
+            None if self.leadership.borrow().may_destroy_at(Instant::now()) => {
+                warn!(highest = %highest, "no server has published this version: its log is forgotten");
+                self.routes.forget_log().await;
+                Outcome::Failed
+            }
+            None => Outcome::Failed,
         }
     }
 
@@ -184,7 +205,9 @@ pub struct Routes {
     user: String,
     password: Secret,
     cluster: String,
+    keys: Arc<Keys>,
     epoch: u64,
+    signature: Signature,
     seq: u64,
     connection: Option<Publisher>,
     /// What Redis holds, as far as this leader knows.
@@ -193,8 +216,9 @@ pub struct Routes {
 
 impl Routes {
     /// A publisher that has no epoch yet.
-    pub fn new(url: String, user: String, password: Secret, cluster: String) -> Self {
-        Self { url, user, password, cluster, epoch: 0, seq: 0, connection: None, known: None }
+    pub fn new(url: String, user: String, password: Secret, cluster: String, keys: Arc<Keys>) -> Self {
+        let signature = Signature::default();
+        Self { url, user, password, cluster, keys, epoch: 0, signature, seq: 0, connection: None, known: None }
     }
 
     /// Begins an epoch: what Redis holds has to be looked at again.
@@ -204,18 +228,19 @@ impl Routes {
         self.known = None;
     }
 
-    /// The table that the leader before left in Redis; empty where there is none.
-    pub async fn adopt(&mut self) -> Result<Table, RouteError> {
+    /// The table that the leader before left in Redis, and the highest revision that it names; empty where there is none.
+    pub async fn adopt(&mut self) -> Result<(Table, ProvedRevision), RouteError> {
         // Nobody knows how large the table is that the leader before has left.
         self.in_time(ADOPTION, async |routes| {
             let connection = routes.connection().await?;
             let head = connection.head().await?;
             let records = connection.read_all().await?;
             let table = understood(&records);
+            let highest = head.as_ref().map(|head| head.signature.highest_revision.clone()).unwrap_or_default();
             if let Some(head) = head.filter(|head| head.complete && records.len() == table.len()) {
                 routes.known = Some((head.version, table.clone()));
             }
-            Ok(table)
+            Ok((table, highest))
         })
         .await
     }
@@ -230,12 +255,17 @@ impl Routes {
         let Some((version, table)) = self.known.clone().filter(|(version, _)| version.epoch == self.epoch) else {
             return Ok(None);
         };
+        let highest = self.signature.highest_revision.clone();
         self.in_time(patience(&table), async |routes| {
             let connection = routes.connection().await?;
             let head = connection.head().await?;
             let records = connection.read_all().await?;
-            let same_head = head.is_some_and(|head| head.complete && head.version == version);
-            if same_head && records.len() == table.len() && understood(&records) == table {
+            let head = head.filter(|head| head.complete && head.version == version);
+            let is_same = records.len() == table.len() && understood(&records) == table;
+            if let Some(head) = head.filter(|_| is_same) {
+                if head.signature.highest_revision != highest {
+                    connection.note_revision(version, &highest).await?;
+                }
                 return Ok(None);
             }
             routes.known = None;
@@ -249,7 +279,9 @@ impl Routes {
         self.seq += 1;
         let id = Version::new(self.epoch, self.seq);
         let known = self.known.take();
+        let signature = self.signature.clone();
         let connection = self.connection().await?;
+        connection.sign(signature);
         let followed = match &known {
             Some((prev, before)) => connection.publish(*prev, id, &difference(before, table)).await,
             None => Err(RouteError::Gap),
@@ -260,6 +292,20 @@ impl Routes {
         }
         self.known = Some((id, table.clone()));
         Ok(id)
+    }
+
+    /// Whether a server has published this head.
+    fn is_proved(&self, head: &Head) -> bool {
+        let Signature { holder, proof, .. } = &head.signature;
+        self.keys.proves(proof, &self.cluster, head.version.epoch, holder)
+    }
+
+    /// Forgets the log, with ids that no server has written.
+    async fn forget_log(&mut self) {
+        let forgotten = self.in_time(ANSWER, async |routes| routes.connection().await?.forget_log().await).await;
+        if let Err(error) = forgotten {
+            warn!(error = %ErrorChain(&error), "the log of the routes could not be forgotten");
+        }
     }
 
     async fn connection(&mut self) -> Result<&mut Publisher, RouteError> {

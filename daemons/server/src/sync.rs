@@ -20,7 +20,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 /// Releases of an app, newest first, that are read beside those that are in force or on their way.
@@ -336,6 +336,8 @@ pub struct Sync {
     pub handle: Handle,
     /// Hashes of the nodes' secrets, for the API.
     pub secrets: NodeSecrets,
+    /// Where to say when the database still showed what was handed over last.
+    pub stood_at: watch::Sender<Option<Instant>>,
 }
 
 /// Hashes of the nodes' secrets as they were last read.
@@ -350,9 +352,13 @@ impl Sync {
         let mut read: Option<(u64, Instant)> = None;
         let mut environments = Environments::new();
         loop {
+            let asked = Instant::now();
             let next = self.poll(read, &environments);
             match tokio::time::timeout(ANSWER, next).await {
-                Ok(Ok(None)) => condition.ok(),
+                Ok(Ok(None)) => {
+                    self.stood_at.send_replace(Some(asked));
+                    condition.ok();
+                }
                 Ok(Ok(Some(snapshot))) => {
                     read = Some((snapshot.desired.revision, Instant::now()));
                     environments = snapshot.environments.clone();

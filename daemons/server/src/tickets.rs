@@ -1,10 +1,11 @@
-//! What proves a server's own hand: tickets of instances, and proofs of an epoch, both as HMAC-SHA256 (RFC 2104) by a
+//! What proves a server's own hand: tickets of instances, and proofs of an epoch and of a revision, all as HMAC-SHA256 (RFC 2104) by a
 //! key that the servers of a cluster share.
 //!
 //! A ticket says "this instance of this release of this app was ordered to this node", a proof "this server held the
-//! lease in this epoch". Both name their key, `<key id>.<hex>`, so that keys can be changed: the newest signs, and the
+//! lease in this epoch" or "this revision was carried out". All name their key, `<key id>.<hex>`, so that keys can be changed: the newest signs, and the
 //! older ones are still known. Fields go into the MAC with their lengths, so that no two claims are one text.
 
+use dinp_common::api::ProvedRevision;
 use dinp_common::auth::{from_hex, hex};
 use dinp_common::credentials::Secret;
 use dinp_common::model::{AppName, InstanceId, NodeName};
@@ -74,6 +75,16 @@ impl Keys {
         self.verify(proof, &epoch_fields(cluster, epoch, holder)) == Worth::Genuine
     }
 
+    /// A revision of desired state that this server has carried out, with its proof.
+    pub fn proved_revision(&self, cluster: &str, number: u64) -> ProvedRevision {
+        ProvedRevision { number, proof: self.sign(&revision_fields(cluster, number)) }
+    }
+
+    /// Whether a server of this cluster has carried out this revision.
+    pub fn proves_revision(&self, claimed: &ProvedRevision, cluster: &str) -> bool {
+        self.verify(&claimed.proof, &revision_fields(cluster, claimed.number)) == Worth::Genuine
+    }
+
     fn sign(&self, fields: &[String]) -> String {
         let (id, key) = &self.0[0];
         format!("{id}.{}", hex(&mac(key, fields).finalize().into_bytes()))
@@ -109,6 +120,10 @@ impl Claim<'_> {
 
 fn epoch_fields(cluster: &str, epoch: u64, holder: &str) -> Vec<String> {
     ["epoch".to_owned(), cluster.to_owned(), epoch.to_string(), holder.to_owned()].into()
+}
+
+fn revision_fields(cluster: &str, number: u64) -> Vec<String> {
+    ["revision".to_owned(), cluster.to_owned(), number.to_string()].into()
 }
 
 fn mac(key: &[u8; 32], fields: &[String]) -> Hmac<Sha256> {
@@ -155,6 +170,15 @@ mod tests {
             assert_eq!(keys.judge(text, &claim), Worth::Forged, "{text}");
         }
         assert_eq!(keys.judge("", &claim), Worth::UnknownKey);
+    }
+
+    #[test]
+    fn a_revision_is_proved_for_one_cluster_and_one_number() {
+        let keys = keys(&[OLD]);
+        let proved = keys.proved_revision("c", 40);
+        assert!(keys.proves_revision(&proved, "c") && !keys.proves_revision(&proved, "d"));
+        assert!(!keys.proves_revision(&ProvedRevision { number: 41, ..proved }, "c"));
+        assert!(!keys.proves_revision(&ProvedRevision { number: u64::MAX, proof: String::new() }, "c"));
     }
 
     #[test]

@@ -291,6 +291,7 @@ impl World {
                 holder: "server1".into(),
                 generation,
                 proof: String::new(),
+                highest_revision: Default::default(),
                 run: run.iter().map(|spec| (*spec).clone()).collect(),
                 stop: Vec::new(),
                 release_ports: Vec::new(),

@@ -71,6 +71,7 @@ pub async fn run(cli: Cli, out: &Output) -> Result<(), CliError> {
         Command::Node(command) => node::run(command, &api()?, out).await,
         Command::Router(command) => operator::routers(command, &api()?, out).await,
         Command::Ticket(command) => operator::tickets(command, &api()?, out).await,
+        Command::Resume(resume) => operator::resume(resume, &api()?, out).await,
         Command::Orphan(command) => operator::orphans(command, &api()?, out).await,
         Command::User(command) => user::run(command, &api()?, out).await,
         Command::Team(command) => team::run(command, &api()?, out).await,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use clap::Subcommand;
-use dinp_common::api::control::{Adopted, InstanceView, RouterView, StrangerView};
+use dinp_common::api::control::{Adopted, InstanceView, Resumed, RouterView, StrangerView};
 use dinp_common::api::people::AppInstance;
 use dinp_common::model::InstanceId;
 
@@ -106,6 +106,31 @@ pub async fn tickets(command: &TicketCommand, api: &Api, out: &Output) -> Result
             Ok(())
         }
     }
+}
+
+/// `dinp resume`
+///
+/// After a restore the database is older than what runs. The servers notice: what runs is kept, replaced and routed, and
+/// nothing is deployed, stopped or taken out of the routers' tables. Look at what the database wants (`dinp app ls`,
+/// `dinp ps`), mend what it lacks, and then say this: from then on it is carried out.
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Resume {
+    /// Whether to ask
+    #[command(flatten)]
+    consent: Consent,
+}
+
+/// Runs `dinp resume`.
+pub async fn resume(command: &Resume, api: &Api, out: &Output) -> Result<(), CliError> {
+    out.confirm(
+        command.consent.yes,
+        "Carry out what the database wants though it is older than what runs? Instances of apps and releases that it does \
+         not name any more are stopped or replaced.",
+    )?;
+    let resumed: Resumed = api.post("/v1/resume", &serde_json::json!({})).await?;
+    out.note(format!("the database is in force from revision {} on", resumed.revision));
+    Ok(())
 }
 
 /// `dinp orphan ...`

@@ -8,7 +8,7 @@
 //!
 //! Authorization: the node's credential. The server takes the node's name from it and never from a document.
 
-use super::UnixMillis;
+use super::{ProvedRevision, UnixMillis};
 use crate::model::{AppName, HealthCheck, ImageRef, InstanceId, NodeName, Resources, Timing, Version};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -29,6 +29,10 @@ pub struct Orders {
     /// Opaque to agents, which keep it with the orders and echo it in [`Seen::proof`]. Empty from servers without it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub proof: String,
+    /// The highest revision that was carried out when these orders were made. Agents keep the highest one that they have
+    /// ever got, and echo it in [`Seen::highest_revision`].
+    #[serde(default, skip_serializing_if = "ProvedRevision::is_none")]
+    pub highest_revision: ProvedRevision,
     /// Instances to run.
     pub run: Vec<InstanceSpec>,
     /// Instances to stop. An entry stays until the agent reports the instance gone.
@@ -313,6 +317,9 @@ pub struct Seen {
     /// The [`Orders::proof`] that came with them: an epoch without a valid one is a mere claim.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub proof: String,
+    /// The highest [`Orders::highest_revision`] that this node has ever got.
+    #[serde(default, skip_serializing_if = "ProvedRevision::is_none")]
+    pub highest_revision: ProvedRevision,
 }
 
 /// What a node has for instances: the least of host, own cgroup and configuration.

@@ -10,6 +10,7 @@
 //! * `GET /v1/apps/{app}/logs?instance=&previous=&tail=&follow=` -> lines of [`crate::api::agent::LogLine`] (application/x-ndjson)
 //! * `GET /v1/strangers` -> `Page<`[`StrangerView`]`>`
 //! * `POST /v1/tickets/adopt` -> [`Adopted`]; takes over instances whose tickets are of a key that the servers lack
+//! * `POST /v1/resume` -> [`Resumed`]; carries out desired state that is older than what was carried out before
 //! * `POST /v1/hint` -> 204; wakes the poll of desired state
 //!
 //! Authorization: a service credential of role dash. A server that does not lead answers 503 `not-leader` with the
@@ -170,6 +171,13 @@ pub struct StrangerView {
 pub struct Adopted {
     /// How many were taken over.
     pub instances: u32,
+}
+
+/// That a desired state which is older than what was carried out before is in force now.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Resumed {
+    /// Its revision, raised past all that were carried out before.
+    pub revision: u64,
 }
 
 /// A node to add.

@@ -24,6 +24,28 @@ pub fn unix_millis() -> UnixMillis {
     jiff::Timestamp::now().as_millisecond()
 }
 
+/// The highest revision of desired state that a leader has carried out, with the servers' proof. It stands in orders and
+/// in Redis' head, and tells a leader whose database shows a lower one that the database is older than what runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProvedRevision {
+    /// The revision; 0 for none.
+    pub number: u64,
+    /// An HMAC by a key of the servers over cluster and number: without a valid one the number is a mere claim.
+    pub proof: String,
+}
+
+impl ProvedRevision {
+    /// Whether there is none.
+    pub fn is_none(&self) -> bool {
+        self.number == 0
+    }
+
+    /// The higher one of two; of equal ones the newer, whose proof is of a newer key.
+    pub fn or_newer(self, newer: Self) -> Self {
+        if newer.number >= self.number { newer } else { self }
+    }
+}
+
 /// One page of a list.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Page<T> {

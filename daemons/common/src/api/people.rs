@@ -21,7 +21,7 @@
 //!   `GET /v1/builds/{id}/log?from=&follow=` -> text/plain from piece `from` (by default 0) on; followed, it ends when the build does
 //! * `GET /v1/runtimes` -> `Page<`[`crate::api::builder::RuntimeView`]`>`
 //! * operators: `GET|POST /v1/nodes`, `DELETE /v1/nodes/{name}`, `GET /v1/orphans`, `DELETE /v1/orphans/{instance}`,
-//!   `GET /v1/strangers`, `POST /v1/tickets/adopt`,
+//!   `GET /v1/strangers`, `POST /v1/tickets/adopt`, `POST /v1/resume`,
 //!   `GET /v1/routers`, `DELETE /v1/routers/{name}`; everybody signed in: `GET /v1/status`
 //! * admins: `GET|POST /v1/users`, `PATCH|DELETE /v1/users/{name}`, `GET|POST /v1/teams`, `DELETE /v1/teams/{name}`,
 //!   `PUT|DELETE /v1/teams/{name}/members/{user}` (documents of [`crate::api::uic`])

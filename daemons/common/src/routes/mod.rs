@@ -3,7 +3,8 @@
 //! Three keys per cluster:
 //!
 //! * hash `dinp:<cluster>:apps`, app -> [`AppRoutes`] in JSON,
-//! * hash `dinp:<cluster>:head` with `epoch`, `seq`, `complete`: the table's version, and whether the hash is whole,
+//! * hash `dinp:<cluster>:head` with `epoch`, `seq`, `complete`: the table's version, and whether the hash is whole; and
+//!   with `holder` and `proof` (who published it, proved), `revision` and `revision_proof` ([`ProvedRevision`]),
 //! * stream `dinp:<cluster>:log` with ids `<epoch>-<seq>` and the fields `prev` and `changes`
 //!   ([`Change`]s in JSON). Redis refuses an id that is not higher than the last: that is the fence against a
 //!   leader of the past.
@@ -17,6 +18,7 @@ mod reader;
 pub use publisher::{Publisher, difference};
 pub use reader::{Entry, Reader, Snapshot, apply};
 
+use crate::api::ProvedRevision;
 use crate::credentials::Secret;
 use crate::model::{AppName, InstanceId, Version};
 use redis::{IntoConnectionInfo, RedisError};
@@ -94,12 +96,25 @@ pub struct Change {
 pub type Table = BTreeMap<AppName, AppRoutes>;
 
 /// What stands in the head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
     /// Version of the table.
     pub version: Version,
     /// Whether the hash of apps is whole.
     pub complete: bool,
+    /// Who published it.
+    pub signature: Signature,
+}
+
+/// Who publishes, and from what: it goes into the head with each table.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Signature {
+    /// Who leads in the table's epoch.
+    pub holder: String,
+    /// Proof that the servers gave this epoch to this holder.
+    pub proof: String,
+    /// The highest revision of desired state that was carried out.
+    pub highest_revision: ProvedRevision,
 }
 
 /// Failure to read or write the table.
@@ -128,6 +143,8 @@ pub enum RouteError {
     Fenced {
         /// The highest version in Redis.
         highest: Version,
+        /// The head that Redis holds; only its signature proves that a server has published in its epoch.
+        head: Option<Box<Head>>,
     },
     /// Redis did not answer in time.
     #[error("use Redis: no answer within {millis} ms")]
@@ -182,9 +199,12 @@ fn client(url: &str, user: &str, password: &Secret) -> Result<redis::Client, Rou
 }
 
 fn parse_head(fields: &std::collections::HashMap<String, String>) -> Option<Head> {
+    let text = |name: &str| fields.get(name).cloned().unwrap_or_default();
     let number = |name: &str| fields.get(name)?.parse::<u64>().ok();
+    let highest_revision = ProvedRevision { number: number("revision").unwrap_or(0), proof: text("revision_proof") };
     Some(Head {
         version: Version::new(number("epoch")?, number("seq")?),
-        complete: fields.get("complete").is_some_and(|text| text == "1"),
+        complete: text("complete") == "1",
+        signature: Signature { holder: text("holder"), proof: text("proof"), highest_revision },
     })
 }

@@ -1,6 +1,7 @@
 //! The leader's side of the table.
 
-use super::{Change, Head, Keys, RouteError, Table, client, parse_head};
+use super::{Change, Head, Keys, RouteError, Signature, Table, client, parse_head};
+use crate::api::ProvedRevision;
 use crate::credentials::Secret;
 use crate::model::{AppName, Version};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
@@ -15,7 +16,8 @@ const REWRITE_BATCH: usize = 500;
 
 /// XADD first: Redis refuses an id that is not higher than the last, and then nothing else happens. Before it, only a
 /// look: changes to a table that Redis does not have (flushed, or another leader's) would make half a table.
-/// ARGV: id, prev, epoch, seq, complete, changes in JSON, log length, then app and record (or "") in turn.
+/// ARGV: id, prev, epoch, seq, complete, changes in JSON, log length, holder, proof, revision and its proof, then app and
+/// record (or "") in turn.
 const PUBLISH: &str = r"
 if ARGV[5] == '1' then
   local head = redis.call('HMGET', KEYS[2], 'epoch', 'seq', 'complete')
@@ -24,14 +26,15 @@ if ARGV[5] == '1' then
   end
 end
 redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[7], ARGV[1], 'prev', ARGV[2], 'changes', ARGV[6])
-for i = 8, #ARGV, 2 do
+for i = 12, #ARGV, 2 do
   if ARGV[i + 1] == '' then
     redis.call('HDEL', KEYS[1], ARGV[i])
   else
     redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
   end
 end
-redis.call('HSET', KEYS[2], 'epoch', ARGV[3], 'seq', ARGV[4], 'complete', ARGV[5])
+redis.call('HSET', KEYS[2], 'epoch', ARGV[3], 'seq', ARGV[4], 'complete', ARGV[5],
+  'holder', ARGV[8], 'proof', ARGV[9], 'revision', ARGV[10], 'revision_proof', ARGV[11])
 return 1
 ";
 
@@ -52,12 +55,24 @@ redis.call('HSET', KEYS[2], 'complete', ARGV[3])
 return 1
 ";
 
+/// Notes a higher revision beside a table that is in force as it is.
+/// ARGV: epoch, seq, revision, its proof.
+const NOTE: &str = r"
+if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] or redis.call('HGET', KEYS[1], 'seq') ~= ARGV[2] then
+  return 0
+end
+redis.call('HSET', KEYS[1], 'revision', ARGV[3], 'revision_proof', ARGV[4])
+return 1
+";
+
 /// Writes the table. Every write is fenced by its version.
 pub struct Publisher {
     connection: ConnectionManager,
     keys: Keys,
     publish: Script,
     proceed: Script,
+    note: Script,
+    signature: Signature,
 }
 
 impl Publisher {
@@ -71,7 +86,19 @@ impl Publisher {
             .get_connection_manager_with_config(config)
             .await
             .map_err(RouteError::doing("connect"))?;
-        Ok(Self { connection, keys: Keys::new(cluster), publish: Script::new(PUBLISH), proceed: Script::new(CONTINUE) })
+        Ok(Self {
+            connection,
+            keys: Keys::new(cluster),
+            publish: Script::new(PUBLISH),
+            proceed: Script::new(CONTINUE),
+            note: Script::new(NOTE),
+            signature: Signature::default(),
+        })
+    }
+
+    /// What goes into the head with each table from now on.
+    pub fn sign(&mut self, signature: Signature) {
+        self.signature = signature;
     }
 
     /// The version that Redis has, if it has one.
@@ -85,6 +112,19 @@ impl Publisher {
     /// the table must be rewritten.
     pub async fn publish(&mut self, prev: Version, id: Version, changes: &[Change]) -> Result<(), RouteError> {
         self.write(prev, id, true, changes).await
+    }
+
+    /// Notes the highest revision in the head of the table `id`; where another table is in force by now, nothing happens.
+    pub async fn note_revision(&mut self, id: Version, highest: &ProvedRevision) -> Result<(), RouteError> {
+        let mut call = self.note.prepare_invoke();
+        call.key(&self.keys.head).arg(id.epoch).arg(id.seq).arg(highest.number).arg(&highest.proof);
+        let _: i64 = call.invoke_async(&mut self.connection).await.map_err(RouteError::doing("note the revision"))?;
+        Ok(())
+    }
+
+    /// Forgets the log with its ids. For what no server has written: it would refuse every id for ever.
+    pub async fn forget_log(&mut self) -> Result<(), RouteError> {
+        self.connection.del(&self.keys.log).await.map_err(RouteError::doing("forget the log of the routes"))
     }
 
     /// Writes the whole table as version `id`, whatever was there. Routers keep what they have until it is whole.
@@ -122,10 +162,12 @@ impl Publisher {
         complete: bool,
         changes: &[Change],
     ) -> Result<(), RouteError> {
+        let Signature { holder, proof, highest_revision } = &self.signature;
         let mut call = self.publish.prepare_invoke();
         call.key(&self.keys.apps).key(&self.keys.head).key(&self.keys.log);
         call.arg(id.to_string()).arg(prev.to_string()).arg(id.epoch).arg(id.seq).arg(u8::from(complete));
         call.arg(to_json(&changes)).arg(LOG_LENGTH);
+        call.arg(holder).arg(proof).arg(highest_revision.number).arg(&highest_revision.proof);
         for Change { app, routes } in changes {
             call.arg(app.as_str()).arg(routes.as_ref().map(to_json).unwrap_or_default());
         }
@@ -133,9 +175,7 @@ impl Publisher {
         match done {
             Ok(0) => Err(RouteError::Gap),
             Ok(_) => Ok(()),
-            Err(error) if error.to_string().contains("equal or smaller") => {
-                Err(RouteError::Fenced { highest: self.highest().await? })
-            }
+            Err(error) if error.to_string().contains("equal or smaller") => Err(self.fenced().await?),
             Err(source) => Err(RouteError::Redis { act: "publish routes", source }),
         }
     }
@@ -152,7 +192,12 @@ impl Publisher {
         if done == 1 {
             return Ok(());
         }
-        Err(RouteError::Fenced { highest: self.highest().await? })
+        Err(self.fenced().await?)
+    }
+
+    async fn fenced(&mut self) -> Result<RouteError, RouteError> {
+        let highest = self.highest().await?;
+        Ok(RouteError::Fenced { highest, head: self.head().await?.map(Box::new) })
     }
 
     /// Last id that the log has ever held.

@@ -63,7 +63,7 @@ impl Reader {
     /// Records are read in steps while the leader may go on, so each is at least as new as the head read first;
     /// the log is applied from there, which makes them all as new as its last entry.
     pub async fn load(&mut self) -> Result<Option<Snapshot>, RouteError> {
-        let Some(Head { version, complete: true }) = self.head().await? else { return Ok(None) };
+        let Some(Head { version, complete: true, .. }) = self.head().await? else { return Ok(None) };
         let mut table = Table::new();
         let mut records = self
             .connection

@@ -33,7 +33,7 @@ pub mod user;
 mod watch;
 
 pub use migrate::{migrate, pending_migrations};
-pub use revision::{Change, current_revision};
+pub use revision::{Change, current_revision, raise_past};
 pub use watch::watch;
 
 use crate::credentials::Secret;

@@ -50,6 +50,16 @@ impl Change {
     }
 }
 
+/// Raises the revision past one that was carried out before the database was restored.
+pub async fn raise_past(pool: &Pool, carried_out: u64) -> Result<u64, StoreError> {
+    let mut change = Change::begin(pool).await?;
+    let doing = StoreError::doing("raise the revision");
+    let raise = "UPDATE revision SET rev = GREATEST(rev, ? + 1) WHERE id = 1";
+    change.tx.exec_drop(raise, (carried_out,)).await.map_err(&doing)?;
+    change.rev = current_revision(&mut change.tx).await?;
+    change.commit().await
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -76,6 +76,13 @@ pub(super) async fn adopt_tickets(State(dash): Shared, Extension(caller): Who) -
     Ok(ApiJson(adopted))
 }
 
+pub(super) async fn resume(State(dash): Shared, Extension(caller): Who) -> Answer<Value> {
+    let nothing = serde_json::json!({});
+    let resumed = dash.server.post("/v1/resume", &nothing, LIMIT).await.map_err(|error| problem(error, &SERVER))?;
+    dash.record_done(&caller, "cluster.resume", "cluster").await;
+    Ok(ApiJson(resumed))
+}
+
 pub(super) async fn remove_orphan(
     State(dash): Shared,
     Extension(caller): Who,

@@ -53,6 +53,7 @@ pub fn server(played: Arc<Played>) -> Router {
         .route("/v1/orphans", get(|| async { Json(json!({"items": []})) }))
         .route("/v1/strangers", get(|| async { Json(json!({"items": []})) }))
         .route("/v1/tickets/adopt", post(|| async { Json(json!({"instances": 0})) }))
+        .route("/v1/resume", post(|| async { Json(json!({"revision": 1})) }))
         .route("/v1/orphans/{id}", delete(|| async { StatusCode::NO_CONTENT }))
         .route("/v1/routers", get(|| async { Json(json!({"items": []})) }))
         .route("/v1/routers/{name}", delete(|| async { StatusCode::NO_CONTENT }))

@@ -2,7 +2,7 @@
 //!
 //! * `GET /v1/status`, `GET /v1/instances`, `GET|POST /v1/nodes`, `DELETE /v1/nodes/{name}`, `GET /v1/orphans`,
 //!   `DELETE /v1/orphans/{instance}`, `GET /v1/routers`, `DELETE /v1/routers/{name}`, `GET /v1/apps/{app}/logs`,
-//!   `GET /v1/strangers`, `POST /v1/tickets/adopt`, `POST /v1/hint`: service credential of role dash
+//!   `GET /v1/strangers`, `POST /v1/tickets/adopt`, `POST /v1/resume`, `POST /v1/hint`: service credential of role dash
 
 use super::Api;
 use crate::driver::Input;
@@ -16,14 +16,14 @@ use axum::routing::{delete, get, post};
 use dinp_common::api::Page;
 use dinp_common::api::agent::NodeBundle;
 use dinp_common::api::control::{
-    Adopted, ClusterStatus, InstanceView, LogQuery, NodeAdd, NodeView, RouterView, StrangerView,
+    Adopted, ClusterStatus, InstanceView, LogQuery, NodeAdd, NodeView, Resumed, RouterView, StrangerView,
 };
 use dinp_common::auth::{Credential, CredentialKind, Role};
 use dinp_common::error::ErrorChain;
 use dinp_common::model::{AppName, InstanceId, InvalidValue, NodeName, ZoneName};
 use dinp_common::problem::{ApiJson, ApiQuery, Problem};
 use dinp_common::quota::Full;
-use dinp_common::store::{Change, StoreError, node};
+use dinp_common::store::{Change, StoreError, node, raise_past};
 use futures_util::stream::{self, BoxStream, StreamExt};
 use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
@@ -47,6 +47,7 @@ pub fn router() -> Router<Api> {
         .route("/v1/apps/{app}/logs", get(app_logs))
         .route("/v1/strangers", get(strangers))
         .route("/v1/tickets/adopt", post(adopt_tickets))
+        .route("/v1/resume", post(resume))
         .route("/v1/hint", post(hint))
 }
 
@@ -288,6 +289,17 @@ async fn adopt_tickets(State(api): State<Api>, headers: HeaderMap) -> Result<Api
     api.dash(&headers).await?;
     let adopted = api.driver.ask(Input::AdoptTickets).await?;
     Ok(ApiJson(Adopted { instances: u32::try_from(adopted).unwrap_or(u32::MAX) }))
+}
+
+/// Has desired state carried out though it is older than what was carried out before.
+async fn resume(State(api): State<Api>, headers: HeaderMap) -> Result<ApiJson<Resumed>, Problem> {
+    api.dash(&headers).await?;
+    let Some(carried_out) = api.driver.ask(Input::Resume).await? else {
+        return Err(Problem::conflict("nothing-held", "the database is not older than what runs: nothing is held"));
+    };
+    let revision = raise_past(&api.pool, carried_out).await.map_err(|error| store_problem(&error))?;
+    api.hint.notify_one();
+    Ok(ApiJson(Resumed { revision }))
 }
 
 async fn hint(State(api): State<Api>, headers: HeaderMap) -> Result<StatusCode, Problem> {

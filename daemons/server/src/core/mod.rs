@@ -7,6 +7,7 @@
 //! * [`reign`]: one leadership, and the steps of one decision
 //! * [`fleet`]: nodes and instances, and the life of an instance as a diagram
 //! * [`reports`]: taking in what agents say; [`routers`]: what routers confirm; [`health`]: verdicts of monitors
+//! * [`revision`]: desired state that is older than what was carried out
 //! * [`nodes`]: ready, suspect, lost; [`permission`]: settled, frozen, held over; [`budget`]: what DINP may do by itself
 //! * [`rollout`]: deployments; [`plan`]: one app's instances against what is wanted; [`placement`]: choosing nodes
 //! * [`routes`]: the table and its versions; [`withdraw`]: out of the table, drained, stopped; [`orders`]
@@ -25,6 +26,7 @@ mod placement;
 mod plan;
 mod reign;
 mod reports;
+mod revision;
 mod rollout;
 mod routers;
 mod routes;

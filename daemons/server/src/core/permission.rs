@@ -13,6 +13,8 @@ pub(super) enum Cause {
     Routers,
     /// Most instances carry tickets of a key that is not known.
     Tickets,
+    /// Desired state is older than what was carried out.
+    Revision,
 }
 
 /// Why nothing destructive is done.
@@ -80,6 +82,16 @@ impl Permission {
 
     pub(super) fn hold_over(&mut self, on: bool) {
         self.holdover = on;
+    }
+
+    /// Whether desired state is older than what was carried out.
+    pub(super) fn is_behind(&self) -> bool {
+        self.freezes.contains_key(&Cause::Revision)
+    }
+
+    /// Whether what is lost is replaced, and nothing else is done.
+    pub(super) fn only_replaces(&self) -> bool {
+        self.holdover || self.is_behind()
     }
 
     /// Why nothing destructive is done, if so.

@@ -161,11 +161,11 @@ impl Reign {
         // What is down does not hold up what is to take its place.
         let others = seen.iter().filter(|one| (!one.is_goal && !one.is_down) || one.is_withdrawn);
         let others = others.filter(|one| !one.is_parked).count();
-        let release = match self.permission.holds_over() {
+        let release = match self.permission.only_replaces() {
             true => self.in_force(app).or(goal)?,
             false => goal?,
         };
-        let needed = match self.permission.holds_over() {
+        let needed = match self.permission.only_replaces() {
             true => wanted.saturating_sub(seen.iter().filter(|one| !one.is_withdrawn).count()),
             false => {
                 let surge = (self.settings.surge as usize).max(wanted.div_ceil(4)).max(1);

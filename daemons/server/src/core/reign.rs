@@ -7,6 +7,7 @@ use super::news::News;
 use super::orphans::Orphans;
 use super::permission::Permission;
 use super::placement::InstanceIds;
+use super::revision::HighestRevision;
 use super::rollout::Rollouts;
 use super::routers::Routers;
 use super::routes::RouteTable;
@@ -55,6 +56,7 @@ pub struct Reign {
     pub(super) orphans: Orphans,
     pub(super) strangers: Strangers,
     pub(super) refused_by: Option<u64>,
+    pub(super) revision: HighestRevision,
     pub(super) ids: InstanceIds,
     /// Wall clock minus tick, for what people read.
     pub(super) wall_offset: UnixMillis,
@@ -84,6 +86,7 @@ impl Reign {
             orphans: Orphans::default(),
             strangers: Strangers::default(),
             refused_by: None,
+            revision: HighestRevision::default(),
             ids: InstanceIds::new(seed),
             wall_offset: 0,
             decided_at: Some(since),
@@ -139,6 +142,7 @@ impl Reign {
         let Some(desired) = self.desired.clone() else {
             return Actions { next_wake: now + WAKE_MS, ..Actions::default() };
         };
+        self.update_revision_freeze(&desired, now);
         self.update_nodes(&desired, now);
         self.take_adopted(&desired, now);
         self.open_orders(&desired);

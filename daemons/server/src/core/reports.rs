@@ -86,6 +86,7 @@ impl Reign {
         take_order(node, report);
         take_facts(node, report, now, wall);
         self.heed_refusal(&report.seen);
+        self.heed_revision(&report.seen.highest_revision);
         let named: BTreeSet<&InstanceId> = report.instances.iter().map(|instance| &instance.instance).collect();
         for instance in &report.instances {
             if self.believes(name, instance) {

@@ -153,14 +153,18 @@ impl Reign {
         for app in desired.apps.values() {
             let wanted = app.deployment.as_ref();
             match (self.rollouts.at_work.get_mut(&app.name), wanted) {
-                (Some(rollout), Some(wanted)) if rollout.id == wanted.id => rollout.cancel |= wanted.cancel,
+                (Some(rollout), Some(wanted)) if (rollout.id, rollout.release) == (wanted.id, wanted.release) => {
+                    rollout.cancel |= wanted.cancel;
+                }
                 (Some(_), None) => {
                     self.rollouts.at_work.remove(&app.name);
                 }
                 (None, None) => {}
                 (_, Some(wanted)) => {
                     let mut begun = Rollout::begin(wanted, self.in_force(app), now);
-                    if let Some(before) = self.rollouts.at_work.remove(&app.name) {
+                    // After a restore ids of deployments come again: what had this one is gone.
+                    let before = self.rollouts.at_work.remove(&app.name).filter(|before| before.id != wanted.id);
+                    if let Some(before) = before {
                         begun.brought.extend(before.brought.iter().filter(|release| Some(**release) != begun.previous));
                         self.end_older(app, &before);
                     }
@@ -212,8 +216,11 @@ impl Reign {
 
     fn step(&self, rollout: &mut Rollout, app: &DesiredApp, standing: &Standing, now: Tick) {
         use DeploymentState::{Cancelled, Pending, RolledBack, Rolling, RollingBack, Succeeded, Verifying};
-        if !self.permission.is_settled() || self.permission.holds_over() || rollout.state.is_final() {
+        if !self.permission.is_settled() || self.permission.only_replaces() || rollout.state.is_final() {
             rollout.progress_at = now;
+            if let Some(frozen) = self.permission.frozen().filter(|_| self.revision.is_held()) {
+                rollout.reason = format!("waiting: {frozen}");
+            }
             return;
         }
         let count = self.count(app) as usize;

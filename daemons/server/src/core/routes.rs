@@ -6,6 +6,7 @@
 
 use super::fleet::{Condition, Gone, Instance};
 use super::{Desired, DesiredApp, Reign, Tick};
+use dinp_common::api::ProvedRevision;
 use dinp_common::api::agent::InstanceState;
 use dinp_common::model::{AppName, InstanceId, NodeName, Version};
 use dinp_common::routes::{AppRoutes, Endpoint, EndpointState, RouteOptions, RouteState, Table};
@@ -98,10 +99,12 @@ fn host_of(addr: &str) -> &str {
 }
 
 impl Reign {
-    /// Takes in the table of the leader before, read from Redis (an empty one if there is none). To be called once
+    /// Takes in the table of the leader before and the highest revision that it names, read from Redis (an empty one if
+    /// there is none). To be called once
     /// as soon as Redis can be read: it keeps the endpoints of nodes that are not heard, and no table is
     /// handed out before. An empty one makes the first table wait until every known node was heard or is lost.
-    pub fn adopt_routes(&mut self, table: Table) {
+    pub fn adopt_routes(&mut self, table: Table, highest: &ProvedRevision) {
+        self.heed_revision(highest);
         self.table.was_adopted = true;
         if self.table.published.is_none() && !table.is_empty() {
             self.table.adopted = Some(table);
@@ -227,10 +230,17 @@ impl Reign {
                         table.insert(app.name.clone(), AppRoutes { endpoints, ..routes.clone() });
                     }
                 }
-                None if app.deleted => {}
-                None => {
-                    table.insert(app.name.clone(), self.routes_of(desired, app, now));
-                }
+                None => match before.and_then(|before| before.get(&app.name)) {
+                    // Of a desired state that is older than the table nothing goes into it.
+                    Some(routes) if self.permission.is_behind() => {
+                        let endpoints = self.endpoints(desired, &app.name, Some(app), now);
+                        table.insert(app.name.clone(), AppRoutes { endpoints, ..routes.clone() });
+                    }
+                    _ if app.deleted => {}
+                    _ => {
+                        table.insert(app.name.clone(), self.routes_of(desired, app, now));
+                    }
+                },
             }
         }
         // An app whose row is missing keeps what it had for as long as anything of it is there.

@@ -315,6 +315,7 @@ impl Agent {
             holder: orders.holder.clone(),
             generation: orders.generation,
             proof: orders.proof.clone(),
+            highest_revision: std::mem::take(&mut self.seen.highest_revision).or_newer(orders.highest_revision.clone()),
         };
         for spec in &orders.run {
             let port = &mut self.next_port;

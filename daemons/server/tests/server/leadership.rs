@@ -93,6 +93,27 @@ async fn with_mysql_and_redis_down_nothing_stops_and_afterwards_nothing_was_star
     assert!(agent.stopped.is_empty());
 }
 
+#[tokio::test]
+async fn a_number_in_redis_that_no_server_has_proved_keeps_nobody_from_publishing() {
+    let cluster = Cluster::start().await;
+    let server = cluster.server().await;
+    let mut agent = Agent::new(&[&server], cluster.add_node("node1").await);
+    run_hello(&cluster, &mut agent).await;
+    let epoch = server.leader().await.epoch;
+    let mut redis = cluster.redis.connection().await.unwrap();
+    let mut forge = redis::cmd("XADD");
+    forge.arg("dinp:dinp:log").arg(format!("{}-1", u64::MAX)).arg("prev").arg("0-0").arg("changes").arg("[]");
+    forge.query_async::<()>(&mut redis).await.unwrap();
+    cluster.deploy("other", 1, &[]).await;
+    eventually("the next app is served", 30, async || {
+        agent.live().await;
+        (cluster.endpoints("other").await == 1).then_some(())
+    })
+    .await;
+    assert_eq!(server.leader().await.epoch, epoch, "and nobody's epoch was raised for it");
+    assert_eq!(cluster.endpoints("hello").await, 2);
+}
+
 /// The second server leads, and the first one knows that it does not.
 async fn change_of_leader(first: &Server, second: &Server) {
     eventually("the second server leads", 6, async || second.leader().await.leading.then_some(())).await;

@@ -9,4 +9,5 @@ mod leadership;
 mod line;
 mod logs;
 mod orders;
+mod restore;
 mod trust;

@@ -110,6 +110,7 @@ async fn nobody_without_the_right_credential_gets_in() {
         ("DELETE", "/v1/orphans/0123456789abcdef", "dash"),
         ("GET", "/v1/strangers", "dash"),
         ("POST", "/v1/tickets/adopt", "dash"),
+        ("POST", "/v1/resume", "dash"),
         ("GET", "/v1/routers", "dash"),
         ("DELETE", "/v1/routers/x", "dash"),
         ("GET", "/v1/apps/x/logs", "dash"),

@@ -73,7 +73,7 @@ async fn a_node_that_claims_the_highest_epoch_ends_no_leadership() {
     let before = eventually("the server leads", 20, async || status().await.map(|status| status.epoch)).await;
     for epoch in [u64::MAX, u64::MAX - 1, before + 1] {
         let proof = format!("k1.{}", "cd".repeat(32));
-        liar.seen = Seen { epoch, holder: "nobody".into(), generation: u64::MAX, proof };
+        liar.seen = Seen { epoch, holder: "nobody".into(), generation: u64::MAX, proof, ..Seen::default() };
         let mut heard = 0;
         eventually("the claim is heard", 20, async || {
             heard += u32::from(liar.report().await.is_ok());

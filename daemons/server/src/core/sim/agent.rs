@@ -1,6 +1,7 @@
 //! A modelled agent: what the real one promises, with time in milliseconds and failures at will.
 
 use super::super::{NodeOrders, RunOrder, Tick};
+use dinp_common::api::ProvedRevision;
 use dinp_common::api::agent::{
     Capacity, HeldPort, InstanceReport, InstanceState, NodeFault, NodeFaultKind, Report, Seen,
 };
@@ -52,6 +53,7 @@ pub struct SentOrders {
     pub epoch: u64,
     pub holder: String,
     pub proof: String,
+    pub highest_revision: ProvedRevision,
     pub orders: NodeOrders,
 }
 
@@ -128,6 +130,7 @@ impl Agent {
             holder: sent.holder.clone(),
             generation: sent.orders.generation,
             proof: sent.proof.clone(),
+            highest_revision: std::mem::take(&mut self.seen.highest_revision).or_newer(sent.highest_revision.clone()),
         };
         self.orders = sent.orders.clone();
         self.dirty = true;

@@ -5,7 +5,8 @@ use super::checks::{Checks, has_converged, name_of};
 use super::mail::Network;
 use super::router::Router;
 use super::world::World;
-use crate::core::Tick;
+use crate::core::{Desired, Tick};
+use dinp_common::api::ProvedRevision;
 use dinp_common::api::agent::{Goodbye, InstanceReport, InstanceState, Seen};
 use dinp_common::api::hm::{HmReport, Unfit};
 use dinp_common::model::{AppName, InstanceId, NodeName};
@@ -30,6 +31,8 @@ struct History {
     /// Rows that somebody has taken away for a while.
     missing: BTreeMap<AppName, crate::core::DesiredApp>,
     verdicts: Vec<InstanceId>,
+    /// What the database was once.
+    dump: Option<Desired>,
 }
 
 enum Ending {
@@ -47,6 +50,7 @@ enum Ending {
     Blind(NodeName),
     Liar(NodeName),
     NodeRowMissing(NodeName, crate::core::DesiredNode),
+    Restored,
 }
 
 /// What is wrong with a release.
@@ -69,6 +73,7 @@ pub fn play(seed: u64) -> Result<(), String> {
         next_release: 1,
         missing: BTreeMap::new(),
         verdicts: Vec::new(),
+        dump: None,
     };
     history.play().map_err(|error| format!("{error}\n{}", history.world.picture()))
 }
@@ -104,6 +109,7 @@ impl History {
             self.step()?;
             if self.world.now.is_multiple_of(20_000) {
                 self.deploy_where_nothing_is_in_force();
+                self.world.resume();
             }
             let rests = self.world.now >= self.world.last_put_out + REST_MS;
             if rests && has_converged(&self.world).is_ok() {
@@ -209,7 +215,7 @@ impl History {
         let until = now + 500 + self.world.dice.below(40_000);
         let node = self.some_node();
         let router = self.some_router();
-        match self.world.dice.below(28) {
+        match self.world.dice.below(30) {
             0 | 1 => self.with_agent(&node, |agent| agent.cut_off = true, Some((until, Ending::CutOff(node.clone())))),
             2 | 3 => {
                 self.world.note(|| format!("power off {node}"));
@@ -288,6 +294,10 @@ impl History {
                     self.endings.push((until, Ending::NodeRowMissing(node, row)));
                 }
             }
+            27 | 28 => match self.dump.take() {
+                None => self.dump = Some(self.world.database.clone()),
+                Some(dump) => self.restore(dump, until),
+            },
             _ if self.world.routers.len() < 4 => {
                 let name = format!("router{}", self.world.routers.len() + 1);
                 self.world.note(|| format!("{name} joins"));
@@ -309,13 +319,28 @@ impl History {
             ticket: "k1.00".to_owned(),
             ..proved_report(instance, app, release)
         };
-        let seen =
-            Seen { epoch: u64::MAX - 1, holder: "nobody".to_owned(), generation: u64::MAX, proof: "k1.00".to_owned() };
+        let seen = Seen {
+            epoch: u64::MAX - 1,
+            holder: "nobody".to_owned(),
+            generation: u64::MAX,
+            proof: "k1.00".to_owned(),
+            highest_revision: ProvedRevision { number: u64::MAX, proof: "k1.00".to_owned() },
+        };
         let lying = |agent: &mut Agent| {
             agent.lies = vec![lie];
             agent.claimed_seen = Some(seen);
         };
         self.with_agent(node, lying, Some((until, Ending::Liar(node.clone()))));
+    }
+
+    /// The database is restored from a backup, half the time with a change of leader.
+    fn restore(&mut self, dump: Desired, until: Tick) {
+        self.checks.excuse_all(&self.world);
+        self.world.restore(dump);
+        if self.world.dice.percent(50) {
+            self.world.change_leader(0, 0);
+        }
+        self.endings.push((until, Ending::Restored));
     }
 
     fn with_agent(&mut self, name: &NodeName, how: impl FnOnce(&mut Agent), ending: Option<(Tick, Ending)>) {
@@ -424,6 +449,9 @@ impl History {
                     wanted.cordoned = false;
                 }
                 self.world.commit();
+            }
+            Ending::Restored => {
+                self.world.resume();
             }
             Ending::Verdicts => self.verdicts.clear(),
             Ending::Deaf(name) => self.mend(&name, |agent| agent.deaf = false),

@@ -6,6 +6,7 @@ use super::router::Router;
 use crate::config::ServerConfig;
 use crate::core::{self, Actions, Desired, DesiredNode, NodeOrders, Reign, Settings, StopOrder, Tick};
 use crate::tickets::Keys;
+use dinp_common::api::ProvedRevision;
 use dinp_common::api::people::DeploymentState;
 use dinp_common::credentials::Secret;
 use dinp_common::model::{AppName, InstanceId, NodeName, Version};
@@ -17,6 +18,11 @@ pub const CLUSTER: &str = "sim";
 /// Granularity of time.
 pub const STEP_MS: u64 = 50;
 
+/// Time between two looks at the database.
+const LOOK_MS: u64 = 200;
+
+/// Time between two looks at Redis.
+const MEND_MS: u64 = 10_000;
 /// Time after which a publication without an answer has failed.
 const PUBLISH_MS: u64 = 2_000;
 
@@ -64,6 +70,8 @@ pub struct World {
     pub agents: BTreeMap<NodeName, Agent>,
     pub routers: BTreeMap<String, Router>,
     pub redis: Option<(Version, Table)>,
+    /// The highest revision that stands beside the table.
+    redis_revision: ProvedRevision,
     pub redis_down: bool,
     pub database: Desired,
     pub known_routers: BTreeSet<String>,
@@ -148,6 +156,7 @@ impl World {
             agents,
             routers,
             redis: None,
+            redis_revision: ProvedRevision::default(),
             redis_down: false,
             database,
             known_routers: BTreeSet::new(),
@@ -211,6 +220,26 @@ impl World {
     /// Desired state changed: the leader reads it.
     pub fn commit(&mut self) {
         self.database.revision += 1;
+        self.show();
+    }
+
+    /// The database is what it was once.
+    pub fn restore(&mut self, dump: Desired) {
+        let lost = std::mem::replace(&mut self.database, dump).revision;
+        self.note(|| format!("the database is as it was before revision {lost}"));
+        self.show();
+    }
+
+    /// A person wants desired state carried out though it is older than what runs. False where nothing was held.
+    pub fn resume(&mut self) -> bool {
+        let Some(highest) = self.leader.reign.resume() else { return false };
+        self.note(|| format!("resume past revision {highest}"));
+        self.database.revision = self.database.revision.max(highest);
+        self.commit();
+        true
+    }
+
+    fn show(&mut self) {
         self.news = true;
         if self.leader.desired_at <= self.now {
             let (desired, now) = (self.database.clone(), self.now);
@@ -257,7 +286,7 @@ impl World {
             self.leader.adopt_at = None;
             let table = self.redis.as_ref().map(|(_, table)| table.clone()).unwrap_or_default();
             self.news = true;
-            self.leader.reign.adopt_routes(table);
+            self.leader.reign.adopt_routes(table, &self.redis_revision);
         }
         if self.leader.routers_at.take_if(|at| *at <= now).is_some() {
             let known = self.known_routers.iter().map(|name| (name.clone(), format!("http://{name}:1982"))).collect();
@@ -267,6 +296,15 @@ impl World {
         if self.leader.desired_at <= now && self.leader.reign.current_desired().is_none() {
             self.news = true;
             self.leader.reign.desired(self.database.clone(), now);
+        }
+        let shown = self.leader.reign.current_desired().map(|desired| desired.revision);
+        if now.is_multiple_of(LOOK_MS) && self.leader.desired_at <= now && shown == Some(self.database.revision) {
+            self.leader.reign.desired_stands(now);
+        }
+        if now.is_multiple_of(MEND_MS)
+            && self.redis.as_ref().is_some_and(|(version, _)| version.epoch == self.leader.epoch)
+        {
+            self.redis_revision = self.leader.reign.highest_revision().clone();
         }
         self.publish();
         // Decide when something has come in or time is up, as the shell does.
@@ -320,7 +358,9 @@ impl World {
                 let has = self.agents.get(&name).map(|agent| (agent.seen.epoch, agent.seen.generation));
                 if has != Some((self.leader.epoch, orders.generation)) {
                     let (epoch, holder) = (self.leader.epoch, self.leader.holder.clone());
-                    let sent = SentOrders { epoch, proof: self.keys.proof(CLUSTER, epoch, &holder), holder, orders };
+                    let proof = self.keys.proof(CLUSTER, epoch, &holder);
+                    let highest_revision = self.leader.reign.highest_revision().clone();
+                    let sent = SentOrders { epoch, proof, holder, highest_revision, orders };
                     self.mail(Message::Orders(name, Box::new(sent)));
                 }
             }
@@ -357,6 +397,7 @@ impl World {
         }
         self.note(|| format!("published {version}: {:?}", shorten(&table)));
         self.redis = Some((version, table));
+        self.redis_revision = self.leader.reign.highest_revision().clone();
         match self.redis_down || hangs {
             true => self.leader.reign.routes_failed(now),
             false => self.leader.reign.routes_published(version, now),

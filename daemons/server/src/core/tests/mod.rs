@@ -1,6 +1,7 @@
 //! What users and operators are promised, one example each, in a modelled cluster on an ideal network.
 
 mod failures;
+mod restore;
 mod trust;
 mod wishes;
 

@@ -136,7 +136,8 @@ fn a_true_ticket_is_no_good_on_another_node() {
 fn the_highest_number_that_there_is_ends_no_leadership() {
     let mut world = two_nodes().with_app("web", 1, 256);
     for epoch in [u64::MAX, u64::MAX - 1, 2] {
-        let seen = Seen { epoch, holder: "somebody".to_owned(), generation: 1, proof: "k1.00".to_owned() };
+        let (holder, proof) = ("somebody".to_owned(), "k1.00".to_owned());
+        let seen = Seen { epoch, holder, generation: 1, proof, ..Seen::default() };
         world.agents.get_mut(&node("node2")).unwrap().claimed_seen = Some(seen);
         world.run(5_000);
         assert_eq!(world.reign().take_refusal(), None, "a number without proof is a mere claim");
