@@ -178,9 +178,7 @@ impl Mysql {
         let pool = self.empty_database().await;
         crate::store::migrate(&pool).await.expect("migrate a fresh database");
         let mut conn = pool.get_conn().await.expect("connect to the test's MariaDB");
-        conn.query_drop("INSERT INTO cluster (id, cluster_id) VALUES (1, 'c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1')")
-            .await
-            .expect("write a cluster id");
+        crate::store::cluster::insert(&mut conn, &"c1".repeat(16)).await.expect("write a cluster id");
         pool
     }
 

@@ -3,7 +3,7 @@
 //!
 //! * [`core`]: the decisions, without clock and without I/O
 //! * [`driver`]: the task that feeds the core and carries out what it decides
-//! * [`leader`], [`candidate`], [`peers`]: who leads; [`sync`]: desired state; [`publish`]: routes to Redis;
+//! * [`leader`], [`candidate`], [`peers`]: who leads; [`snapshot`], [`sync`]: desired state; [`publish`]: routes to Redis;
 //!   [`journal`]: what is written to MySQL
 //! * [`orders`], [`streams`], [`logs`], [`ended`]: what agents are told, and what they send
 //! * [`api`]: the endpoints
@@ -22,8 +22,9 @@ mod orders;
 mod peers;
 mod publish;
 mod routers;
+pub mod snapshot;
 mod streams;
-pub mod sync;
+mod sync;
 mod tickets;
 
 use candidate::Candidate;

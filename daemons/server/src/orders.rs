@@ -2,7 +2,7 @@
 //! streams), one document per node behind a watch that long polls wait on.
 
 use crate::core::{Desired, NodeOrders, ReleaseSpec, Settings};
-use crate::sync::Environments;
+use crate::snapshot::Environments;
 use crate::tickets::Keys;
 use dinp_common::api::ProvedRevision;
 use dinp_common::api::agent::{InstanceSpec, Orders, Peers, RegistryAccess, StreamOrder};

@@ -11,7 +11,6 @@ use dinp_common::auth::{Credential, CredentialKind, Role};
 use dinp_common::config::{ClusterConfig, DEFAULT_DIR, NoConfig, load};
 use dinp_common::model::NodeName;
 use dinp_common::store::{self, Change};
-use mysql_async::prelude::Queryable;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -129,11 +128,11 @@ async fn issue_node(config: &ClusterConfig, name: &str, address: IpAddr) -> Resu
     let node = checked_name(name)?;
     let pool = mysql::migrate_pool(&config.mysql.host, config.mysql.port)?;
     let mut conn = store::connect(&pool, Duration::from_secs(5)).await?;
-    let cluster = mysql::needed(mysql::cluster_id(&mut conn).await?, "table cluster")?;
+    let cluster = mysql::needed(store::cluster::id(&mut conn).await?, "table cluster")?;
     drop(conn);
     let credential = Credential::generate(CredentialKind::Node, name);
     let mut change = Change::begin(&pool).await?;
-    let known = store::node::exists(&mut change, &node).await?;
+    let known = store::node::find(&mut change.tx, &node).await?.is_some();
     store::node::put(&mut change, &node, &address.to_string(), "", &credential.secret_hash()).await?;
     change.commit().await?;
     let insecure = if config.registry.insecure { config.registry.address.clone() } else { String::new() };
@@ -153,14 +152,8 @@ async fn node_is_known(config: &ClusterConfig, bundle: &NodeBundle) -> Result<bo
     let Ok(credential) = bundle.secret.parse::<Credential>() else { return Ok(false) };
     let pool = mysql::migrate_pool(&config.mysql.host, config.mysql.port)?;
     let mut conn = store::connect(&pool, Duration::from_secs(5)).await?;
-    let row: Option<(Vec<u8>, String)> = conn
-        .exec_first(
-            "SELECT secret_hash, address FROM node WHERE name = ? AND deleted_at IS NULL",
-            (bundle.node.as_str(),),
-        )
-        .await
-        .map_err(SetupError::query("read a node"))?;
-    Ok(row.is_some_and(|(hash, address)| hash == credential.secret_hash() && address == bundle.address))
+    let row = store::node::find(&mut conn, &bundle.node).await?;
+    Ok(row.is_some_and(|row| row.secret_hash == credential.secret_hash() && row.address == bundle.address))
 }
 
 async fn issue_router(config: &ClusterConfig, name: &str, address: IpAddr) -> Result<RouterBundle, SetupError> {
@@ -173,10 +166,7 @@ async fn issue_router(config: &ClusterConfig, name: &str, address: IpAddr) -> Re
 async fn issue_service(config: &ClusterConfig, name: &str, role: Role) -> Result<Credential, SetupError> {
     let pool = mysql::migrate_pool(&config.mysql.host, config.mysql.port)?;
     let mut conn = store::connect(&pool, Duration::from_secs(5)).await?;
-    let known: Option<u8> = conn
-        .exec_first("SELECT 1 FROM service_credential WHERE name = ?", (name,))
-        .await
-        .map_err(SetupError::query("read a service credential"))?;
+    let known = store::service::find(&mut conn, name).await?;
     let credential = Credential::generate(CredentialKind::Service, name);
     services::put_service(&mut conn, &credential, role).await?;
     if known.is_some() {

@@ -69,11 +69,6 @@ impl SetupError {
         move |source| Self::File { act, path, source }
     }
 
-    /// For `map_err` on a query.
-    pub fn query(act: &'static str) -> impl FnOnce(mysql_async::Error) -> Self {
-        move |source| Self::Store(StoreError::doing(act)(source))
-    }
-
     /// Whether a check only found changes that are due.
     pub fn is_due(&self) -> bool {
         matches!(self, Self::Due(_))

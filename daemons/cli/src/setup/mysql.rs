@@ -14,8 +14,7 @@ use super::{files::File, system::Access};
 use dinp_common::config::MysqlConfig;
 use dinp_common::credentials::Secret;
 use dinp_common::seal::OpeningKey;
-use dinp_common::store::{self, StoreError};
-use mysql_async::prelude::Queryable;
+use dinp_common::store::{self, StoreError, cluster, env};
 use mysql_async::{Conn, Pool};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -240,13 +239,6 @@ struct ClusterId {
     address: IpAddr,
 }
 
-/// The cluster's identity in the database.
-pub async fn cluster_id(conn: &mut Conn) -> Result<Option<String>, SetupError> {
-    conn.query_first("SELECT cluster_id FROM cluster WHERE id = 1")
-        .await
-        .map_err(SetupError::query("read the cluster id"))
-}
-
 impl Step for ClusterId {
     fn name(&self) -> String {
         "cluster id".into()
@@ -254,18 +246,13 @@ impl Step for ClusterId {
 
     fn check(&self) -> Task<'_, State> {
         Box::pin(async {
-            let id = cluster_id(&mut connect(self.address).await?).await?;
+            let id = cluster::id(&mut connect(self.address).await?).await?;
             Ok(if id.is_some() { State::Ok } else { State::due("new") })
         })
     }
 
     fn apply(&self) -> Task<'_, ()> {
-        Box::pin(async {
-            let mut conn = connect(self.address).await?;
-            conn.exec_drop("INSERT INTO cluster (id, cluster_id) VALUES (1, ?)", (random_hex(16),))
-                .await
-                .map_err(SetupError::query("write the cluster id"))
-        })
+        Box::pin(async { Ok(cluster::insert(&mut connect(self.address).await?, &random_hex(16)).await?) })
     }
 }
 
@@ -275,12 +262,6 @@ struct SealingKey {
 }
 
 impl SealingKey {
-    async fn newest(conn: &mut Conn) -> Result<Option<(u32, Vec<u8>)>, SetupError> {
-        conn.query_first("SELECT id, public_key FROM sealing_key ORDER BY id DESC LIMIT 1")
-            .await
-            .map_err(SetupError::query("read the sealing key"))
-    }
-
     /// The credential; where it is missing, what the purge of dinp-server kept of it.
     fn key() -> Result<Option<OpeningKey>, SetupError> {
         let text = match files::credential("env-key")? {
@@ -300,9 +281,9 @@ impl Step for SealingKey {
 
     fn check(&self) -> Task<'_, State> {
         Box::pin(async {
-            let newest = Self::newest(&mut connect(self.address).await?).await?;
+            let newest = env::sealing_key(&mut connect(self.address).await?).await?;
             match (Self::key()?, newest) {
-                (Some(key), Some((_, public))) if public == key.public_key() => {
+                (Some(key), Some(newest)) if newest.public_key == key.public_key() => {
                     let there = files::credential("env-key")?.is_some();
                     Ok(if there { State::Ok } else { State::due(format!("taken back from {KEPT_KEY}")) })
                 }
@@ -322,13 +303,12 @@ impl Step for SealingKey {
             let key = Self::key()?.unwrap_or_else(OpeningKey::generate);
             write_credential("env-key", key.to_hex().expose())?;
             let mut conn = connect(self.address).await?;
-            if Self::newest(&mut conn).await?.is_some() {
+            if env::sealing_key(&mut conn).await?.is_some() {
                 let kept = Path::new(KEPT_KEY);
                 return std::fs::remove_file(kept).map_err(SetupError::file("remove", kept));
             }
-            conn.exec_drop("INSERT INTO sealing_key (id, public_key) VALUES (1, ?)", (&key.public_key()[..],))
-                .await
-                .map_err(SetupError::query("write the sealing key"))
+            let first = env::SealingKey { id: 1, public_key: key.public_key() };
+            Ok(env::insert_sealing_key(&mut conn, &first).await?)
         })
     }
 }
@@ -355,8 +335,8 @@ impl Step for LetsIn {
             let mut conn = store::connect(&pool, Duration::from_secs(5)).await?;
             let key = OpeningKey::from_hex(self.env_key.expose())
                 .map_err(|error| SetupError::Refused(format!("credential env-key of the bundle: {error}")))?;
-            let (_, public) = needed(SealingKey::newest(&mut conn).await?, "table sealing_key")?;
-            if public == key.public_key() {
+            let newest = needed(env::sealing_key(&mut conn).await?, "table sealing_key")?;
+            if newest.public_key == key.public_key() {
                 return Ok(State::Ok);
             }
             Err(SetupError::Refused(format!(
@@ -372,12 +352,7 @@ impl Step for LetsIn {
 
 /// Whether there is an administrator.
 pub async fn has_administrator(address: IpAddr) -> Result<bool, SetupError> {
-    let found: Option<u64> = connect(address)
-        .await?
-        .query_first("SELECT COUNT(*) FROM user WHERE role = 'admin'")
-        .await
-        .map_err(SetupError::query("look for an administrator"))?;
-    Ok(found.unwrap_or(0) > 0)
+    Ok(store::user::any_admin(&mut connect(address).await?).await?)
 }
 
 /// A row that must be there.

@@ -239,6 +239,18 @@ pub enum DeploymentState {
 }
 
 impl DeploymentState {
+    /// Every state.
+    pub const ALL: [Self; 8] = [
+        Self::Pending,
+        Self::Rolling,
+        Self::Verifying,
+        Self::Succeeded,
+        Self::RollingBack,
+        Self::RolledBack,
+        Self::Cancelled,
+        Self::Superseded,
+    ];
+
     /// The word on the wire and in MySQL.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use http::HeaderMap;
-use mysql_async::prelude::Queryable;
 use tokio::sync::Semaphore;
 
 use super::{Credential, CredentialKind, Principal, Role, SecretHash, bearer, hash_matches};
 use crate::error::ErrorChain;
 use crate::problem::Problem;
+use crate::store::service;
 
 /// A verified daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -209,13 +209,8 @@ fn wrong_secret(name: &str) -> Problem {
 
 async fn select(pool: &mysql_async::Pool, name: &str) -> Result<Option<Row>, LookupError> {
     let mut conn = pool.get_conn().await?;
-    let row: Option<(String, Vec<u8>)> =
-        conn.exec_first("SELECT role, secret_hash FROM service_credential WHERE name = ?", (name,)).await?;
-    let Some((role, hash)) = row else {
-        return Ok(None);
-    };
-    let hash = SecretHash::try_from(hash).map_err(|_| LookupError::from("stored secret hash is not 32 bytes"))?;
-    Ok(Some((role.parse::<Role>()?, hash)))
+    let row = service::find(&mut conn, name).await?;
+    Ok(row.map(|row| (row.role, row.secret_hash)))
 }
 
 #[cfg(test)]

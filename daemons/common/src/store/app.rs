@@ -1,12 +1,14 @@
 //! Table `app`: written by dash, but for `release_id`, which is the server's.
 
 use super::columns::{Columns, millis};
+use super::deployment::final_states;
+use super::snapshot::whole;
 use super::{Change, StoreError, env};
 use crate::api::UnixMillis;
 use crate::api::people::AppState;
 use crate::model::AppName;
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Params, Pool, Row, Value};
+use mysql_async::{Conn, Params, Pool, Row, Transaction, Value};
 
 /// An app.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +98,11 @@ pub async fn find<Q: Queryable>(conn: &mut Q, name: &AppName) -> Result<Option<A
         .await
         .map_err(StoreError::doing("read an app"))?;
     row.as_ref().map(read).transpose()
+}
+
+/// All apps, the deleted ones too.
+pub async fn all(snapshot: &mut Transaction<'_>) -> Result<Vec<AppRow>, StoreError> {
+    whole(snapshot, "app", SELECT, "TRUE").await?.iter().map(read).collect()
 }
 
 /// Apps that are not deleted, in order of name, after a name.
@@ -235,16 +242,14 @@ pub async fn forget_deleted(pool: &Pool, conn: &mut Conn) -> Result<usize, Store
 }
 
 async fn left_of_deleted<Q: Queryable>(conn: &mut Q) -> Result<Vec<String>, StoreError> {
-    conn.exec(
+    let sql = format!(
         "SELECT a.name FROM app a WHERE a.deleted_at < UTC_TIMESTAMP(3) - INTERVAL ? HOUR AND a.release_id IS NULL \
-         AND NOT EXISTS (SELECT 1 FROM deployment d WHERE d.app = a.name \
-         AND d.state NOT IN ('succeeded', 'rolled_back', 'cancelled', 'superseded')) \
+         AND NOT EXISTS (SELECT 1 FROM deployment d WHERE d.app = a.name AND d.state NOT IN ({})) \
          AND (a.deleted_at < UTC_TIMESTAMP(3) - INTERVAL ? DAY OR EXISTS (SELECT 1 FROM env e WHERE e.app = a.name) \
          OR EXISTS (SELECT 1 FROM `release` r WHERE r.app = a.name)) LIMIT 100",
-        (DELETED_HOURS, DELETED_DAYS),
-    )
-    .await
-    .map_err(StoreError::doing("read deleted apps"))
+        final_states()
+    );
+    conn.exec(sql, (DELETED_HOURS, DELETED_DAYS)).await.map_err(StoreError::doing("read deleted apps"))
 }
 
 async fn forget(change: &mut Change, name: &str) -> Result<(), StoreError> {

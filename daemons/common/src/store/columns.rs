@@ -37,6 +37,12 @@ impl<'a> Columns<'a> {
         self.get::<String>(column)?.parse().map_err(|error| self.corrupt(column, &error))
     }
 
+    /// The bytes of a column that holds so many.
+    pub(crate) fn bytes<const N: usize>(&self, column: &'static str) -> Result<[u8; N], StoreError> {
+        let bytes: Vec<u8> = self.get(column)?;
+        bytes.try_into().map_err(|_| self.corrupt(column, &format!("it is not {N} bytes")))
+    }
+
     /// The word of an ENUM column, by the name that its type has on the wire.
     pub(crate) fn word<T: serde::de::DeserializeOwned>(&self, column: &'static str) -> Result<T, StoreError> {
         let word: String = self.get(column)?;

@@ -2,11 +2,27 @@
 
 use super::app::marks;
 use super::columns::{Columns, millis};
+use super::snapshot::whole;
 use super::{Change, StoreError, release};
 use crate::api::people::{DeploymentState, DeploymentView};
 use crate::model::AppName;
 use mysql_async::prelude::Queryable;
-use mysql_async::{Params, Row, Value};
+use mysql_async::{Params, Row, Transaction, Value};
+
+/// The states that a deployment does not leave, for `IN` and `NOT IN`.
+pub(super) fn final_states() -> String {
+    states(|state| state.is_final())
+}
+
+/// The states in which a deployment goes towards its release, for `IN`.
+pub(super) fn forward_states() -> String {
+    states(|state| !state.is_final() && state != DeploymentState::RollingBack)
+}
+
+fn states(which: impl Fn(DeploymentState) -> bool) -> String {
+    let states = DeploymentState::ALL.into_iter().filter(|state| which(*state));
+    states.map(|state| format!("'{}'", state.as_str())).collect::<Vec<_>>().join(", ")
+}
 
 /// What the server writes about a deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,10 +52,14 @@ pub async fn advance(change: &mut Change, progress: &Progress) -> Result<(), Sto
     change
         .tx
         .exec_drop(
-            "UPDATE deployment SET state = ?, reason = ?, output = ?, previous_release_id = COALESCE(?, previous_release_id), \
-             started_at = COALESCE(started_at, UTC_TIMESTAMP(3)), \
-             finished_at = IF(?, UTC_TIMESTAMP(3), finished_at), rev = ? \
-             WHERE id = ? AND state NOT IN ('succeeded', 'rolled_back', 'cancelled', 'superseded')",
+            format!(
+                "UPDATE deployment SET state = ?, reason = ?, output = ?, \
+                 previous_release_id = COALESCE(?, previous_release_id), \
+                 started_at = COALESCE(started_at, UTC_TIMESTAMP(3)), \
+                 finished_at = IF(?, UTC_TIMESTAMP(3), finished_at), rev = ? \
+                 WHERE id = ? AND state NOT IN ({})",
+                final_states()
+            ),
             (progress.state.as_str(), reason, output, progress.previous, is_final, rev, progress.id),
         )
         .await
@@ -98,9 +118,11 @@ async fn prune(change: &mut Change, app: &AppName) -> Result<(), StoreError> {
     change
         .tx
         .exec_drop(
-            "DELETE FROM deployment WHERE app = ? AND id <= ? \
-             AND state IN ('succeeded', 'rolled_back', 'cancelled', 'superseded') AND id NOT IN (SELECT id FROM \
-             (SELECT MAX(id) AS id FROM deployment WHERE app = ? AND state = 'succeeded' GROUP BY release_id) came_up)",
+            format!(
+                "DELETE FROM deployment WHERE app = ? AND id <= ? AND state IN ({}) AND id NOT IN (SELECT id FROM \
+                 (SELECT MAX(id) AS id FROM deployment WHERE app = ? AND state = 'succeeded' GROUP BY release_id) came_up)",
+                final_states()
+            ),
             (app.as_str(), oldest, app.as_str()),
         )
         .await
@@ -113,8 +135,10 @@ pub async fn request_cancel(change: &mut Change, id: u64) -> Result<bool, StoreE
     change
         .tx
         .exec_drop(
-            "UPDATE deployment SET request = 'cancel', rev = ? \
-             WHERE id = ? AND state NOT IN ('succeeded', 'rolled_back', 'cancelled', 'superseded')",
+            format!(
+                "UPDATE deployment SET request = 'cancel', rev = ? WHERE id = ? AND state NOT IN ({})",
+                final_states()
+            ),
             (rev, id),
         )
         .await
@@ -189,12 +213,50 @@ pub async fn newest<Q: Queryable>(conn: &mut Q, apps: &[&AppName]) -> Result<Vec
     rows.iter().map(read).collect()
 }
 
+/// A deployment that has not ended, as far as the server decides by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnderWay {
+    /// Its id.
+    pub id: u64,
+    /// Its app.
+    pub app: AppName,
+    /// The release that it brings.
+    pub release_id: u64,
+    /// Whether a person wants it undone.
+    pub cancel: bool,
+    /// Its state.
+    pub state: DeploymentState,
+    /// The release that was in force when it began.
+    pub previous_release_id: Option<u64>,
+}
+
+/// All deployments that have not ended, in the order in which they were asked for.
+pub async fn under_way(snapshot: &mut Transaction<'_>) -> Result<Vec<UnderWay>, StoreError> {
+    let select = "SELECT id, CAST(id AS CHAR) AS id_text, app, release_id, request = 'cancel' AS cancel, state, \
+                  previous_release_id FROM deployment";
+    let rows = whole(snapshot, "deployment", select, &format!("state NOT IN ({})", final_states())).await?;
+    let mut deployments = rows.iter().map(read_under_way).collect::<Result<Vec<_>, _>>()?;
+    deployments.sort_by_key(|deployment| deployment.id);
+    Ok(deployments)
+}
+
+fn read_under_way(row: &Row) -> Result<UnderWay, StoreError> {
+    let columns = Columns::new(row, "deployment", "id_text");
+    Ok(UnderWay {
+        id: columns.get("id")?,
+        app: columns.parse("app")?,
+        release_id: columns.get("release_id")?,
+        cancel: columns.get("cancel")?,
+        state: columns.word("state")?,
+        previous_release_id: columns.get("previous_release_id")?,
+    })
+}
+
 /// Whether the server still has a deployment of this app to end, of a deleted app of the name too.
 pub async fn any_unfinished<Q: Queryable>(conn: &mut Q, app: &AppName) -> Result<bool, StoreError> {
     let row: Option<Row> = conn
         .exec_first(
-            "SELECT id FROM deployment WHERE app = ? \
-             AND state NOT IN ('succeeded', 'rolled_back', 'cancelled', 'superseded') LIMIT 1",
+            format!("SELECT id FROM deployment WHERE app = ? AND state NOT IN ({}) LIMIT 1", final_states()),
             (app.as_str(),),
         )
         .await
@@ -207,11 +269,14 @@ pub async fn any_unfinished<Q: Queryable>(conn: &mut Q, app: &AppName) -> Result
 pub async fn asked_for_last<Q: Queryable>(conn: &mut Q, app: &AppName) -> Result<Option<u64>, StoreError> {
     let row: Option<Row> = conn
         .exec_first(
-            "SELECT d.release_id, CAST(d.id AS CHAR) AS id_text FROM deployment d \
-             JOIN app a ON a.name = d.app AND d.created_at >= a.created_at WHERE d.app = ? \
-             AND (d.state IN ('pending', 'rolling', 'verifying', 'succeeded') OR NOT EXISTS \
-             (SELECT 1 FROM deployment f WHERE f.app = d.app AND f.release_id = d.release_id AND f.id < d.id)) \
-             ORDER BY d.id DESC LIMIT 1",
+            format!(
+                "SELECT d.release_id, CAST(d.id AS CHAR) AS id_text FROM deployment d \
+                 JOIN app a ON a.name = d.app AND d.created_at >= a.created_at WHERE d.app = ? \
+                 AND (d.state IN ({}, 'succeeded') OR NOT EXISTS \
+                 (SELECT 1 FROM deployment f WHERE f.app = d.app AND f.release_id = d.release_id AND f.id < d.id)) \
+                 ORDER BY d.id DESC LIMIT 1",
+                forward_states()
+            ),
             (app.as_str(),),
         )
         .await
@@ -237,4 +302,15 @@ pub async fn release_before<Q: Queryable>(
         .await
         .map_err(StoreError::doing("read deployments"))?;
     row.as_ref().map(|row| Columns::new(row, "deployment", "id_text").get("release_id")).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_end_and_go_forward_with_the_states_that_do() {
+        assert_eq!(final_states(), "'succeeded', 'rolled_back', 'cancelled', 'superseded'");
+        assert_eq!(forward_states(), "'pending', 'rolling', 'verifying'");
+    }
 }

@@ -1,11 +1,12 @@
 //! Table `domain`: names that apps answer to besides `<app>.<domain>`; each belongs to one app at a time.
 
 use super::columns::{Columns, millis};
+use super::snapshot::whole;
 use super::{Change, StoreError};
 use crate::api::people::DomainView;
 use crate::model::{AppName, DomainName};
 use mysql_async::prelude::Queryable;
-use mysql_async::{Params, Row, Value};
+use mysql_async::{Params, Row, Transaction, Value};
 
 /// The domains of an app, in order of name.
 pub async fn list<Q: Queryable>(conn: &mut Q, app: &AppName) -> Result<Vec<DomainView>, StoreError> {
@@ -38,12 +39,20 @@ pub async fn of_apps<Q: Queryable>(conn: &mut Q, apps: &[&AppName]) -> Result<Ve
     );
     let values = Params::Positional(apps.iter().map(|app| Value::from(app.as_str())).collect());
     let rows: Vec<Row> = conn.exec(sql, values).await.map_err(StoreError::doing("read domains"))?;
-    rows.iter()
-        .map(|row| {
-            let columns = Columns::new(row, "domain", "name");
-            Ok((columns.parse("app")?, columns.parse("name")?))
-        })
-        .collect()
+    rows.iter().map(with_app).collect()
+}
+
+/// All domains with their apps, in order of app and name.
+pub async fn all(snapshot: &mut Transaction<'_>) -> Result<Vec<(AppName, DomainName)>, StoreError> {
+    let rows = whole(snapshot, "domain", "SELECT app, name FROM domain", "deleted_at IS NULL").await?;
+    let mut domains = rows.iter().map(with_app).collect::<Result<Vec<_>, _>>()?;
+    domains.sort();
+    Ok(domains)
+}
+
+fn with_app(row: &Row) -> Result<(AppName, DomainName), StoreError> {
+    let columns = Columns::new(row, "domain", "name");
+    Ok((columns.parse("app")?, columns.parse("name")?))
 }
 
 /// The app that holds a domain.

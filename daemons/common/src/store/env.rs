@@ -23,9 +23,25 @@ pub async fn sealing_key<Q: Queryable>(conn: &mut Q) -> Result<Option<SealingKey
         .map_err(StoreError::doing("read the sealing key"))?;
     let Some(row) = row else { return Ok(None) };
     let columns = Columns::new(&row, "sealing_key", "id_text");
-    let key: Vec<u8> = columns.get("public_key")?;
-    let public_key = key.try_into().map_err(|_| columns.corrupt("public_key", &"it is not 32 bytes"))?;
-    Ok(Some(SealingKey { id: columns.get("id")?, public_key }))
+    Ok(Some(SealingKey { id: columns.get("id")?, public_key: columns.bytes("public_key")? }))
+}
+
+/// Writes the sealing key of a new cluster.
+pub async fn insert_sealing_key<Q: Queryable>(conn: &mut Q, key: &SealingKey) -> Result<(), StoreError> {
+    conn.exec_drop("INSERT INTO sealing_key (id, public_key) VALUES (?, ?)", (key.id, &key.public_key[..]))
+        .await
+        .map_err(StoreError::doing("write the sealing key"))
+}
+
+/// Names and sealed values of one version of an app's environment.
+pub async fn sealed<Q: Queryable>(
+    conn: &mut Q,
+    app: &AppName,
+    version: u32,
+) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+    conn.exec("SELECT name, sealed FROM env WHERE app = ? AND version = ?", (app.as_str(), version))
+        .await
+        .map_err(StoreError::doing("read an environment"))
 }
 
 /// Names of the variables in one version of an app's environment.

@@ -13,6 +13,7 @@
 pub mod app;
 pub mod audit;
 pub mod build;
+pub mod cluster;
 mod columns;
 pub mod deployment;
 pub mod domain;
@@ -26,7 +27,9 @@ pub mod node;
 pub mod release;
 mod revision;
 pub mod router;
+pub mod service;
 pub mod session;
+mod snapshot;
 pub mod team;
 pub mod usage;
 pub mod user;
@@ -34,6 +37,7 @@ mod watch;
 
 pub use migrate::{migrate, pending_migrations};
 pub use revision::{Change, current_revision, raise_past};
+pub use snapshot::begin_snapshot;
 pub use watch::watch;
 
 use crate::credentials::Secret;

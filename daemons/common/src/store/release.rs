@@ -6,11 +6,12 @@
 
 use super::app::marks;
 use super::columns::{Columns, millis};
+use super::deployment::final_states;
 use super::{Change, StoreError};
 use crate::api::people::ReleaseView;
-use crate::model::{AppName, HealthCheck, ImageRef, Timing};
+use crate::model::{AppName, HealthCheck, ImageRef, Resources, Timing};
 use mysql_async::prelude::Queryable;
-use mysql_async::{Params, Row, Value, params};
+use mysql_async::{Params, Row, Transaction, Value, params};
 
 /// A release to write.
 #[derive(Debug, Clone)]
@@ -43,9 +44,19 @@ pub struct NewRelease<'a> {
     pub note: &'a str,
 }
 
+/// The columns that say what an instance is.
+macro_rules! spec_columns {
+    () => {
+        "r.id, CAST(r.id AS CHAR) AS id_text, r.number, r.image, CAST(r.command AS CHAR) AS command, r.memory_mb, \
+         r.cpu_millis, r.cpu_limit_millis, CAST(r.health AS CHAR) AS health, CAST(r.timing AS CHAR) AS timing, \
+         r.env_version"
+    };
+}
+
 const SELECT: &str = concat!(
-    "SELECT r.id, CAST(r.id AS CHAR) AS id_text, r.number, r.image, CAST(r.command AS CHAR) AS command, r.memory_mb, \
-     r.cpu_millis, r.cpu_limit_millis, CAST(r.health AS CHAR) AS health, CAST(r.timing AS CHAR) AS timing, r.env_version, r.instances, r.created_by, ",
+    "SELECT ",
+    spec_columns!(),
+    ", r.instances, r.created_by, ",
     millis!("r.created_at"),
     " AS created_at, r.note, EXISTS (SELECT 1 FROM deployment s WHERE s.app = r.app AND s.release_id = r.id \
      AND s.state = 'succeeded') AS came_up FROM `release` r"
@@ -150,14 +161,15 @@ pub(super) async fn prune(change: &mut Change, app: &AppName) -> Result<(), Stor
     let old: Vec<u64> = change
         .tx
         .exec(
-            "SELECT r.id FROM `release` r JOIN app a ON a.name = r.app WHERE r.app = :app \
-             AND r.number + :kept <= (SELECT MAX(number) FROM `release` WHERE app = :app) \
-             AND (a.release_id IS NULL OR a.release_id <> r.id) \
-             AND NOT EXISTS (SELECT 1 FROM deployment d WHERE d.app = :app AND r.id IN (d.release_id, d.previous_release_id) \
-             AND d.state NOT IN ('succeeded', 'rolled_back', 'cancelled', 'superseded')) \
-             AND r.number NOT IN (SELECT number FROM (SELECT DISTINCT g.number FROM `release` g \
-             JOIN deployment s ON s.release_id = g.id WHERE g.app = :app AND s.app = :app AND s.state = 'succeeded' \
-             ORDER BY g.number DESC LIMIT :good) came_up) ORDER BY r.number LIMIT 100",
+            format!(
+                "SELECT r.id FROM `release` r JOIN app a ON a.name = r.app WHERE r.app = :app \
+                 AND r.number + :kept <= (SELECT MAX(number) FROM `release` WHERE app = :app) \
+                 AND (a.release_id IS NULL OR a.release_id <> r.id) AND NOT {} \
+                 AND r.number NOT IN (SELECT number FROM (SELECT DISTINCT g.number FROM `release` g \
+                 JOIN deployment s ON s.release_id = g.id WHERE g.app = :app AND s.app = :app AND s.state = 'succeeded' \
+                 ORDER BY g.number DESC LIMIT :good) came_up) ORDER BY r.number LIMIT 100",
+                in_deployment()
+            ),
             values,
         )
         .await
@@ -169,6 +181,70 @@ pub(super) async fn prune(change: &mut Change, app: &AppName) -> Result<(), Stor
         change.tx.exec_drop("DELETE FROM `release` WHERE id = ?", (id,)).await.map_err(&doing)?;
     }
     Ok(())
+}
+
+/// The condition on table `release r` that a deployment under way goes to the release or comes from it.
+fn in_deployment() -> String {
+    format!(
+        "EXISTS (SELECT 1 FROM deployment d WHERE d.app = r.app AND r.id IN (d.release_id, d.previous_release_id) \
+         AND d.state NOT IN ({}))",
+        final_states()
+    )
+}
+
+/// A release, as far as instances of it are made by it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReleaseRow {
+    /// Its id.
+    pub id: u64,
+    /// Its app.
+    pub app: AppName,
+    /// Its number within the app.
+    pub number: u32,
+    /// The image, by digest.
+    pub image: ImageRef,
+    /// Command instead of the image's own.
+    pub command: Option<Vec<String>>,
+    /// What an instance may use.
+    pub resources: Resources,
+    /// Health check.
+    pub health: Option<HealthCheck>,
+    /// Times that people have set.
+    pub timing: Timing,
+    /// Version of the environment.
+    pub env_version: u32,
+}
+
+/// The releases of all apps that may run: those in force, those that deployments under way go to or come from, and the
+/// `newest` of each app.
+pub async fn may_run(snapshot: &mut Transaction<'_>, newest: u32) -> Result<Vec<ReleaseRow>, StoreError> {
+    let columns = concat!("SELECT ", spec_columns!(), ", r.app FROM `release` r JOIN app a ON a.name = r.app");
+    let sql = format!(
+        "{columns} WHERE r.id = a.release_id \
+         OR r.number + ? > (SELECT MAX(n.number) FROM `release` n WHERE n.app = r.app) OR {}",
+        in_deployment()
+    );
+    let rows: Vec<Row> = snapshot.exec(sql, (newest,)).await.map_err(StoreError::doing("read releases"))?;
+    rows.iter().map(read_row).collect()
+}
+
+fn read_row(row: &Row) -> Result<ReleaseRow, StoreError> {
+    let columns = Columns::new(row, "release", "id_text");
+    Ok(ReleaseRow {
+        id: columns.get("id")?,
+        app: columns.parse("app")?,
+        number: columns.get("number")?,
+        image: columns.parse("image")?,
+        command: columns.json("command")?,
+        resources: Resources {
+            memory_mb: columns.get("memory_mb")?,
+            cpu_millis: columns.get("cpu_millis")?,
+            cpu_limit_millis: columns.get("cpu_limit_millis")?,
+        },
+        health: columns.json("health")?,
+        timing: columns.json("timing")?.unwrap_or_default(),
+        env_version: columns.get("env_version")?,
+    })
 }
 
 /// Releases by their ids.

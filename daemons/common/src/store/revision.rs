@@ -9,7 +9,7 @@ use mysql_async::{IsolationLevel, Pool, Transaction, TxOpts};
 const IDLE_SECS: u32 = 3;
 
 /// The revision that is visible now.
-pub async fn current_revision(conn: &mut mysql_async::Conn) -> Result<u64, StoreError> {
+pub async fn current_revision<Q: Queryable>(conn: &mut Q) -> Result<u64, StoreError> {
     let rev = conn
         .query_first("SELECT rev FROM revision WHERE id = 1")
         .await
@@ -37,9 +37,7 @@ impl Change {
         // For this session, which the pool sets back when the transaction has ended.
         tx.query_drop(format!("SET wait_timeout = {IDLE_SECS}")).await.map_err(&doing)?;
         tx.query_drop("UPDATE revision SET rev = rev + 1 WHERE id = 1").await.map_err(&doing)?;
-        let rev: Option<u64> = tx.query_first("SELECT rev FROM revision WHERE id = 1").await.map_err(&doing)?;
-        let rev =
-            rev.ok_or_else(|| StoreError::Corrupt { object: "table revision".into(), problem: "no row".into() })?;
+        let rev = current_revision(&mut tx).await?;
         Ok(Self { tx, rev })
     }
 

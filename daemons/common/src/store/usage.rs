@@ -4,6 +4,7 @@
 use super::StoreError;
 use super::app::DELETED_HOURS;
 use super::columns::Columns;
+use super::deployment::forward_states;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Row, params};
 
@@ -27,9 +28,9 @@ pub async fn apps<Q: Queryable>(conn: &mut Q, owner: &str) -> Result<Vec<AppUsag
     let sql = format!(
         "SELECT a.name, IF(a.deleted_at IS NULL, a.instances, 0) AS instances, \
          COALESCE((SELECT MAX(r.memory_mb) FROM `release` r WHERE r.app = a.name AND (r.id = a.release_id OR r.id IN \
-         (SELECT d.release_id FROM deployment d WHERE d.app = a.name \
-         AND d.state IN ('pending', 'rolling', 'verifying')))), 0) AS memory_mb FROM app a \
-         WHERE {OWNED} AND (a.deleted_at IS NULL OR a.deleted_at > UTC_TIMESTAMP(3) - INTERVAL :hours HOUR)"
+         (SELECT d.release_id FROM deployment d WHERE d.app = a.name AND d.state IN ({})))), 0) AS memory_mb FROM app a \
+         WHERE {OWNED} AND (a.deleted_at IS NULL OR a.deleted_at > UTC_TIMESTAMP(3) - INTERVAL :hours HOUR)",
+        forward_states()
     );
     let values = params! { "owner" => owner, "hours" => DELETED_HOURS };
     let rows: Vec<Row> = conn.exec(sql, values).await.map_err(StoreError::doing("read what an owner has"))?;

@@ -158,6 +158,15 @@ pub async fn lock_names(tx: &mut mysql_async::Transaction<'_>) -> Result<(), Sto
         .map_err(StoreError::doing("lock the names of users and teams"))
 }
 
+/// Whether there is an administrator, a suspended one too.
+pub async fn any_admin<Q: Queryable>(conn: &mut Q) -> Result<bool, StoreError> {
+    let found: Option<u8> = conn
+        .query_first("SELECT 1 FROM user WHERE role = 'admin' LIMIT 1")
+        .await
+        .map_err(StoreError::doing("look for an administrator"))?;
+    Ok(found.is_some())
+}
+
 /// The keys of all administrators who may sign in, locked until the transaction ends, so that two changes at once
 /// cannot take the last two away.
 pub async fn lock_admins(tx: &mut mysql_async::Transaction<'_>) -> Result<Vec<u64>, StoreError> {

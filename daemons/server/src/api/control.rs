@@ -123,7 +123,7 @@ async fn add_node(
     let credential = Credential::generate(CredentialKind::Node, add.name.as_str());
     let work = async {
         let mut change = Change::begin(&api.pool).await?;
-        if node::exists(&mut change, &add.name).await? {
+        if node::find(&mut change.tx, &add.name).await?.is_some() {
             return Ok(false);
         }
         node::put(&mut change, &add.name, &add.address, &add.zone, &credential.secret_hash()).await?;

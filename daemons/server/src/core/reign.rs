@@ -95,6 +95,7 @@ impl Reign {
     }
 
     /// The numbers that decisions go by.
+    #[cfg(test)]
     pub fn settings(&self) -> &Settings {
         &self.settings
     }

@@ -111,6 +111,7 @@ pub struct Actions {
     pub next_wake: Tick,
 }
 
+#[cfg(test)]
 impl Actions {
     /// Whether there is nothing to do but to wait.
     pub fn is_empty(&self) -> bool {

@@ -3,10 +3,10 @@
 use super::fleet::{Condition, Instance, Node};
 use super::{Reign, Status, Tick};
 use dinp_common::api::UnixMillis;
-use dinp_common::api::agent::{HeldPort, InstanceState, NodeFault, NodeFaultKind};
+use dinp_common::api::agent::{InstanceState, NodeFault, NodeFaultKind};
 use dinp_common::api::control::{InstanceView, NodeCondition, NodeView, RouterView, StrangerView};
 use dinp_common::api::hm::{Target, Targets};
-use dinp_common::model::{AppName, InstanceId, NodeName, Version};
+use dinp_common::model::{AppName, NodeName, Version};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Time from one probe of a monitor to the next while an instance's agent finds nothing wrong.
@@ -198,16 +198,6 @@ impl Reign {
     /// Whether its agent asks it, and finds nothing wrong: one prober is enough then.
     fn is_at_rest(&self, one: &Instance) -> bool {
         one.state() == InstanceState::Ready && self.fleet.node(&one.node).is_some_and(Node::is_heard)
-    }
-
-    /// Ports held on a node for instances that are gone.
-    pub fn held_ports(&self, node: &NodeName) -> Vec<HeldPort> {
-        self.fleet.node(node).map_or_else(Vec::new, |node| node.held.clone())
-    }
-
-    /// The node that an instance is on.
-    pub fn node_of(&self, instance: &InstanceId) -> Option<&NodeName> {
-        self.fleet.get(instance).map(|one| &one.node)
     }
 
     fn address(&self, node: &NodeName) -> Option<&str> {

@@ -2,7 +2,7 @@
 
 use crate::harness::{Agent, Cluster, eventually};
 use dinp_common::testing::free_port;
-use dinp_server::sync::{Environments, snapshot};
+use dinp_server::snapshot::{Environments, snapshot};
 use mysql_async::prelude::Queryable;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
