@@ -1,6 +1,6 @@
 //! What the leader knows of nodes, as metrics: `dinp_server_node_fault{node,kind}` is 1 while a node has that fault.
 
-use crate::driver::Handle;
+use crate::input::Handle;
 use dinp_common::api::agent::NodeFaultKind;
 use dinp_common::api::control::NodeView;
 use std::collections::BTreeSet;

@@ -2,7 +2,7 @@
 //! for agents and routes for routers.
 //!
 //! * [`core`]: the decisions, without clock and without I/O
-//! * [`driver`]: the task that feeds the core and carries out what it decides
+//! * [`input`], [`driver`]: what happens, and the task that feeds the core with it and carries out what it decides
 //! * [`leader`], [`candidate`], [`peers`]: who leads; [`snapshot`], [`sync`]: desired state; [`publish`]: routes to Redis;
 //!   [`journal`]: what is written to MySQL
 //! * [`orders`], [`streams`], [`logs`], [`ended`]: what agents are told, and what they send
@@ -15,6 +15,7 @@ mod core;
 mod driver;
 mod ended;
 mod gauges;
+mod input;
 mod journal;
 mod leader;
 mod logs;
@@ -102,7 +103,7 @@ pub async fn run(loaded: Loaded<ServerConfig>, lifecycle: Lifecycle) -> Result<(
     let (hub, streams) = (orders::OrdersHub::default(), streams::Streams::default());
     let (stood_at, desired_stood_at) = watch::channel(None);
     let (wanted_routes, wanted) = watch::channel(publish::Wanted::default());
-    let (handle, inputs) = driver::channel();
+    let (handle, inputs) = input::channel();
     let (journal, writer) = journal::channel(pool.clone(), owner.clone(), config.event_retention_days, hint.clone());
     lifecycle.task("journal", writer.run(lifecycle.shutdown()));
     let parts = Parts {

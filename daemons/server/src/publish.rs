@@ -1,7 +1,7 @@
 //! The leader's table in Redis: a task takes in what is there when a leadership begins, publishes what was decided, and
 //! mends what somebody else has changed.
 
-use crate::driver::{Handle, Input};
+use crate::input::{Handle, Input, Outcome};
 use crate::leader::Leadership;
 use crate::tickets::Keys;
 use dinp_common::api::ProvedRevision;
@@ -57,19 +57,6 @@ impl Wanted {
         self.number += 1;
         self.table = Some(Arc::new(table));
     }
-}
-
-/// What came of it.
-#[derive(Debug)]
-pub enum Outcome {
-    /// The table that the leader before has left, and the highest revision that it names; empty where there is none.
-    Adopted(Table, ProvedRevision),
-    /// The table is in Redis under this version.
-    Published(Version),
-    /// It is not, or nobody knows.
-    Failed,
-    /// Somebody has published in this higher epoch, and a server has proved it.
-    Fenced(u64),
 }
 
 /// The task. It tells the driver what came of each table.

@@ -2,7 +2,7 @@
 //! that it hears, and reads the status of those that have not reported (a router that cannot reach the leader may still
 //! be reached by it).
 
-use crate::driver::{Handle, Input};
+use crate::input::{Handle, Input};
 use dinp_common::api::router::RouterReport;
 use dinp_common::client::ApiClient;
 use dinp_common::error::ErrorChain;

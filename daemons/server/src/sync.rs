@@ -1,7 +1,7 @@
 //! Follows desired state: the revision row is looked at five times a second (and at once after a hint); when it has
 //! moved, or a minute has gone, all of desired state is read anew.
 
-use crate::driver::{Handle, Input};
+use crate::input::{Handle, Input};
 use crate::snapshot::{Environments, Snapshot, snapshot};
 use dinp_common::auth::SecretHash;
 use dinp_common::error::ErrorChain;

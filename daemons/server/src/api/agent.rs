@@ -4,7 +4,7 @@
 //!   the node's own credential
 
 use super::Api;
-use crate::driver::Input;
+use crate::input::Input;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};

@@ -5,7 +5,7 @@
 //!   `GET /v1/strangers`, `POST /v1/tickets/adopt`, `POST /v1/resume`, `POST /v1/hint`: service credential of role dash
 
 use super::Api;
-use crate::driver::Input;
+use crate::input::Input;
 use crate::logs;
 use crate::streams::{Reader, Stream};
 use axum::Router;

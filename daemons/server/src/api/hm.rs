@@ -4,7 +4,7 @@
 
 use super::Api;
 use super::agent::WAIT_MAX;
-use crate::driver::Input;
+use crate::input::Input;
 use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};

@@ -10,8 +10,8 @@ mod hm;
 mod leader;
 mod router;
 
-use crate::driver::Handle;
 use crate::ended::Ended;
+use crate::input::Handle;
 use crate::leader::Leadership;
 use crate::orders::OrdersHub;
 use crate::streams::Streams;

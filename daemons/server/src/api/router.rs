@@ -3,7 +3,7 @@
 //! * `POST /v1/router/report`, `POST /v1/router/goodbye`: service credential of role router; its name is the router's
 
 use super::Api;
-use crate::driver::Input;
+use crate::input::Input;
 use axum::Router;
 use axum::extract::State;
 use axum::routing::post;
