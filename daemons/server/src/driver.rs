@@ -137,7 +137,8 @@ impl Driver {
         // Dropped without a leadership: who waits for an answer is told that this server does not lead.
         let Some(Leading { reign, epoch, snapshot }) = &mut self.leading else { return };
         match input {
-            Input::Report(node, mut report, reply) => {
+            Input::Report(node, report, reply) => {
+                let mut report = report.into_inner();
                 report.seen.generation = orders::core_generation(report.seen.generation);
                 reply.send(reign.report(&node, &report, now, unix_millis())).ok();
             }

@@ -1,6 +1,7 @@
 //! What happens to the driver, and the way to it: everything that is to be decided on comes in as an [`Input`], through a
 //! [`Handle`] that those who know of it hold.
 
+use crate::claims::Bounded;
 use crate::core::{Reign, Tick};
 use crate::snapshot::Snapshot;
 use dinp_common::api::{ProvedRevision, UnixMillis};
@@ -15,17 +16,17 @@ use tokio::sync::{mpsc, oneshot};
 /// Something that happened.
 pub enum Input {
     /// A node has reported.
-    Report(NodeName, Box<Report>, oneshot::Sender<ReportReply>),
+    Report(NodeName, Box<Bounded<Report>>, oneshot::Sender<ReportReply>),
     /// An agent stops.
     Goodbye(NodeName, Goodbye),
     /// A router has reported, or its status was read.
-    Router(Box<RouterReport>, Option<oneshot::Sender<RouterReply>>),
+    Router(Box<Bounded<RouterReport>>, Option<oneshot::Sender<RouterReply>>),
     /// A router has stopped on purpose; ports that its table on disk names stay held.
     RouterGoodbye(String),
     /// A router is to be forgotten: nothing waits for it any more.
     RouterForget(String),
     /// A health monitor has reported.
-    Hm(HmReport),
+    Hm(Bounded<HmReport>),
     /// An orphan is to be stopped.
     RemoveOrphan(InstanceId, oneshot::Sender<Result<(), Problem>>),
     /// What carries tickets of a key that is not known is to be taken over.

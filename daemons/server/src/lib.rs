@@ -5,11 +5,13 @@
 //! * [`input`], [`driver`]: what happens, and the task that feeds the core with it and carries out what it decides
 //! * [`leader`], [`candidate`], [`peers`]: who leads; [`snapshot`], [`sync`]: desired state; [`publish`]: routes to Redis;
 //!   [`journal`]: what is written to MySQL
+//! * [`claims`]: what peers report, within bounds
 //! * [`orders`], [`streams`], [`logs`], [`ended`]: what agents are told, and what they send
 //! * [`api`]: the endpoints
 
 mod api;
 mod candidate;
+mod claims;
 pub mod config;
 mod core;
 mod driver;

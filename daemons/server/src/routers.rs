@@ -2,8 +2,10 @@
 //! that it hears, and reads the status of those that have not reported (a router that cannot reach the leader may still
 //! be reached by it).
 
+use crate::claims::Bounded;
 use crate::input::{Handle, Input};
 use dinp_common::api::router::RouterReport;
+use dinp_common::api::unix_millis;
 use dinp_common::client::ApiClient;
 use dinp_common::error::ErrorChain;
 use dinp_common::store::{self, StoreError};
@@ -98,9 +100,12 @@ async fn read_one(driver: Handle, name: String, url: String) {
     let Ok(base) = url.parse::<Url>() else { return };
     let client = ApiClient::new(vec![base], None, "dinp-server");
     match client.get::<RouterReport>("/v1/status", ANSWER).await {
-        Ok(report) if report.router == name => {
-            driver.send(Input::Router(Box::new(report), None)).await.ok();
-        }
+        Ok(report) if report.router == name => match Bounded::of(report, unix_millis()) {
+            Ok(report) => {
+                driver.send(Input::Router(Box::new(report), None)).await.ok();
+            }
+            Err(excess) => debug!(router = name, error = %excess, "a router's status is not taken"),
+        },
         Ok(report) => debug!(router = name, answers_as = report.router, "another router answers at this address"),
         Err(error) => debug!(router = name, error = %ErrorChain(&error), "a router's status cannot be read"),
     }

@@ -4,13 +4,14 @@
 //!   the node's own credential
 
 use super::Api;
+use crate::claims::Bounded;
 use crate::input::Input;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Router, body::Body};
-use dinp_common::api::WatchQuery;
 use dinp_common::api::agent::{Goodbye, Report, ReportReply};
+use dinp_common::api::{WatchQuery, unix_millis};
 use dinp_common::model::Version;
 use dinp_common::problem::{ApiJson, ApiQuery, Problem};
 use futures_util::StreamExt;
@@ -33,11 +34,12 @@ pub fn router() -> Router<Api> {
 async fn report(
     State(api): State<Api>,
     headers: HeaderMap,
-    ApiJson(mut report): ApiJson<Report>,
+    ApiJson(report): ApiJson<Report>,
 ) -> Result<ApiJson<ReportReply>, Problem> {
     let node = api.node(&headers)?;
     api.leading()?;
-    if let Some(ended) = report.ended.take() {
+    let mut report = Bounded::of(report, unix_millis())?;
+    if let Some(ended) = report.take_ended() {
         api.ended.take(node.clone(), ended);
     }
     let reply = api.driver.ask(|reply| Input::Report(node, Box::new(report), reply)).await?;

@@ -4,13 +4,14 @@
 
 use super::Api;
 use super::agent::WAIT_MAX;
+use crate::claims::Bounded;
 use crate::input::Input;
 use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use dinp_common::api::WatchQuery;
 use dinp_common::api::hm::HmReport;
+use dinp_common::api::{WatchQuery, unix_millis};
 use dinp_common::auth::Role;
 use dinp_common::problem::{ApiJson, ApiQuery, Problem};
 use http::{HeaderMap, StatusCode};
@@ -55,6 +56,6 @@ async fn report(
     let identity = api.services.require(&headers, &[Role::Hm]).await?;
     api.leading()?;
     report.monitor = identity.name;
-    api.driver.send(Input::Hm(report)).await?;
+    api.driver.send(Input::Hm(Bounded::of(report, unix_millis())?)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

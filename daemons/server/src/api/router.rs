@@ -3,11 +3,13 @@
 //! * `POST /v1/router/report`, `POST /v1/router/goodbye`: service credential of role router; its name is the router's
 
 use super::Api;
+use crate::claims::Bounded;
 use crate::input::Input;
 use axum::Router;
 use axum::extract::State;
 use axum::routing::post;
 use dinp_common::api::router::{RouterGoodbye, RouterReply, RouterReport};
+use dinp_common::api::unix_millis;
 use dinp_common::auth::Role;
 use dinp_common::problem::{ApiJson, Problem};
 use dinp_common::store;
@@ -34,7 +36,8 @@ async fn report(
 ) -> Result<ApiJson<RouterReply>, Problem> {
     named(&api, &headers, &report.router).await?;
     api.leading()?;
-    let reply = api.driver.ask(|reply| Input::Router(Box::new(report), Some(reply))).await?;
+    let report = Box::new(Bounded::of(report, unix_millis())?);
+    let reply = api.driver.ask(|reply| Input::Router(report, Some(reply))).await?;
     Ok(ApiJson(reply))
 }
 

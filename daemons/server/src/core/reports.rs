@@ -158,10 +158,12 @@ impl Reign {
         instance.missing_since = None;
         instance.book(Resources { memory_mb: report.memory_mb, cpu_millis: report.cpu_millis, cpu_limit_millis: None });
         let started_again = before.map_or(0, |before| report.restarts.saturating_sub(before.restarts));
-        for _ in 0..started_again.min(100) {
+        // More than these would not say more.
+        let most = self.settings.crash_restarts;
+        for _ in 0..started_again.min(most) {
             instance.restarts.push_back(now);
         }
-        while instance.restarts.front().is_some_and(|at| at + window < now) {
+        while instance.restarts.len() > most as usize || instance.restarts.front().is_some_and(|at| at + window < now) {
             instance.restarts.pop_front();
         }
         match report.state {
