@@ -145,7 +145,8 @@ fn nodes_of(rows: Vec<NodeRow>) -> Nodes {
             continue;
         }
         nodes.secrets.insert(row.name.clone(), row.secret_hash);
-        let node = DesiredNode { name: row.name, address: row.address, zone: row.zone, cordoned: row.cordoned };
+        let NodeRow { name, address, zone, cordoned, registered, .. } = row;
+        let node = DesiredNode { name, address, zone, cordoned, registered };
         nodes.wanted.insert(node.name.clone(), node);
     }
     nodes

@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, stdout};
 use std::path::{Path, PathBuf};
 
-use clap::Subcommand;
+use clap::{Subcommand, value_parser};
 use dinp_common::api::agent::NodeBundle;
 use dinp_common::api::control::{NodeAdd, NodeCondition, NodeView};
 use dinp_common::model::NodeName;
@@ -31,6 +31,12 @@ pub enum NodeCommand {
         /// Where it stands, so that instances are spread over zones
         #[arg(long, value_name = "ZONE", default_value = "", hide_default_value = true)]
         zone: String,
+        /// Memory in MiB that it counts for at most, whatever it reports
+        #[arg(long, value_name = "MIB", value_parser = value_parser!(u32).range(1..))]
+        memory_mb: Option<u32>,
+        /// CPU in thousandths of a core that it counts for at most
+        #[arg(long, value_name = "MILLIS", value_parser = value_parser!(u32).range(1..))]
+        cpu_millis: Option<u32>,
         /// File for the bundle; - is standard output
         #[arg(long, value_name = "FILE", default_value = "-")]
         bundle: PathBuf,
@@ -50,8 +56,9 @@ pub enum NodeCommand {
 /// Runs `dinp node`.
 pub async fn run(command: &NodeCommand, api: &Api, out: &Output) -> Result<(), CliError> {
     match command {
-        NodeCommand::Add { name, address, zone, bundle } => {
-            let body = NodeAdd { name: name.clone(), address: address.clone(), zone: zone.clone() };
+        NodeCommand::Add { name, address, zone, memory_mb, cpu_millis, bundle } => {
+            let (name, address, zone) = (name.clone(), address.clone(), zone.clone());
+            let body = NodeAdd { name, address, zone, memory_mb: *memory_mb, cpu_millis: *cpu_millis };
             add(&body, bundle, api, out).await
         }
         NodeCommand::Ls => {

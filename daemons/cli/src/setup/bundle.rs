@@ -5,11 +5,12 @@ use super::error::SetupError;
 use super::files::{self, needed_credential};
 use super::server::{self, ServerBundle};
 use super::{known_servers, mysql, services};
-use dinp_common::api::agent::NodeBundle;
+use dinp_common::api::agent::{NodeBundle, Registered};
 use dinp_common::api::router::RouterBundle;
 use dinp_common::auth::{Credential, CredentialKind, Role};
 use dinp_common::config::{ClusterConfig, DEFAULT_DIR, NoConfig, load};
 use dinp_common::model::NodeName;
+use dinp_common::store::node::NewNode;
 use dinp_common::store::{self, Change};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -133,13 +134,15 @@ async fn issue_node(config: &ClusterConfig, name: &str, address: IpAddr) -> Resu
     let credential = Credential::generate(CredentialKind::Node, name);
     let mut change = Change::begin(&pool).await?;
     let known = store::node::find(&mut change.tx, &node).await?.is_some();
-    store::node::put(&mut change, &node, &address.to_string(), "", &credential.secret_hash()).await?;
+    let (address, secret_hash) = (address.to_string(), &credential.secret_hash());
+    let new = NewNode { name: &node, address: &address, zone: "", secret_hash, registered: Registered::default() };
+    store::node::put(&mut change, &new).await?;
     change.commit().await?;
     let insecure = if config.registry.insecure { config.registry.address.clone() } else { String::new() };
     let bundle = NodeBundle {
         cluster,
         node,
-        address: address.to_string(),
+        address,
         servers: servers(config),
         ca: String::new(),
         secret: credential.to_string(),

@@ -331,6 +331,32 @@ pub struct Capacity {
     pub cpu_millis: u32,
 }
 
+/// What a node was registered with: of what it reports, no more counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registered {
+    /// Memory in MiB; none: nobody has said how much it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_mb: Option<u32>,
+    /// CPU in thousandths of a core; none: nobody has said how much it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_millis: Option<u32>,
+}
+
+impl Registered {
+    /// What of a capacity counts.
+    pub fn bound(self, capacity: Capacity) -> Capacity {
+        Capacity {
+            memory_mb: self.memory_mb.map_or(capacity.memory_mb, |most| capacity.memory_mb.min(most)),
+            cpu_millis: self.cpu_millis.map_or(capacity.cpu_millis, |most| capacity.cpu_millis.min(most)),
+        }
+    }
+
+    /// Whether nothing was said.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// A port that stays closed to others until its routes are forgotten.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldPort {

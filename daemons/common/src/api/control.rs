@@ -17,7 +17,7 @@
 //! leader's URL in `leader`.
 
 use super::UnixMillis;
-use super::agent::{Capacity, InstanceState, NodeFault};
+use super::agent::{Capacity, InstanceState, NodeFault, Registered};
 use crate::model::{AppName, InstanceId, InvalidValue, NodeName, Version};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -125,8 +125,11 @@ pub struct NodeView {
     /// Time of its last report.
     #[serde(default)]
     pub last_report: Option<UnixMillis>,
-    /// What it has.
+    /// What of it can be booked: of what it reports, no more than it was registered with, less what its host needs.
     pub capacity: Capacity,
+    /// What it was registered with.
+    #[serde(default, skip_serializing_if = "Registered::is_empty")]
+    pub registered: Registered,
     /// What is booked of it.
     pub booked: Capacity,
     /// Instances on it.
@@ -191,6 +194,12 @@ pub struct NodeAdd {
     /// Its zone.
     #[serde(default)]
     pub zone: String,
+    /// Memory in MiB that it counts for at most, whatever it reports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_mb: Option<u32>,
+    /// CPU in thousandths of a core that it counts for at most, whatever it reports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_millis: Option<u32>,
 }
 
 /// One router as the leader knows it.

@@ -10,6 +10,7 @@ const MIGRATIONS: &[(u32, &str, &str)] = &[
     (2, "releases", include_str!("migrations/0002_releases.sql")),
     (3, "bounds", include_str!("migrations/0003_bounds.sql")),
     (4, "release_ids", include_str!("migrations/0004_release_ids.sql")),
+    (5, "node_capacity", include_str!("migrations/0005_node_capacity.sql")),
 ];
 
 /// Applies the migrations that the database lacks and returns their names.

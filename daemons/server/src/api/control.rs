@@ -14,7 +14,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use dinp_common::api::Page;
-use dinp_common::api::agent::NodeBundle;
+use dinp_common::api::agent::{NodeBundle, Registered};
 use dinp_common::api::control::{
     Adopted, ClusterStatus, InstanceView, LogQuery, NodeAdd, NodeView, Resumed, RouterView, StrangerView,
 };
@@ -23,7 +23,8 @@ use dinp_common::error::ErrorChain;
 use dinp_common::model::{AppName, InstanceId, InvalidValue, NodeName, ZoneName};
 use dinp_common::problem::{ApiJson, ApiQuery, Problem};
 use dinp_common::quota::Full;
-use dinp_common::store::{Change, StoreError, node, raise_past};
+use dinp_common::store::node::{self, NewNode};
+use dinp_common::store::{Change, StoreError, raise_past};
 use futures_util::stream::{self, BoxStream, StreamExt};
 use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
@@ -119,6 +120,10 @@ async fn add_node(
     };
     check_address(&add.address).map_err(|error| invalid("invalid-address", "address", error))?;
     check_zone(&add.zone).map_err(|error| invalid("invalid-zone", "zone", error))?;
+    let registered = Registered { memory_mb: add.memory_mb, cpu_millis: add.cpu_millis };
+    check_some("memory in MiB", registered.memory_mb).map_err(|error| invalid("invalid-memory", "memory_mb", error))?;
+    check_some("CPU in thousandths of a core", registered.cpu_millis)
+        .map_err(|error| invalid("invalid-cpu", "cpu_millis", error))?;
     let cluster = api.driver.view(|view| view.cluster.to_owned()).await?;
     let credential = Credential::generate(CredentialKind::Node, add.name.as_str());
     let work = async {
@@ -126,7 +131,9 @@ async fn add_node(
         if node::find(&mut change.tx, &add.name).await?.is_some() {
             return Ok(false);
         }
-        node::put(&mut change, &add.name, &add.address, &add.zone, &credential.secret_hash()).await?;
+        let secret_hash = &credential.secret_hash();
+        let new = NewNode { name: &add.name, address: &add.address, zone: &add.zone, secret_hash, registered };
+        node::put(&mut change, &new).await?;
         change.commit().await.map(|_| true)
     };
     if !work.await.map_err(|error| store_problem(&error))? {
@@ -156,6 +163,14 @@ fn check_address(address: &str) -> Result<(), InvalidValue> {
         return Ok(());
     }
     Err(InvalidValue::new("node address", address, "it must be an IP address or a host name, without a port"))
+}
+
+/// A node that counts for nothing is none.
+fn check_some(what: &'static str, number: Option<u32>) -> Result<(), InvalidValue> {
+    match number {
+        Some(0) => Err(InvalidValue::new(what, "0", "it must be at least 1, or be left out")),
+        _ => Ok(()),
+    }
 }
 
 /// No zone is the empty one.

@@ -1,6 +1,6 @@
 //! Choosing nodes. What is chosen is booked at once, so that the next choice of the same round sees it.
 
-use super::fleet::{Condition, Instance};
+use super::fleet::{Condition, Instance, Node};
 use super::{Desired, Reign, ReleaseSpec, Tick};
 use dinp_common::api::agent::Capacity;
 use dinp_common::model::{AppName, InstanceId, NodeName, Resources};
@@ -51,8 +51,10 @@ impl fmt::Display for Refusal {
 type Score<'a> = (bool, usize, usize, Reverse<u32>, &'a NodeName);
 
 impl Reign {
-    /// What may be booked on a node.
-    pub(super) fn bookable(&self, capacity: Capacity) -> Capacity {
+    /// What may be booked on a node: of what it reports, no more than it was registered with, less what its host needs.
+    pub(super) fn bookable(&self, name: &NodeName, node: &Node) -> Capacity {
+        let wanted = self.desired.as_deref().and_then(|desired| desired.nodes.get(name));
+        let capacity = wanted.map_or(node.capacity, |wanted| wanted.registered.bound(node.capacity));
         let reserve = self.settings.host_reserve_memory_mb.min(capacity.memory_mb / 10);
         Capacity { memory_mb: capacity.memory_mb - reserve, cpu_millis: capacity.cpu_millis }
     }
@@ -81,7 +83,7 @@ impl Reign {
                 refusal.faulty += 1;
                 continue;
             }
-            let (has, booked) = (self.bookable(node.capacity), self.fleet.booked(name));
+            let (has, booked) = (self.bookable(name, node), self.fleet.booked(name));
             let Resources { memory_mb, cpu_millis, .. } = spec.resources;
             if booked.memory_mb.saturating_add(memory_mb) > has.memory_mb {
                 refusal.no_memory += 1;

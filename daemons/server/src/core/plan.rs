@@ -199,7 +199,7 @@ impl Reign {
         }
         let makes_room = |one: &&Instance| {
             self.fleet.node(&one.node).is_some_and(|node| {
-                let (has, booked) = (self.bookable(node.capacity), self.fleet.booked(&one.node));
+                let (has, booked) = (self.bookable(&one.node, node), self.fleet.booked(&one.node));
                 let memory_mb = booked.memory_mb.saturating_sub(one.booked.memory_mb);
                 let cpu_millis = booked.cpu_millis.saturating_sub(one.booked.cpu_millis);
                 memory_mb.saturating_add(spec.resources.memory_mb) <= has.memory_mb

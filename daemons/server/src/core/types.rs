@@ -1,5 +1,6 @@
 //! What goes into the core and what comes out of it.
 
+use dinp_common::api::agent::Registered;
 use dinp_common::api::people::DeploymentState;
 use dinp_common::model::{
     AppName, DomainName, HealthCheck, ImageRef, InstanceId, NodeName, Resources, Timing, Version,
@@ -93,6 +94,8 @@ pub struct DesiredNode {
     pub zone: String,
     /// Whether it takes no new work.
     pub cordoned: bool,
+    /// What it was registered with: of what it reports, no more counts.
+    pub registered: Registered,
 }
 
 /// Everything that is to be done now.

@@ -3,7 +3,7 @@
 use super::fleet::{Condition, Instance, Node};
 use super::{Reign, Status, Tick};
 use dinp_common::api::UnixMillis;
-use dinp_common::api::agent::{InstanceState, NodeFault, NodeFaultKind};
+use dinp_common::api::agent::{InstanceState, NodeFault, NodeFaultKind, Registered};
 use dinp_common::api::control::{InstanceView, NodeCondition, NodeView, RouterView, StrangerView};
 use dinp_common::api::hm::{Target, Targets};
 use dinp_common::model::{AppName, NodeName, Version};
@@ -124,7 +124,8 @@ impl Reign {
                 condition: self.node_condition(name),
                 cordoned: wanted.is_some_and(|wanted| wanted.cordoned),
                 last_report: node.last_report,
-                capacity: self.bookable(node.capacity),
+                capacity: self.bookable(name, node),
+                registered: wanted.map_or_else(Registered::default, |wanted| wanted.registered),
                 booked: self.fleet.booked(name),
                 instances: count(self.fleet.of_node(name).count()),
                 agent_version: node.agent_version.clone(),

@@ -1,6 +1,6 @@
 //! A server process with its databases, and the people and nodes around it.
 
-use dinp_common::api::agent::{Capacity, EndedInstance, InstanceReport, Orders, Report, ReportReply, Seen};
+use dinp_common::api::agent::{Capacity, EndedInstance, InstanceReport, Orders, Registered, Report, ReportReply, Seen};
 use dinp_common::api::leader::{LEADER_PATH, LeaderView};
 use dinp_common::api::router::{RouterReply, RouterReport};
 use dinp_common::auth::{Credential, CredentialKind, Role};
@@ -8,7 +8,8 @@ use dinp_common::client::{ApiClient, ClientError};
 use dinp_common::model::{InstanceId, NodeName, Version};
 use dinp_common::routes::{Reader, Table};
 use dinp_common::seal::OpeningKey;
-use dinp_common::store::{Change, node};
+use dinp_common::store::Change;
+use dinp_common::store::node::{self, NewNode};
 use dinp_common::testing::{Mysql, Redis, TestDir, free_port, proved_report};
 use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
@@ -117,7 +118,9 @@ impl Cluster {
         let credential = Credential::generate(CredentialKind::Node, name);
         let mut change = Change::begin(&self.pool).await.unwrap();
         let name: NodeName = name.parse().unwrap();
-        node::put(&mut change, &name, "10.1.1.1", "", &credential.secret_hash()).await.unwrap();
+        let (secret_hash, registered) = (&credential.secret_hash(), Registered::default());
+        let new = NewNode { name: &name, address: "10.1.1.1", zone: "", secret_hash, registered };
+        node::put(&mut change, &new).await.unwrap();
         change.commit().await.unwrap();
         credential
     }

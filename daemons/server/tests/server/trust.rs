@@ -2,9 +2,10 @@
 
 use crate::harness::{Agent, Cluster, eventually};
 use dinp_common::api::Page;
-use dinp_common::api::agent::{InstanceReport, Seen};
-use dinp_common::api::control::{ClusterStatus, NodeView};
+use dinp_common::api::agent::{InstanceReport, NodeBundle, Registered, Seen};
+use dinp_common::api::control::{ClusterStatus, NodeAdd, NodeView};
 use dinp_common::auth::Role;
+use dinp_common::client::ClientError;
 use dinp_common::model::InstanceId;
 use dinp_common::testing::proved_report;
 use mysql_async::prelude::Queryable;
@@ -14,6 +15,38 @@ const ANSWER: Duration = Duration::from_secs(3);
 
 fn made_up(app: &str, release: u64) -> InstanceReport {
     proved_report(InstanceId::from_bits(0xbad), app.parse().unwrap(), release)
+}
+
+/// A node that says it has all the memory in the world would be given every app.
+#[tokio::test]
+async fn a_node_counts_for_no_more_than_it_was_registered_with() {
+    let cluster = Cluster::start().await;
+    let server = cluster.server().await;
+    let dash = server.client(Some(cluster.service("dash", Role::Dash).await));
+    let mut add = NodeAdd {
+        name: "node1".parse().unwrap(),
+        address: "10.1.1.1".into(),
+        zone: String::new(),
+        memory_mb: Some(1000),
+        cpu_millis: None,
+    };
+    let bundle: NodeBundle =
+        eventually("the node is registered", 20, async || dash.post("/v1/nodes", &add, ANSWER).await.ok()).await;
+    let mut agent = Agent::new(&[&server], bundle.secret.parse().unwrap());
+    let view = eventually("the node is heard", 20, async || {
+        agent.live().await;
+        let nodes: Page<NodeView> = dash.get("/v1/nodes", ANSWER).await.ok()?;
+        nodes.items.into_iter().find(|node| node.last_report.is_some())
+    })
+    .await;
+    // The agent says 4096 MiB and 4 cores; a tenth is the host's.
+    assert_eq!((view.capacity.memory_mb, view.capacity.cpu_millis), (900, 4000));
+    assert_eq!(view.registered, Registered { memory_mb: Some(1000), cpu_millis: None });
+
+    add.name = "node2".parse().unwrap();
+    add.cpu_millis = Some(0);
+    let refused = dash.post::<_, serde_json::Value>("/v1/nodes", &add, ANSWER).await.unwrap_err();
+    assert!(matches!(&refused, ClientError::Problem(problem) if problem.kind == "invalid-cpu"), "{refused}");
 }
 
 /// The attack of a stolen node bundle: it claims an instance of the release that the victim is about to deploy.

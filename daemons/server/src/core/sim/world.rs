@@ -7,6 +7,7 @@ use crate::config::ServerConfig;
 use crate::core::{self, Actions, Desired, DesiredNode, NodeOrders, Reign, Settings, StopOrder, Tick};
 use crate::tickets::Keys;
 use dinp_common::api::ProvedRevision;
+use dinp_common::api::agent::Registered;
 use dinp_common::api::people::DeploymentState;
 use dinp_common::credentials::Secret;
 use dinp_common::model::{AppName, InstanceId, NodeName, Version};
@@ -143,7 +144,13 @@ impl World {
         let mut agents = BTreeMap::new();
         for (index, (name, memory_mb)) in nodes.iter().enumerate() {
             let address = format!("10.0.0.{}", index + 1);
-            let wanted = DesiredNode { name: node(name), address, zone: String::new(), cordoned: false };
+            let wanted = DesiredNode {
+                name: node(name),
+                address,
+                zone: String::new(),
+                cordoned: false,
+                registered: Registered::default(),
+            };
             database.nodes.insert(node(name), wanted);
             agents.insert(node(name), Agent::new(name, *memory_mb));
         }

@@ -1,7 +1,7 @@
 //! A bad release, a hostile node and a deaf node each harm themselves alone.
 
 use super::{World, app, ids, node, two_nodes};
-use dinp_common::api::agent::{InstanceReport, Seen};
+use dinp_common::api::agent::{InstanceReport, Registered, Seen};
 use dinp_common::api::people::DeploymentState;
 use dinp_common::model::InstanceId;
 use dinp_common::testing::proved_report;
@@ -116,6 +116,26 @@ fn a_node_that_makes_up_an_instance_gets_neither_its_traffic_nor_its_environment
         problems.iter().any(|text| text.contains("node node2: 1 instances without a valid ticket")),
         "{problems:?}"
     );
+}
+
+#[test]
+fn a_node_that_says_it_has_more_than_it_was_registered_with_gets_no_more_for_that() {
+    for (registered, fits) in [
+        (Registered::default(), 4),
+        (Registered { memory_mb: Some(1024), cpu_millis: None }, 2),
+        (Registered { memory_mb: None, cpu_millis: Some(100) }, 1),
+        (Registered { memory_mb: Some(1 << 20), cpu_millis: Some(1 << 20) }, 4),
+    ] {
+        let mut world = World::new(1, &[("node1", 65_536)], 1);
+        world.database.nodes.get_mut(&node("node1")).unwrap().registered = registered;
+        world.create_app("web", 4);
+        world.deploy("web", 1, 512);
+        world.run(20_000);
+        assert_eq!(world.serving("web").len(), fits, "{registered:?}");
+        let view = world.reign().nodes().remove(0);
+        let memory_mb = registered.memory_mb.unwrap_or(65_536).min(65_536);
+        assert_eq!((view.capacity.memory_mb, view.registered), (memory_mb, registered));
+    }
 }
 
 #[test]
