@@ -216,6 +216,7 @@ mod tests {
             release: 1,
             at: 7,
             exit_code: None,
+            ticket: "k1.abc".into(),
         };
         board.set_ended(vec![ended.clone()]);
         assert_eq!(board.take(false).ended, Some(vec![ended.clone()]));

@@ -226,6 +226,7 @@ mod tests {
             release: 7,
             at,
             exit_code: Some(3),
+            ticket: "k1.abc".into(),
         }
     }
 

@@ -188,6 +188,7 @@ fn bound_ended(one: EndedInstance, now: UnixMillis) -> EndedInstance {
         release: one.release,
         at: past(one.at, now),
         exit_code: one.exit_code.map(exit_code),
+        ticket: cut(one.ticket, TICKET),
     }
 }
 
@@ -263,7 +264,8 @@ mod tests {
 
     fn ended() -> EndedInstance {
         let instance = InstanceId::from_bits(3);
-        EndedInstance { instance, app: "web".parse().unwrap(), release: 7, at: 10, exit_code: Some(1) }
+        let app = "web".parse().unwrap();
+        EndedInstance { instance, app, release: 7, at: 10, exit_code: Some(1), ticket: "k1.abc".into() }
     }
 
     fn router() -> RouterReport {
@@ -354,12 +356,13 @@ mod tests {
             report.seen.proof.clone_from(&long);
             report.docker_error = Some(long.clone());
             report.faults = vec![NodeFault { kind: NodeFaultKind::Disk, detail: long.clone() }];
+            report.ended = Some(vec![EndedInstance { ticket: long.clone(), ..ended() }]);
         });
         for word in [&report.cluster, &report.agent_version, &report.run_id, &report.seen.holder] {
             assert_eq!(chars(word), WORD);
         }
         assert_eq!((chars(&report.seen.proof), chars(&report.docker_error.unwrap())), (TICKET, SENTENCE));
-        assert_eq!(chars(&report.faults[0].detail), SENTENCE);
+        assert_eq!((chars(&report.faults[0].detail), chars(&report.ended.unwrap()[0].ticket)), (SENTENCE, TICKET));
         let one = instance_through(|one| {
             one.reason.clone_from(&long);
             one.last_failure.clone_from(&long);

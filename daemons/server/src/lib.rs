@@ -104,6 +104,7 @@ pub async fn run(loaded: Loaded<ServerConfig>, lifecycle: Lifecycle) -> Result<(
     let hint = Arc::new(Notify::new());
     let (hub, streams) = (orders::OrdersHub::default(), streams::Streams::default());
     let (stood_at, desired_stood_at) = watch::channel(None);
+    let ended = ended::Ended::new(tickets.clone());
     let (wanted_routes, wanted) = watch::channel(publish::Wanted::default());
     let (handle, inputs) = input::channel();
     let (journal, writer) = journal::channel(pool.clone(), owner.clone(), config.event_retention_days, hint.clone());
@@ -140,6 +141,7 @@ pub async fn run(loaded: Loaded<ServerConfig>, lifecycle: Lifecycle) -> Result<(
         handle: handle.clone(),
         secrets: secrets.clone(),
         stood_at,
+        ended: ended.clone(),
     };
     lifecycle.task("desired state", follow.run(lifecycle.clone()));
     lifecycle.task("gauges", gauges::show(handle.clone(), lifecycle.shutdown()));
@@ -157,7 +159,7 @@ pub async fn run(loaded: Loaded<ServerConfig>, lifecycle: Lifecycle) -> Result<(
         leadership: leading,
         hub,
         streams,
-        ended: ended::Ended::default(),
+        ended,
         secrets,
         services: ServiceAuth::new(pool.clone()),
         pool,

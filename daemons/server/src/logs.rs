@@ -173,8 +173,9 @@ mod tests {
     }
 
     fn ended(bits: u64) -> (NodeName, EndedInstance) {
-        let instance = InstanceId::from_bits(bits);
-        ("node2".parse().unwrap(), EndedInstance { instance, app: web(), release: 8, at: 9, exit_code: Some(1) })
+        let (instance, ticket) = (InstanceId::from_bits(bits), "k1.abc".into());
+        let ended = EndedInstance { instance, app: web(), release: 8, at: 9, exit_code: Some(1), ticket };
+        ("node2".parse().unwrap(), ended)
     }
 
     /// What is chosen, as first digits of the instance, with a `-` where it is what was kept.

@@ -1,6 +1,7 @@
 //! Follows desired state: the revision row is looked at five times a second (and at once after a hint); when it has
 //! moved, or a minute has gone, all of desired state is read anew.
 
+use crate::ended::Ended;
 use crate::input::{Handle, Input};
 use crate::snapshot::{Environments, Snapshot, snapshot};
 use dinp_common::auth::SecretHash;
@@ -37,6 +38,8 @@ pub struct Sync {
     pub secrets: NodeSecrets,
     /// Where to say when the database still showed what was handed over last.
     pub stood_at: watch::Sender<Option<Instant>>,
+    /// What nodes keep of ended instances, for the API.
+    pub ended: Ended,
 }
 
 /// Hashes of the nodes' secrets as they were last read.
@@ -84,6 +87,7 @@ impl Sync {
         let mut secrets = self.secrets.write().unwrap_or_else(PoisonError::into_inner);
         secrets.retain(|node, _| !snapshot.desired.deleted_nodes.contains(node));
         secrets.extend(snapshot.secrets.clone());
+        self.ended.forget(&snapshot.desired.deleted_nodes);
     }
 
     async fn poll(&self, read: Option<(u64, Instant)>, known: &Environments) -> Result<Option<Snapshot>, StoreError> {

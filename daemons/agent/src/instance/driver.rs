@@ -329,9 +329,9 @@ impl Driver {
 
     /// Removes the container; what it wrote is kept for a while.
     async fn remove(&mut self) -> Result<(), StepError> {
-        let Identity { instance, app, release, .. } = self.identity.clone();
+        let Identity { instance, app, release, ticket, .. } = self.identity.clone();
         let exit_code = self.life.shown().exit_code;
-        let ended = EndedInstance { instance, app, release, at: Now::read().millis, exit_code };
+        let ended = EndedInstance { instance, app, release, at: Now::read().millis, exit_code, ticket };
         ended::keep(&self.shared, &self.container(), ended).await;
         self.remove_container().await?;
         self.life.observe(Observed::Absent, Now::read());

@@ -266,6 +266,9 @@ pub struct EndedInstance {
     /// Exit code of its last end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i64>,
+    /// The ticket that it had: without a valid one it is not shown as the app's.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub ticket: String,
 }
 
 /// Something that is wrong with a node itself: it gets no new work as long as it says so.

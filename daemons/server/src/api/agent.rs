@@ -40,7 +40,8 @@ async fn report(
     api.leading()?;
     let mut report = Bounded::of(report, unix_millis())?;
     if let Some(ended) = report.take_ended() {
-        api.ended.take(node.clone(), ended);
+        let cluster = api.driver.view(|view| view.cluster.to_owned()).await?;
+        api.ended.take(&cluster, node.clone(), ended);
     }
     let reply = api.driver.ask(|reply| Input::Report(node, Box::new(report), reply)).await?;
     Ok(ApiJson(reply))

@@ -8,8 +8,8 @@ use dinp_common::client::{ApiClient, ClientError};
 use dinp_common::model::{InstanceId, NodeName, Version};
 use dinp_common::routes::{Reader, Table};
 use dinp_common::seal::OpeningKey;
-use dinp_common::store::Change;
 use dinp_common::store::node::{self, NewNode};
+use dinp_common::store::{Change, service};
 use dinp_common::testing::{Mysql, Redis, TestDir, free_port, proved_report};
 use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
@@ -128,12 +128,7 @@ impl Cluster {
     pub async fn service(&self, name: &str, role: Role) -> Credential {
         let credential = Credential::generate(CredentialKind::Service, name);
         let mut conn = self.pool.get_conn().await.unwrap();
-        conn.exec_drop(
-            "INSERT INTO service_credential (name, role, secret_hash) VALUES (?, ?, ?)",
-            (name, role.as_str(), &credential.secret_hash()[..]),
-        )
-        .await
-        .unwrap();
+        service::put(&mut conn, name, role, &credential.secret_hash()).await.unwrap();
         credential
     }
 
