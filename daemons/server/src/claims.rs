@@ -5,12 +5,12 @@
 //! whole document: what was cut from it would look as if it were gone. Documents are put together anew field by field, so
 //! that a field that is new does not compile before its bound is chosen.
 
-use dinp_common::api::UnixMillis;
 use dinp_common::api::agent::{
     Capacity, ENDED_INSTANCES, EndedInstance, InstanceReport, NodeFault, OUTPUT_LINE_CHARS, OUTPUT_LINES, Report, Seen,
 };
 use dinp_common::api::hm::{HmReport, Unfit};
 use dinp_common::api::router::{ReleaseCounters, RouterReport};
+use dinp_common::api::{ProvedRevision, UnixMillis};
 use dinp_common::model::Version;
 use dinp_common::problem::Problem;
 use dinp_common::store::lease::EPOCH_MAX;
@@ -148,6 +148,10 @@ fn bound_seen(seen: Seen) -> Seen {
         holder: cut(seen.holder, WORD),
         generation: seen.generation,
         proof: cut(seen.proof, TICKET),
+        highest_revision: ProvedRevision {
+            number: seen.highest_revision.number,
+            proof: cut(seen.highest_revision.proof, TICKET),
+        },
     }
 }
 

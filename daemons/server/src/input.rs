@@ -4,10 +4,10 @@
 use crate::claims::Bounded;
 use crate::core::{Reign, Tick};
 use crate::snapshot::Snapshot;
-use dinp_common::api::{ProvedRevision, UnixMillis};
 use dinp_common::api::agent::{Goodbye, Report, ReportReply};
 use dinp_common::api::hm::HmReport;
 use dinp_common::api::router::{RouterReply, RouterReport};
+use dinp_common::api::{ProvedRevision, UnixMillis};
 use dinp_common::model::{InstanceId, NodeName, Version};
 use dinp_common::problem::Problem;
 use dinp_common::routes::Table;

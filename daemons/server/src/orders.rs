@@ -79,7 +79,7 @@ fn instance_spec(
 ) -> Option<InstanceSpec> {
     let env = match release.env_version {
         0 => Default::default(),
-        version => environments.get(&(order.app.clone(), version))?.as_ref().clone(),
+        _ => environments.get(&release.id)?.as_ref().clone(),
     };
     let times = head.settings.times_of(release);
     Some(InstanceSpec {

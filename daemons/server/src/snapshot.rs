@@ -19,11 +19,9 @@ use std::sync::Arc;
 /// Releases of an app, newest first, that are read beside those that are in force or on their way.
 const RELEASES_KEPT: u32 = 10;
 
-/// An app and a version of its environment.
-pub type EnvKey = (AppName, u32);
-
-/// Environment values, opened. A version never changes once it is written.
-pub type Environments = HashMap<EnvKey, Arc<BTreeMap<String, String>>>;
+/// Environment values, opened, by the id of their release. A version never changes once it is written; but after a
+/// restore of the database its number comes again, and an id does not.
+pub type Environments = HashMap<u64, Arc<BTreeMap<String, String>>>;
 
 /// All of desired state at one revision.
 pub struct Snapshot {
@@ -160,16 +158,15 @@ async fn environments_of(
 ) -> Result<Environments, StoreError> {
     let mut environments = Environments::new();
     for app in apps.values() {
-        for version in app.releases.values().map(|release| release.env_version).filter(|version| *version > 0) {
-            let env_key = (app.name.clone(), version);
-            if environments.contains_key(&env_key) {
-                continue;
-            }
-            let values = match known.get(&env_key) {
+        let mut opened = BTreeMap::new();
+        for release in app.releases.values().filter(|release| release.env_version > 0) {
+            let version = release.env_version;
+            let values = match known.get(&release.id).or_else(|| opened.get(&version)) {
                 Some(values) => values.clone(),
                 None => Arc::new(environment(tx, &app.name, version, key).await?),
             };
-            environments.insert(env_key, values);
+            opened.insert(version, values.clone());
+            environments.insert(release.id, values);
         }
     }
     Ok(environments)

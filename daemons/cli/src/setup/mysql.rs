@@ -364,6 +364,7 @@ pub fn needed<T>(row: Option<T>, object: &str) -> Result<T, SetupError> {
 mod tests {
     use super::*;
     use dinp_common::testing::Mysql;
+    use mysql_async::prelude::Queryable;
 
     #[tokio::test]
     async fn a_second_server_is_let_in_with_the_key_of_the_first_and_with_no_other() {

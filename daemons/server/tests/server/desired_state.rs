@@ -120,7 +120,6 @@ async fn a_snapshot_holds_what_the_rows_say() {
     let app = &snapshot.desired.apps["hello"];
     assert_eq!((app.instances, app.release, app.started, app.deleted), (3, None, true, false));
     assert_eq!(app.deployment.as_ref().unwrap().release, release);
-    let version = app.releases[&release].env_version;
-    let environment = &snapshot.environments[&("hello".parse().unwrap(), version)];
+    let environment = &snapshot.environments[&release];
     assert_eq!(environment.get("B").map(String::as_str), Some("2"));
 }
