@@ -25,6 +25,8 @@ struct Inner {
     from_disk: bool,
     ended: Vec<EndedInstance>,
     ended_changed: bool,
+    /// MiB that instances have written, of those that are over their limit.
+    over_disk: BTreeMap<InstanceId, u32>,
 }
 
 /// What a report says of instances.
@@ -56,8 +58,9 @@ impl Board {
     }
 
     /// An instance is like this now.
-    pub fn put(&self, report: InstanceReport) {
+    pub fn put(&self, mut report: InstanceReport) {
         let mut inner = self.inner();
+        report.over_disk_mb = inner.over_disk.get(&report.instance).copied();
         if inner.instances.get(&report.instance) == Some(&report) {
             return;
         }
@@ -74,6 +77,25 @@ impl Board {
         inner.instances.remove(instance);
         inner.changed.remove(instance);
         inner.removed.insert(instance.clone());
+        drop(inner);
+        self.touch();
+    }
+
+    /// These instances, and no others, have written more than their limit: so many MiB.
+    pub fn set_over_disk(&self, over_disk: BTreeMap<InstanceId, u32>) {
+        let mut inner = self.inner();
+        if inner.over_disk == over_disk {
+            return;
+        }
+        let Inner { instances, changed, .. } = &mut *inner;
+        for (instance, report) in instances {
+            let written = over_disk.get(instance).copied();
+            if report.over_disk_mb != written {
+                report.over_disk_mb = written;
+                changed.insert(instance.clone());
+            }
+        }
+        inner.over_disk = over_disk;
         drop(inner);
         self.touch();
     }
@@ -203,6 +225,21 @@ mod tests {
         board.gone(&InstanceId::from_bits(0xa));
         assert_eq!(names(&board.take(false)), (vec![], vec![A]));
         assert_eq!(names(&board.take(true)), (vec![B], vec![]));
+    }
+
+    #[test]
+    fn who_is_over_its_limit_is_told_until_it_is_not() {
+        let board = Board::default();
+        board.set_complete();
+        board.put(report(0xa, InstanceState::Ready));
+        board.put(report(0xb, InstanceState::Ready));
+        board.take(false);
+        board.set_over_disk(BTreeMap::from([(InstanceId::from_bits(0xb), 5000)]));
+        assert_eq!(names(&board.take(false)), (vec![B], vec![]));
+        board.put(report(0xb, InstanceState::Unfit));
+        assert_eq!(board.take(false).instances[0].over_disk_mb, Some(5000), "whatever else changes");
+        board.set_over_disk(BTreeMap::new());
+        assert_eq!(board.take(false).instances[0].over_disk_mb, None);
     }
 
     #[test]

@@ -42,6 +42,7 @@ pub fn proved_report(instance: InstanceId, app: AppName, release: u64) -> Instan
         failed_start: false,
         last_failure: String::new(),
         oom_kills: 0,
+        over_disk_mb: None,
         output: Vec::new(),
     }
 }

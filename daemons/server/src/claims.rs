@@ -182,6 +182,7 @@ fn bound_instance(one: InstanceReport, now: UnixMillis) -> InstanceReport {
         last_failure: cut(one.last_failure, SENTENCE),
         failed_start: one.failed_start,
         oom_kills: one.oom_kills.min(TIMES),
+        over_disk_mb: one.over_disk_mb,
     }
 }
 

@@ -431,6 +431,7 @@ impl Driver {
             last_failure: shown.last_failure,
             failed_start: shown.failed_start,
             oom_kills: shown.oom_kills,
+            over_disk_mb: None,
         });
     }
 }

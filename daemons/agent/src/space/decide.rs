@@ -2,7 +2,7 @@
 
 use bollard::models::{ContainerSummary, ImageSummary};
 use dinp_common::model::InstanceId;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 const MIB: u64 = 1 << 20;
 
@@ -88,6 +88,12 @@ pub(super) fn offender(writers: &[Writer]) -> Option<&Writer> {
     largest.or_else(|| writers.iter().filter(|writer| writer.has_volume).max_by_key(|writer| writer.written))
 }
 
+/// MiB that those have written that are over their limit.
+pub(super) fn over_limit(writers: &[Writer], limit_mb: u32) -> BTreeMap<InstanceId, u32> {
+    let over = writers.iter().filter(|writer| writer.written > u64::from(limit_mb) * MIB);
+    over.map(|writer| (writer.instance.clone(), u32::try_from(writer.written / MIB).unwrap_or(u32::MAX))).collect()
+}
+
 /// Names of images that no container uses and no order names.
 pub(super) fn unpinned(
     images: &[ImageSummary],
@@ -141,6 +147,13 @@ mod tests {
         let found = offender(&writers).unwrap();
         assert_eq!(found.instance, InstanceId::from_bits(2));
         assert_eq!(found.reason(200 * MIB), "stopped: it had written 3.1 GiB to its disk, the node had 200 MiB left");
+    }
+
+    #[test]
+    fn who_has_written_more_than_its_limit_is_named_with_what_it_has_written() {
+        let writers = [writer(1, 4096, false), writer(2, 4097, false), writer(3, 9000, true)];
+        let over = over_limit(&writers, 4096);
+        assert_eq!(over, BTreeMap::from([(InstanceId::from_bits(2), 4097), (InstanceId::from_bits(3), 9000)]));
     }
 
     #[test]

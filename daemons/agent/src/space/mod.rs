@@ -2,7 +2,7 @@
 //!
 //! | free space | what happens |
 //! |---|---|
-//! | below `disk.low_mb` | a fault of the node: no new work; unpinned images of ours go |
+//! | below `disk.low_mb` | a fault of the node: no new work; unpinned images of ours go; instances that have written more than `container.disk_mb` are named to the leader, which replaces them |
 //! | below `disk.reserve_mb` on the engine's disk | the instance that has written most is stopped, one at a time |
 //!
 //! Where the engine can, each container has a limit of its own (`container.disk_mb`), and it does not come to this.
@@ -15,12 +15,12 @@ use crate::node::Message;
 use crate::shared::Shared;
 use bollard::models::ContainerSummary;
 use bollard::query_parameters::{ListContainersOptions, ListImagesOptions, RemoveImageOptions};
-use decide::{Limits, Pressure, Writer, offender, unpinned};
+use decide::{Limits, Pressure, Writer, offender, over_limit, unpinned};
 use dinp_common::api::agent::NodeFaultKind;
 use dinp_common::error::ErrorChain;
 use dinp_common::model::IMAGE_APP_LABEL;
 use nix::sys::statvfs::statvfs;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -66,13 +66,25 @@ impl Keeper {
         self.measure("space for state", &state_dir);
         let Some(root) = self.shared.traits().root else { return Ok(()) };
         let Some((pressure, free)) = self.measure("space for containers", &root) else { return Ok(()) };
-        if pressure >= Pressure::Low && is_due(self.cleaned, CLEAN) {
+        if pressure == Pressure::None {
+            self.shared.board.set_over_disk(BTreeMap::new());
+            return Ok(());
+        }
+        if is_due(self.cleaned, CLEAN) {
             self.cleaned = Some(Instant::now());
+            self.name_writers().await?;
             self.clean().await?;
         }
         if pressure == Pressure::Critical && is_due(self.stopped, SETTLE) {
             self.stop_one(free).await?;
         }
+        Ok(())
+    }
+
+    /// Names those to the leader that have written more than they may.
+    async fn name_writers(&self) -> Result<(), EngineError> {
+        let over = over_limit(&self.writers().await?, self.shared.config.container.disk_mb);
+        self.shared.board.set_over_disk(over);
         Ok(())
     }
 
@@ -120,6 +132,17 @@ impl Keeper {
 
     /// Stops the instance that has written most.
     async fn stop_one(&mut self, free: u64) -> Result<(), EngineError> {
+        if let Some(found) = offender(&self.writers().await?) {
+            self.stopped = Some(Instant::now());
+            let message = Message::Evict(found.instance.clone(), found.reason(free));
+            // The node's task ends only with the agent.
+            self.node.send(message).await.ok();
+        }
+        Ok(())
+    }
+
+    /// Our containers with what each has written.
+    async fn writers(&self) -> Result<Vec<Writer>, EngineError> {
         let label = vec![format!("{CLUSTER}={}", self.shared.bundle.cluster)];
         let ours = ListContainersOptions {
             all: true,
@@ -127,15 +150,7 @@ impl Keeper {
             filters: Some(HashMap::from([("label".to_owned(), label)])),
             ..ListContainersOptions::default()
         };
-        let containers = self.containers(ours).await?;
-        let writers: Vec<Writer> = containers.iter().filter_map(writer).collect();
-        if let Some(found) = offender(&writers) {
-            self.stopped = Some(Instant::now());
-            let message = Message::Evict(found.instance.clone(), found.reason(free));
-            // The node's task ends only with the agent.
-            self.node.send(message).await.ok();
-        }
-        Ok(())
+        Ok(self.containers(ours).await?.iter().filter_map(writer).collect())
     }
 
     async fn containers(&self, options: ListContainersOptions) -> Result<Vec<ContainerSummary>, EngineError> {

@@ -374,9 +374,8 @@ mod tests {
         let key = OpeningKey::generate();
         let mut conn = root.get_conn().await.unwrap();
         let database: Option<String> = conn.query_first("SELECT DATABASE()").await.unwrap();
-        conn.exec_drop("INSERT INTO sealing_key (id, public_key) VALUES (1, ?)", (&key.public_key()[..],))
-            .await
-            .unwrap();
+        let newest = env::SealingKey { id: 1, public_key: key.public_key() };
+        env::insert_sealing_key(&mut conn, &newest).await.unwrap();
         let step = |password: &str, key: &OpeningKey| LetsIn {
             settings: MysqlConfig {
                 host: "127.0.0.1".into(),

@@ -430,6 +430,9 @@ pub struct InstanceReport {
     /// Times that a process in it was killed for memory, and the instance ran on.
     #[serde(default)]
     pub oom_kills: u32,
+    /// MiB that it has written to its disk, where that is more than its limit and its node is short of space.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over_disk_mb: Option<u32>,
 }
 
 /// Most lines of output that a report quotes of an ended instance.

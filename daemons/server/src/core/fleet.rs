@@ -54,6 +54,8 @@ pub(super) enum Doom {
     Crashing,
     /// The Docker Engine of its node has not been usable for minutes.
     DockerDown,
+    /// It has written more than its limit, and its node is short of space.
+    OverDisk,
 }
 
 impl Doom {
@@ -62,6 +64,7 @@ impl Doom {
             Self::Unfit => "agent and health monitor found it unfit",
             Self::Crashing => "it crashed again and again",
             Self::DockerDown => "the Docker Engine of its node cannot be used",
+            Self::OverDisk => "it has written more to its disk than it may, and its node is short of space",
         }
     }
 }

@@ -121,6 +121,9 @@ impl Reign {
         if is_crashing && !instance.relocated && self.fleet.nodes().any(is_room) {
             return Some(Doom::Crashing);
         }
+        if instance.report.as_ref().is_some_and(|report| report.over_disk_mb.is_some()) {
+            return Some(Doom::OverDisk);
+        }
         let is_unfit = instance.state() == InstanceState::Unfit && self.is_unfit_to_monitors(&instance.id, now);
         is_unfit.then_some(Doom::Unfit)
     }

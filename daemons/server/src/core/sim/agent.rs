@@ -82,6 +82,8 @@ pub struct Agent {
     pub lies: Vec<InstanceReport>,
     /// The leadership that it claims to have seen.
     pub claimed_seen: Option<Seen>,
+    /// Instances that have written more than they may.
+    pub over_disk: BTreeSet<InstanceId>,
     /// Instances that it was told to stop since the last look.
     pub stopped: Vec<InstanceId>,
     pub start_ms: u64,
@@ -109,6 +111,7 @@ impl Agent {
             blind: false,
             lies: Vec::new(),
             claimed_seen: None,
+            over_disk: BTreeSet::new(),
             stopped: Vec::new(),
             start_ms: 300,
         }
@@ -145,6 +148,12 @@ impl Agent {
             }
         }
         self.stop(&sent.orders, now);
+    }
+
+    /// The disk is short, and this one has written more than it may.
+    pub fn names_writer(&mut self, id: &InstanceId) {
+        self.over_disk.insert(id.clone());
+        self.needs_full = true;
     }
 
     fn stop(&mut self, orders: &NodeOrders, now: Tick) {
@@ -283,6 +292,9 @@ impl Agent {
         let named = self.containers.iter().filter(|(_, one)| !self.blind && (full || one.changed));
         let is_claimed = |id: &InstanceId| self.orders.run.iter().any(|run| run.instance == *id);
         let mut instances: Vec<InstanceReport> = named.map(|(id, one)| one.report(id, is_claimed(id))).collect();
+        for one in &mut instances {
+            one.over_disk_mb = self.over_disk.contains(&one.instance).then_some(9_000);
+        }
         instances.extend(self.lies.iter().cloned());
         for one in self.containers.values_mut().filter(|_| !self.blind) {
             one.changed = false;

@@ -109,6 +109,23 @@ fn an_app_whose_row_is_missing_has_orphans_and_nothing_is_stopped() {
 }
 
 #[test]
+fn what_has_written_more_than_it_may_is_replaced_one_at_a_time() {
+    let mut world = two_nodes().with_app("web", 4, 256);
+    world.run(10_000);
+    let writers = world.serving("web");
+    let before = ids(&world, "web");
+    for (id, at, _) in &writers {
+        world.agents.get_mut(at).unwrap().names_writer(id);
+    }
+    world.until(400_000, "all are replaced", |world| {
+        let left = ids(world, "web").intersection(&before).count();
+        assert!(world.routed("web").len() >= 4 && ids(world, "web").len() <= 6, "{left} are left");
+        left == 0
+    });
+    assert_eq!(world.told.iter().filter(|kind| **kind == "condemned").count(), 4);
+}
+
+#[test]
 fn no_release_in_force_is_no_order_to_stop() {
     let mut world = two_nodes().with_app("web", 2, 256);
     let before = ids(&world, "web");
