@@ -49,6 +49,15 @@ const STRANGERS: usize = 2;
 /// Most names that are remembered.
 const NAMES_MOST: usize = 4096;
 
+/// Why nobody knows what the database says of a name.
+#[derive(Debug, thiserror::Error)]
+enum NotAsked {
+    #[error("the database cannot be reached")]
+    NoAnswer,
+    #[error("too many are before it whom nobody knows")]
+    NoTurn,
+}
+
 /// What the database has said of a name.
 #[derive(Clone, Copy)]
 struct Cached {
@@ -125,37 +134,38 @@ impl ServiceAuth {
         let now = Instant::now();
         let answer = match cached.and_then(|cached| cached.row).filter(fitting) {
             Some(row) if cached.is_some_and(|cached| now < cached.valid_until) => Ok(Some(row)),
-            Some(row) => Ok(self.renewed(name, row).await),
+            Some(row) => Ok(self.as_it_is_now(name, row).await),
             None if cached.is_some_and(|cached| now < cached.asked + DOUBT) => Ok(None),
             None => self.of_stranger(name).await,
         };
         match answer {
             Ok(Some(row)) if fitting(&row) => Ok(ServiceIdentity { name: name.clone(), role: row.0 }),
             Ok(_) => Err(wrong_secret(name)),
-            Err(_) => Err(Problem::unavailable(
-                "auth-unavailable",
-                "the credential cannot be verified now: the database cannot be reached",
-            )),
+            Err(why) => {
+                Err(Problem::unavailable("auth-unavailable", format!("the credential cannot be verified now: {why}")))
+            }
         }
     }
 
     /// The row of a known daemon as it is now; as it was where the database cannot be asked.
-    async fn renewed(&self, name: &str, known: Row) -> Option<Row> {
+    async fn as_it_is_now(&self, name: &str, known: Row) -> Option<Row> {
         let answer = self.ask(name, LOOKUP_WITH_STALE).await;
         answer.unwrap_or_else(|_| {
-            self.remember(name, Some(known), HOLD_OFF);
+            self.believe_on(name);
             Some(known)
         })
     }
 
     /// The row of who is not known, or not by this secret.
-    async fn of_stranger(&self, name: &str) -> Result<Option<Row>, LookupError> {
-        // No turn in time: too many are before it.
-        let _turn = tokio::time::timeout(LOOKUP, self.strangers.acquire()).await??;
+    async fn of_stranger(&self, name: &str) -> Result<Option<Row>, NotAsked> {
+        // Closed never: the semaphore lives as long as this.
+        let Ok(_turn) = tokio::time::timeout(LOOKUP, self.strangers.acquire()).await else {
+            return Err(NotAsked::NoTurn);
+        };
         self.ask(name, LOOKUP).await
     }
 
-    async fn ask(&self, name: &str, limit: Duration) -> Result<Option<Row>, LookupError> {
+    async fn ask(&self, name: &str, limit: Duration) -> Result<Option<Row>, NotAsked> {
         let answer = match tokio::time::timeout(limit, (self.lookup)(name.to_owned())).await {
             Ok(answer) => answer,
             Err(elapsed) => Err(LookupError::from(elapsed)),
@@ -168,7 +178,7 @@ impl ServiceAuth {
             Err(_) => {}
         }
         self.answered.store(answer.is_ok(), Ordering::Relaxed);
-        answer
+        answer.map_err(|_| NotAsked::NoAnswer)
     }
 
     /// As [`verify`](Self::verify), and 403 unless the daemon has one of `roles`.
@@ -195,6 +205,13 @@ impl ServiceAuth {
             names.retain(|_, cached| cached.row.is_some());
         }
         names.insert(name.to_owned(), Cached { row, asked, valid_until: asked + period });
+    }
+
+    /// The database could not be asked again: what it said last is believed on, and is no fresher for that.
+    fn believe_on(&self, name: &str) {
+        if let Some(cached) = self.names().get_mut(name) {
+            cached.valid_until = Instant::now() + HOLD_OFF;
+        }
     }
 
     fn names(&self) -> MutexGuard<'_, HashMap<String, Cached>> {
@@ -262,6 +279,30 @@ mod tests {
         expire();
         assert_eq!(auth.verify(&headers(&router)).await.unwrap_err().status, 401);
         assert!(auth.cached("router").is_some_and(|cached| cached.row.is_none()));
+    }
+
+    #[tokio::test]
+    async fn while_the_database_is_away_no_secret_is_called_wrong_that_it_was_not_asked_about() {
+        let (old, renewed) =
+            (Credential::generate(CredentialKind::Service, "hm"), Credential::generate(CredentialKind::Service, "hm"));
+        let auth = ServiceAuth::with_lookup(|_| Box::pin(async { Err("connection refused".into()) }));
+        let long_ago = Instant::now() - FRESH;
+        let row = Some((Role::Hm, old.secret_hash()));
+        auth.names().insert("hm".into(), Cached { row, asked: long_ago, valid_until: long_ago });
+        assert!(auth.verify_credential(&old).await.is_ok(), "the one that is known holds");
+        let refused = auth.verify_credential(&renewed).await.unwrap_err();
+        assert_eq!((refused.status, refused.kind.as_str()), (503, "auth-unavailable"));
+        assert!(refused.detail.ends_with("the database cannot be reached"), "{}", refused.detail);
+    }
+
+    #[tokio::test]
+    async fn who_gets_no_turn_is_told_so_and_not_that_the_database_is_away() {
+        let auth = ServiceAuth::for_tests([]);
+        let _turns = auth.strangers.acquire_many(STRANGERS as u32).await.unwrap();
+        let stranger = Credential::generate(CredentialKind::Service, "x");
+        let refused = auth.verify_credential(&stranger).await.unwrap_err();
+        assert_eq!(refused.status, 503);
+        assert!(refused.detail.ends_with("too many are before it whom nobody knows"), "{}", refused.detail);
     }
 
     #[tokio::test]
