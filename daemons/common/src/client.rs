@@ -297,10 +297,14 @@ fn encode<B: Serialize + ?Sized>(path: &str, body: &B) -> Result<Vec<u8>, Client
         .map_err(|error| ClientError::Url { path: path.to_owned(), problem: format!("encode the body: {error}") })
 }
 
-/// A part `..` is refused: names of people's choice are parts of paths, and such a one would lead to another endpoint.
+/// A part `..` is refused, in all its spellings: names of people's choice are parts of paths, and such a one would lead to
+/// another endpoint.
 fn join(base: &Url, path: &str) -> Result<Url, ClientError> {
     let parts = path.split('?').next().unwrap_or_default();
-    if parts.split('/').any(|part| matches!(part, "." | "..")) {
+    // To a URL a backslash is a slash, ends of lines and tabs are nothing, and from `#` on it is no path.
+    let is_odd = parts.contains(['\\', '#', '\t', '\r', '\n']);
+    let is_dots = |part: &str| matches!(part.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..");
+    if is_odd || parts.split('/').any(is_dots) {
         return Err(ClientError::Url { path: path.to_owned(), problem: "a part of it leads elsewhere".into() });
     }
     let text = format!("{}{path}", base.as_str().trim_end_matches('/'));
@@ -338,11 +342,24 @@ mod tests {
     #[test]
     fn no_part_of_a_path_leads_elsewhere() {
         let base: Url = "http://127.0.0.1:1984/".parse().unwrap();
-        for bad in ["/v1/users/..", "/v1/teams/../members/anna", "/v1/routers/.", "/v1/users/..?limit=1"] {
+        for bad in [
+            "/v1/users/..",
+            "/v1/teams/../members/anna",
+            "/v1/routers/.",
+            "/v1/users/..?limit=1",
+            "/v1/users/%2e%2E",
+            "/v1/users/.%2e/anna",
+            "/v1/routers/%2E?limit=1",
+            "/v1/users/..\\anna",
+            "/v1/users/.\t.",
+            "/v1/users/anna#/tokens",
+        ] {
             let error = join(&base, bad).unwrap_err().to_string();
             assert_eq!(error, format!("make a URL of {bad}: a part of it leads elsewhere"));
         }
-        assert_eq!(join(&base, "/v1/routers/a..b?after=..").unwrap().path(), "/v1/routers/a..b");
+        for good in ["/v1/routers/a..b", "/v1/routers/a%2e", "/v1/routers/..."] {
+            assert_eq!(join(&base, &format!("{good}?after=..")).unwrap().path(), good);
+        }
     }
 
     fn leader() -> Router {
