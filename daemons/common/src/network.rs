@@ -1,4 +1,4 @@
-//! Networks of addresses, as configuration names them: whose proxies are believed, and who may read a daemon's status.
+//! Networks of addresses: whose proxies are believed, who may read a daemon's status, whom packet filters know.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -12,7 +12,7 @@ pub fn host_of(url: &Url) -> Option<String> {
 }
 
 /// A network in CIDR notation; a bare address is a network of one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Network {
     base: IpAddr,
@@ -39,6 +39,26 @@ impl Network {
             _ => false,
         }
     }
+
+    /// Whether its addresses are of IPv4.
+    pub fn is_ipv4(&self) -> bool {
+        self.base.is_ipv4()
+    }
+
+    /// Whether it is of the machine itself.
+    pub fn is_loopback(&self) -> bool {
+        self.base.is_loopback()
+    }
+}
+
+impl From<IpAddr> for Network {
+    fn from(base: IpAddr) -> Self {
+        Self { base, prefix: longest_prefix(base) }
+    }
+}
+
+fn longest_prefix(base: IpAddr) -> u8 {
+    if base.is_ipv4() { 32 } else { 128 }
 }
 
 impl FromStr for Network {
@@ -48,7 +68,7 @@ impl FromStr for Network {
         let parse = || {
             let (base, prefix) = text.split_once('/').map_or((text, None), |(base, prefix)| (base, Some(prefix)));
             let base: IpAddr = base.parse().ok()?;
-            let longest = if base.is_ipv4() { 32 } else { 128 };
+            let longest = longest_prefix(base);
             let prefix = prefix.map_or(Some(longest), |prefix| prefix.parse().ok())?;
             (prefix <= longest).then_some(Self { base, prefix })
         };
@@ -91,7 +111,9 @@ mod tests {
         assert!(!inside("0.0.0.0/0", "2001:db8::1"));
         assert!(inside("fd00::/8", "fd12::1"));
         assert!(inside("::1", "::1"));
-        for bad in ["", "10.0.0.0/33", "::/129", "a/8", "10.0.0.0/"] {
+        assert_eq!("10.0.0.0/8".parse::<Network>().unwrap().to_string(), "10.0.0.0/8");
+        assert_eq!("fd00::1".parse::<Network>().unwrap(), Network::from("fd00::1".parse::<IpAddr>().unwrap()));
+        for bad in ["", "control", "1.2.3.4/40", "10.0.0.0/33", "::/129", "a/8", "10.0.0.0/"] {
             assert!(bad.parse::<Network>().is_err(), "{bad}");
         }
     }

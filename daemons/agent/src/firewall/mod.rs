@@ -170,14 +170,15 @@ async fn gather(loaded: &Loaded<AgentConfig>, names: &mut Names) -> Result<Rules
     let denied = servers.iter().chain(&config.denied_addresses).chain(routers).chain(monitors).chain(others);
     let knows_clients = !routers.is_empty();
     let clients = routers.iter().chain(monitors).chain(&config.firewall.allowed_sources).filter(|_| knows_clients);
+    names.look_up(denied.clone().chain(clients.clone())).await;
     Ok(Rules {
         bridge: config.docker.bridge.clone(),
         range: config.port_range()?,
-        clients: names.nets(clients).await,
-        routers: names.nets(routers).await,
+        clients: names.networks(clients),
+        routers: names.networks(routers),
         user_ports: config.firewall.router_ports.clone(),
         resolvers: names::resolvers(),
-        denied: names.nets(denied).await,
+        denied: names.networks(denied),
     })
 }
 

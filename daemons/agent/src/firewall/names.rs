@@ -2,7 +2,7 @@
 //!
 //! A name that has no address just now keeps the one that it had: a name server that is away opens nothing.
 
-use super::rules::Net;
+use dinp_common::network::Network;
 use futures_util::future::join_all;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -43,27 +43,30 @@ impl Names {
         }
     }
 
-    /// The addresses of machines that are named by address, network or name. Loopback addresses are left out: inside
-    /// of a container they are the container's own.
-    pub(super) async fn nets<'a>(&mut self, hosts: impl IntoIterator<Item = &'a String>) -> BTreeSet<Net> {
-        let (mut nets, mut names) = (BTreeSet::new(), Vec::new());
-        for host in hosts {
-            match Net::parse(host) {
-                Some(net) => _ = nets.insert(net),
-                None => names.push(host.clone()),
-            }
-        }
-        for (name, found) in join_all(names.into_iter().map(look_up)).await {
+    /// Looks names up, each once and all at the same time. What is an address or a network needs none of that.
+    pub(super) async fn look_up(&mut self, hosts: impl IntoIterator<Item = &String>) {
+        let names: BTreeSet<&String> = hosts.into_iter().filter(|host| host.parse::<Network>().is_err()).collect();
+        for (name, found) in join_all(names.into_iter().cloned().map(look_up)).await {
             if !found.is_empty() {
-                self.known.insert(name.clone(), found);
-            }
-            match self.known.get(&name) {
-                Some(known) => nets.extend(known.iter().copied().map(Net::from)),
-                None => _ = self.unknown.insert(name),
+                self.known.insert(name, found);
+            } else if !self.known.contains_key(&name) {
+                self.unknown.insert(name);
             }
         }
-        nets.retain(|net| !net.is_loopback());
-        nets
+    }
+
+    /// The addresses of machines that are named by address, network or a name that was looked up. Loopback addresses are
+    /// left out: inside of a container they are the container's own.
+    pub(super) fn networks<'a>(&self, hosts: impl IntoIterator<Item = &'a String>) -> BTreeSet<Network> {
+        let mut networks = BTreeSet::new();
+        for host in hosts {
+            match host.parse() {
+                Ok(network) => _ = networks.insert(network),
+                Err(_) => networks.extend(self.known.get(host).into_iter().flatten().copied().map(Network::from)),
+            }
+        }
+        networks.retain(|network| !network.is_loopback());
+        networks
     }
 }
 
@@ -76,31 +79,32 @@ async fn look_up(name: String) -> (String, BTreeSet<IpAddr>) {
 }
 
 /// The name servers of this machine.
-pub(super) fn resolvers() -> BTreeSet<Net> {
+pub(super) fn resolvers() -> BTreeSet<Network> {
     let texts = RESOLVERS.iter().filter_map(|file| std::fs::read_to_string(file).ok());
     texts.flat_map(|text| name_servers(&text)).collect()
 }
 
-fn name_servers(text: &str) -> Vec<Net> {
+fn name_servers(text: &str) -> Vec<Network> {
     let words = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver")).map(str::trim);
     // An IPv6 address may name its interface.
-    let nets = words.filter_map(|word| Net::parse(word.split('%').next().unwrap_or(word)));
-    nets.filter(|net| !net.is_loopback()).collect()
+    let networks = words.filter_map(|word| word.split('%').next().unwrap_or(word).parse().ok());
+    networks.filter(|network: &Network| !network.is_loopback()).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn net(text: &str) -> Net {
-        Net::parse(text).unwrap()
+    fn net(text: &str) -> Network {
+        text.parse().unwrap()
     }
 
     #[tokio::test]
     async fn one_name_without_an_address_harms_no_other() {
         let mut names = Names::default();
         let hosts = ["10.0.0.5", "10.0.0.0/8", "localhost", "no.such.host.invalid", "1.2.3.4/40"].map(String::from);
-        assert_eq!(names.nets(&hosts).await, [net("10.0.0.0/8"), net("10.0.0.5")].into());
+        names.look_up(&hosts).await;
+        assert_eq!(names.networks(&hosts), [net("10.0.0.0/8"), net("10.0.0.5")].into());
         assert_eq!(names.unknown, ["1.2.3.4/40", "no.such.host.invalid"].map(String::from).into());
     }
 
@@ -108,7 +112,9 @@ mod tests {
     async fn a_name_that_is_not_answered_keeps_its_address() {
         let known = BTreeMap::from([("gone.invalid".to_owned(), BTreeSet::from(["10.0.0.7".parse().unwrap()]))]);
         let mut names = Names { known, ..Names::default() };
-        assert_eq!(names.nets(&["gone.invalid".to_owned()]).await, [net("10.0.0.7")].into());
+        let hosts = ["gone.invalid".to_owned()];
+        names.look_up(&hosts).await;
+        assert_eq!(names.networks(&hosts), [net("10.0.0.7")].into());
         assert!(names.unknown.is_empty());
     }
 

@@ -1,8 +1,8 @@
 //! The rules as text: what is to be in force, without I/O.
 
+use dinp_common::network::Network;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 /// Chain that `DOCKER-USER` jumps to: what is passed on.
@@ -18,41 +18,6 @@ const LINK_LOCAL: [&str; 6] =
 /// Answers to what was allowed.
 const ANSWERS: &str = "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN";
 
-/// An address or a network, as iptables takes it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Net {
-    address: IpAddr,
-    prefix: u8,
-}
-
-impl Net {
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        let (address, prefix) = match text.split_once('/') {
-            Some((address, prefix)) => (address.parse::<IpAddr>().ok()?, Some(prefix.parse::<u8>().ok()?)),
-            None => (text.parse().ok()?, None),
-        };
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = prefix.unwrap_or(most);
-        (prefix <= most).then_some(Self { address, prefix })
-    }
-
-    pub(super) fn is_loopback(&self) -> bool {
-        self.address.is_loopback()
-    }
-}
-
-impl From<IpAddr> for Net {
-    fn from(address: IpAddr) -> Self {
-        Self { address, prefix: if address.is_ipv4() { 32 } else { 128 } }
-    }
-}
-
-impl std::fmt::Display for Net {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix)
-    }
-}
-
 /// IPv4 or IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Family {
@@ -61,8 +26,8 @@ pub(super) enum Family {
 }
 
 impl Family {
-    fn of(self, nets: &BTreeSet<Net>) -> impl Iterator<Item = &Net> {
-        nets.iter().filter(move |net| net.address.is_ipv4() == (self == Self::V4))
+    fn of(self, networks: &BTreeSet<Network>) -> impl Iterator<Item = &Network> {
+        networks.iter().filter(move |network| network.is_ipv4() == (self == Self::V4))
     }
 }
 
@@ -74,15 +39,15 @@ pub(super) struct Rules {
     /// Ports that instances are published on.
     pub(super) range: RangeInclusive<u16>,
     /// Who may connect to them; while nobody is known, everybody.
-    pub(super) clients: BTreeSet<Net>,
+    pub(super) clients: BTreeSet<Network>,
     /// Machines that apps reach at `user_ports`.
-    pub(super) routers: BTreeSet<Net>,
+    pub(super) routers: BTreeSet<Network>,
     /// Ports at which routers serve users.
     pub(super) user_ports: Vec<u16>,
     /// Name servers of this machine, which apps reach at port 53.
-    pub(super) resolvers: BTreeSet<Net>,
+    pub(super) resolvers: BTreeSet<Network>,
     /// What apps do not reach otherwise, besides what is link-local.
-    pub(super) denied: BTreeSet<Net>,
+    pub(super) denied: BTreeSet<Network>,
 }
 
 impl Rules {
@@ -136,7 +101,7 @@ impl Rules {
         for allowed in self.allowed(family) {
             rule(format!("{allowed} -j RETURN"));
         }
-        let link_local: BTreeSet<Net> = LINK_LOCAL.iter().filter_map(|text| Net::parse(text)).collect();
+        let link_local: BTreeSet<Network> = LINK_LOCAL.iter().filter_map(|text| text.parse().ok()).collect();
         for net in family.of(&link_local).chain(family.of(&self.denied)) {
             rule(format!("-d {net} -j REJECT"));
         }
@@ -175,8 +140,8 @@ impl Script {
 mod tests {
     use super::*;
 
-    fn nets(texts: &[&str]) -> BTreeSet<Net> {
-        texts.iter().map(|text| Net::parse(text).unwrap()).collect()
+    fn nets(texts: &[&str]) -> BTreeSet<Network> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
     fn rules() -> Rules {
@@ -254,12 +219,5 @@ COMMIT
         assert!(!script.contains("-A DINP-APPS-IN -p tcp -m tcp --dport 20000:29999"), "{script}");
         assert!(script.contains("-A DINP-APPS -p tcp -m tcp --dport 20000:29999 -j REJECT"), "{script}");
         assert!(script.contains("-A DINP-APPS -i dinp0 -o dinp0 -j DROP"), "{script}");
-    }
-
-    #[test]
-    fn addresses_and_networks() {
-        assert_eq!(Net::parse("10.0.0.0/8").unwrap().to_string(), "10.0.0.0/8");
-        assert_eq!(Net::parse("fd00::1").unwrap().to_string(), "fd00::1/128");
-        assert_eq!((Net::parse("1.2.3.4/40"), Net::parse("control")), (None, None));
     }
 }
