@@ -2,7 +2,8 @@
 //!
 //! Containers write to the engine's own bounded files. From there each line goes into the journal with the fields of its
 //! instance, so that `journalctl DINP_APP=web` finds it; but only so many bytes a second of each instance, so that one that
-//! writes without end silences no other and does not push the rest of the journal out. What is left out is counted and said.
+//! writes without end silences no other and does not push the rest of the journal out. What is left out is counted and said,
+//! and so is what the journal has not taken.
 
 use crate::container;
 use crate::docker::EngineError;
@@ -12,8 +13,9 @@ use crate::shared::Shared;
 use dinp_common::api::agent::{InstanceReport, InstanceState, LogLine, LogStream};
 use dinp_common::error::ErrorChain;
 use dinp_common::journal::{Entry, Socket};
-use dinp_common::model::InstanceId;
+use dinp_common::model::{AppName, InstanceId};
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -95,11 +97,37 @@ impl Bucket {
     }
 }
 
-/// What of an instance's output goes on, and what is left out.
+/// Lines that are not in the journal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Missing {
+    /// Left out because there were too many.
+    over_rate: u64,
+    /// Offered to the journal, which did not take them.
+    not_taken: u64,
+}
+
+impl Missing {
+    fn is_none(self) -> bool {
+        self == Self::default()
+    }
+
+    /// In words. `rate`: bytes of a second.
+    fn told(self, app: &AppName, instance: &InstanceId, rate: u32) -> String {
+        let lines = |count| if count == 1 { "1 line was".to_owned() } else { format!("{count} lines were") };
+        let over_rate = (self.over_rate > 0)
+            .then(|| format!("{} left out, more than {rate} bytes a second", lines(self.over_rate)));
+        let not_taken =
+            (self.not_taken > 0).then(|| format!("{} not taken by the journal at the time", lines(self.not_taken)));
+        let both: Vec<String> = over_rate.into_iter().chain(not_taken).collect();
+        format!("of what instance {instance} writes {}: `dinp logs {app}` has the last of it", both.join(", "))
+    }
+}
+
+/// What of an instance's output goes on, and what does not.
 #[derive(Debug)]
 struct Gate {
     bucket: Bucket,
-    left_out: u64,
+    missing: Missing,
     /// When there is something to say at the earliest.
     tell_at: Instant,
 }
@@ -107,31 +135,32 @@ struct Gate {
 impl Gate {
     fn new(bucket: Bucket) -> Self {
         let tell_at = bucket.at;
-        Self { bucket, left_out: 0, tell_at }
+        Self { bucket, missing: Missing::default(), tell_at }
     }
 
     fn admits(&mut self, line: &LogLine, now: Instant) -> bool {
         let admits = self.bucket.take(line.text.len() + ENTRY, now);
         if !admits {
-            self.leave_out(1, now);
+            self.miss(Missing { over_rate: 1, not_taken: 0 }, now);
         }
         admits
     }
 
-    fn leave_out(&mut self, lines: u64, now: Instant) {
-        if self.left_out == 0 {
+    fn miss(&mut self, lines: Missing, now: Instant) {
+        if self.missing.is_none() {
             self.tell_at = self.tell_at.max(now + FIRST_WORD);
         }
-        self.left_out += lines;
+        self.missing.over_rate += lines.over_rate;
+        self.missing.not_taken += lines.not_taken;
     }
 
-    /// How many lines were left out, if that is to be said now.
-    fn word(&mut self, now: Instant) -> Option<u64> {
-        if self.left_out == 0 || now < self.tell_at {
+    /// Which lines are missing, if that is to be said now.
+    fn word(&mut self, now: Instant) -> Option<Missing> {
+        if self.missing.is_none() || now < self.tell_at {
             return None;
         }
         self.tell_at = now + TELL;
-        Some(std::mem::take(&mut self.left_out))
+        Some(std::mem::take(&mut self.missing))
     }
 }
 
@@ -192,7 +221,7 @@ async fn write_positions(path: &Path, positions: &BTreeMap<InstanceId, i64>) {
 struct Source {
     shared: Arc<Shared>,
     report: InstanceReport,
-    journal: Option<Socket>,
+    journal: Journal,
     positions: Arc<Positions>,
     gate: Gate,
     reading: Bucket,
@@ -204,7 +233,7 @@ impl Source {
         let logs = &shared.config.logs;
         let gate = Gate::new(Bucket::new(logs.journal_bytes_per_sec, logs.journal_burst_bytes, now));
         let reading = Bucket::new(READ, READ, now);
-        Self { journal: Socket::at(journal).ok(), shared, report, positions, gate, reading }
+        Self { journal: Journal::at(journal), shared, report, positions, gate, reading }
     }
 
     async fn run(mut self) {
@@ -262,8 +291,8 @@ impl Source {
                 LogStream::Stderr => "stderr",
             };
             let entry = self.entry("6").field("DINP_STREAM", way).field("MESSAGE", &line.text);
-            if !self.send(&entry).await {
-                self.gate.leave_out(1, now);
+            if !self.journal.takes(&entry).await {
+                self.gate.miss(Missing { over_rate: 0, not_taken: 1 }, now);
             }
         }
         self.positions.set(&line.instance, line.at);
@@ -276,16 +305,12 @@ impl Source {
     async fn tell(&mut self) {
         let Some(lines) = self.gate.word(Instant::now()) else { return };
         let InstanceReport { app, instance, .. } = &self.report;
-        let what = if lines == 1 { "1 line was".to_owned() } else { format!("{lines} lines were") };
-        let rate = self.shared.config.logs.journal_bytes_per_sec;
-        let text = format!(
-            "{what} left out of what instance {instance} writes, more than {rate} bytes a second: `dinp logs {app}` has the last of it"
-        );
+        let text = lines.told(app, instance, self.shared.config.logs.journal_bytes_per_sec);
         let entry = self.entry("4").field("MESSAGE", &text);
-        if !self.send(&entry).await {
-            return self.gate.leave_out(lines, Instant::now());
+        if !self.journal.takes(&entry).await {
+            return self.gate.miss(lines, Instant::now());
         }
-        metrics::counter!("dinp_agent_log_lines_left_out_total").increment(lines);
+        metrics::counter!("dinp_agent_log_lines_left_out_total").increment(lines.over_rate + lines.not_taken);
     }
 
     /// An entry with the fields of the instance.
@@ -297,18 +322,47 @@ impl Source {
             .field("DINP_RELEASE", &release.to_string())
             .field("DINP_NODE", self.shared.bundle.node.as_str())
     }
+}
 
-    /// Whether the journal has taken it within a moment.
-    async fn send(&self, entry: &Entry) -> bool {
-        let Some(journal) = &self.journal else { return false };
+/// The journal, which may be away, or busy.
+struct Journal {
+    path: PathBuf,
+    /// None where there was no descriptor for one yet.
+    socket: Option<Socket>,
+    /// Whether it took the last entry.
+    takes: bool,
+}
+
+impl Journal {
+    fn at(path: &Path) -> Self {
+        Self { path: path.to_owned(), socket: None, takes: true }
+    }
+
+    /// Whether it has taken an entry within a moment. Why not is told when that begins.
+    async fn takes(&mut self, entry: &Entry) -> bool {
+        let sent = self.send(entry).await;
+        let took = std::mem::replace(&mut self.takes, sent.is_ok());
+        if let Err(error) = &sent
+            && took
+        {
+            tracing::warn!(journal = %self.path.display(), %error, "the journal takes no lines of an instance");
+        }
+        sent.is_ok()
+    }
+
+    async fn send(&mut self, entry: &Entry) -> io::Result<()> {
+        let socket = match self.socket.take() {
+            Some(socket) => socket,
+            None => Socket::at(&self.path)?,
+        };
+        let socket = self.socket.insert(socket);
         for _ in 0..OFFERS.0 {
-            match journal.send(entry) {
-                Ok(()) => return true,
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => tokio::time::sleep(OFFERS.1).await,
-                Err(_) => return false,
+            match socket.send(entry) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(OFFERS.1).await,
+                sent => return sent,
             }
         }
-        false
+        Err(io::ErrorKind::WouldBlock.into())
     }
 }
 
@@ -333,11 +387,35 @@ mod tests {
         assert_eq!(admitted, 3);
         assert_eq!(gate.word(begin), None, "not one by one");
         let later = begin + FIRST_WORD;
-        assert_eq!(gate.word(later), Some(97));
+        assert_eq!(gate.word(later), Some(Missing { over_rate: 97, not_taken: 0 }));
         assert!(gate.admits(&text, later) && !gate.admits(&text, later));
         assert_eq!(gate.word(later + FIRST_WORD), None, "not each second");
-        assert_eq!(gate.word(later + TELL), Some(1));
+        assert_eq!(gate.word(later + TELL), Some(Missing { over_rate: 1, not_taken: 0 }));
         assert_eq!(gate.word(later + TELL * 2), None, "there is nothing to say");
+    }
+
+    #[tokio::test]
+    async fn lines_that_no_journal_takes_are_not_called_too_many_and_come_again_with_it() {
+        let dir = dinp_common::testing::TestDir::new("forward");
+        let path = dir.path().join("journal");
+        let mut journal = Journal::at(&path);
+        let entry = Entry::new("6", "web").field("MESSAGE", "hello");
+        assert!(!journal.takes(&entry).await && !journal.takes, "nobody listens there");
+        let heard = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        assert!(journal.takes(&entry).await && journal.takes);
+        assert!(heard.recv(&mut [0; 1024]).unwrap() > 0);
+
+        let (app, instance) = ("web".parse().unwrap(), InstanceId::from_bits(7));
+        let told = |over_rate, not_taken| Missing { over_rate, not_taken }.told(&app, &instance, 1000);
+        let begin = "of what instance 0000000000000007 writes";
+        let end = "`dinp logs web` has the last of it";
+        assert_eq!(told(0, 1), format!("{begin} 1 line was not taken by the journal at the time: {end}"));
+        assert_eq!(
+            told(97, 2),
+            format!(
+                "{begin} 97 lines were left out, more than 1000 bytes a second, 2 lines were not taken by the journal at the time: {end}"
+            )
+        );
     }
 
     #[test]

@@ -107,7 +107,7 @@ async fn a_flood_is_cut_and_said_and_silences_nobody_else() {
     let other = world.until_state(&quiet, Ready).await;
     journal.until("listening", 2).await;
     ask(&report, "/flood").await.unwrap();
-    journal.until("left out of what instance", 1).await;
+    journal.until("lines were left out, more than 1024 bytes a second", 1).await;
     ask(&other, "/quiet").await.unwrap();
     journal.until("GET /quiet", 1).await;
     let through = journal.count("of a flood");
