@@ -117,7 +117,11 @@ impl Keeper {
                 Ok(_) => tracing::info!(image = name, "an image that nobody needs was removed, space is short"),
                 // Somebody needs it after all, or was quicker.
                 Err(error) if error.is_conflict() || error.is_not_found() => {}
-                Err(error) => return Err(error),
+                // The next one would wait in vain as well.
+                Err(error) if error.is_of_the_engine() => return Err(error),
+                Err(error) => {
+                    tracing::warn!(image = name, error = %ErrorChain(&error), "an image that nobody needs cannot be removed");
+                }
             }
         }
         Ok(())
