@@ -161,12 +161,6 @@ impl Lifecycle {
         }
     }
 
-    /// Asks systemd for more time to start or stop, counted from now.
-    pub fn extend_timeout(&self, period: Duration) {
-        let usec = u32::try_from(period.as_micros()).unwrap_or(u32::MAX);
-        self.notify(&[NotifyState::ExtendTimeoutUsec(usec)]);
-    }
-
     /// What STATUS= says now.
     pub fn status_line(&self) -> String {
         self.state().status_line(Instant::now())

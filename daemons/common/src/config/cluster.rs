@@ -159,17 +159,6 @@ impl MysqlConfig {
             &format!("mysql-{daemon}"),
         )
     }
-
-    /// Connection options with address, account and password; limits and set-up are the store's.
-    pub fn opts_for(&self, daemon: &str) -> Result<mysql_async::OptsBuilder, CredentialError> {
-        Ok(mysql_async::OptsBuilder::default()
-            .ip_or_hostname(self.host.clone())
-            .tcp_port(self.port)
-            .prefer_socket(false)
-            .db_name(Some(self.database.clone()))
-            .user(Some(self.user_for(daemon)))
-            .pass(Some(self.password_for(daemon)?.expose())))
-    }
 }
 
 /// `[redis]`.
@@ -205,25 +194,6 @@ impl RedisConfig {
             self.password_file.as_deref(),
             &format!("redis-{daemon}"),
         )
-    }
-
-    /// The full URL with account and password, for `redis::Client::open`. With an empty `user` and
-    /// no password to be found it is the plain URL.
-    pub fn url_for(&self, daemon: &str) -> Result<Secret, CredentialError> {
-        let user = self.user_for(daemon);
-        let password = match self.password_for(daemon) {
-            Err(error) if user.is_empty() && error.is_missing() => {
-                return Ok(Secret::new(self.url.to_string()));
-            }
-            other => other?,
-        };
-        let mut url = self.url.clone();
-        let set = url.set_username(&user).and_then(|()| url.set_password(Some(password.expose())));
-        set.map_err(|()| CredentialError::Malformed {
-            id: "redis.url".into(),
-            problem: "cannot carry an account".into(),
-        })?;
-        Ok(Secret::new(url.to_string()))
     }
 }
 
