@@ -13,6 +13,7 @@ use url::Url;
 use url::form_urlencoded::Serializer;
 
 use crate::error::CliError;
+use crate::trust::Trust;
 
 /// Longest wait for an answer that is not a stream. A deployment asks the registry for its image first.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -38,10 +39,10 @@ enum List<T> {
 
 impl Api {
     /// dash at this address; without a credential only its `/v1/meta` answers.
-    pub fn new(server: Url, credential: Option<Credential>) -> Self {
-        let agent = concat!("dinp/", env!("CARGO_PKG_VERSION"));
-        let client = ApiClient::with_connect_timeout(vec![server.clone()], credential, agent, CONNECT_TIMEOUT);
-        Self { client, server }
+    pub fn new(server: Url, credential: Option<Credential>, trust: &Trust) -> Result<Self, CliError> {
+        let http = ApiClient::http(concat!("dinp/", env!("CARGO_PKG_VERSION"))).connect_timeout(CONNECT_TIMEOUT);
+        let client = ApiClient::over(trust.client(http, &server)?, vec![server.clone()], credential);
+        Ok(Self { client, server })
     }
 
     /// Its address.

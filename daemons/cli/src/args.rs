@@ -1,5 +1,7 @@
 //! The grammar of the command line. Each command's own part stands beside what it does.
 
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{app, build, completions, context, deploy, logs, man, node, operator, ps, sign, team, user};
@@ -8,7 +10,7 @@ use crate::setup::SetupCommand;
 
 const EXAMPLES: &str = "\
 Examples:
-  dinp login --server http://dash.example:1985      sign in, once per machine
+  dinp login --server https://dash.example          sign in, once per machine
   dinp deploy ./app.tar.gz --app hello --runtime python
                                                     package -> image -> served, in one line
   dinp app ls                                       the apps that you can see
@@ -21,6 +23,7 @@ Environment:
   DINP_SERVER     address of the dashboard, as --server
   DINP_TOKEN      access token, instead of the one that `dinp login` keeps
   DINP_CONTEXT    name of the context, as --context
+  DINP_CA_FILE    certificate of an authority of your own, as --ca-file
   NO_COLOR        no colours
 
 Files:
@@ -55,6 +58,9 @@ pub struct Global {
     /// Which of the signed-in clusters to use [default: the one of the last login]
     #[arg(long, global = true, value_name = "NAME", env = "DINP_CONTEXT", hide_env = true)]
     pub context: Option<String>,
+    /// Trust servers whose certificate this authority has signed, too [default: that of the context]
+    #[arg(long, global = true, value_name = "FILE", env = "DINP_CA_FILE", hide_env = true)]
+    pub ca_file: Option<PathBuf>,
     /// table for people, json for programs
     #[arg(
         long,

@@ -29,6 +29,9 @@ pub struct Contexts {
 pub struct Context {
     /// Address of its dashboard.
     pub server: String,
+    /// Certificates of its own authority, besides those that this machine trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
     /// Who signed in.
     #[serde(default)]
     pub user: String,
@@ -118,6 +121,7 @@ mod tests {
     fn some() -> Contexts {
         let context = Context {
             server: "http://x:1985".into(),
+            ca_file: None,
             user: "anna".into(),
             token: Some("t".into()),
             expires_at: Some(7),

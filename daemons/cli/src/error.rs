@@ -12,6 +12,7 @@ use serde_json::json;
 use url::Url;
 
 use crate::setup::SetupError;
+use crate::trust::Distrust;
 
 /// Anything that no other code is for.
 pub const FAILURE: u8 = 1;
@@ -168,8 +169,11 @@ impl CliError {
     pub fn told(&self) -> String {
         match self {
             // What an answer says is the whole sentence; of a failed call only the root says something.
-            Self::Server { source, .. } => match &**source {
-                ClientError::Transport { source, .. } => format!("{self}: {}", root(source)),
+            Self::Server { server, source } => match &**source {
+                ClientError::Transport { source, .. } => match Distrust::of(source, server) {
+                    Some(distrust) => format!("{self}: {}", distrust.why),
+                    None => format!("{self}: {}", root(source)),
+                },
                 ClientError::Decode { source, .. } => format!("{self}: {source}"),
                 _ => self.to_string(),
             },
@@ -211,7 +215,7 @@ impl CliError {
             | Self::SignedOut { hint, .. }
             | Self::NotDeployed { hint, .. }
             | Self::Unavailable { hint, .. } => Some(hint.clone()).filter(|hint| !hint.is_empty()),
-            Self::Server { source, .. } => hint_of(source),
+            Self::Server { server, source } => hint_of(source, server),
             _ => None,
         }
     }
@@ -225,9 +229,12 @@ fn root(error: &dyn Error) -> &dyn Error {
     last
 }
 
-fn hint_of(source: &ClientError) -> Option<String> {
+fn hint_of(source: &ClientError, server: &Url) -> Option<String> {
     let problem = match source {
-        ClientError::Transport { .. } => {
+        ClientError::Transport { source, .. } => {
+            if let Some(distrust) = Distrust::of(source, server) {
+                return Some(distrust.hint).filter(|hint| !hint.is_empty());
+            }
             let hint =
                 "check the address (`dinp context ls`) and that dinp-dash runs there (`systemctl status dinp-dash`)";
             return Some(hint.into());
@@ -242,6 +249,7 @@ fn hint_of(source: &ClientError) -> Option<String> {
         return Some(hint.to_owned());
     }
     let hint = match problem.status {
+        301 | 302 | 307 | 308 => "it sends you elsewhere: if TLS is spoken there, write https:// before its name",
         401 => "sign in with `dinp login`",
         403 => "`dinp whoami` shows your roles; ask an owner of the team, or an administrator",
         429 => "wait a little and try again",

@@ -3,6 +3,7 @@
 //! * [`args`]: the whole grammar, with what `--help` says,
 //! * [`commands`]: what each command does; they talk to dash through [`api`],
 //! * [`signin`]: how a person's access token is got, and [`contexts`]: where it is kept,
+//! * [`trust`]: whom it trusts over TLS,
 //! * [`follow`]: waiting for builds and deployments while saying what goes on,
 //! * [`variables`] and [`dotenv`]: environment variables from arguments, files and standard input,
 //! * [`output`]: tables for people, documents for programs,
@@ -22,6 +23,7 @@ mod probe;
 mod session;
 mod setup;
 mod signin;
+mod trust;
 mod variables;
 
 use std::ffi::OsString;

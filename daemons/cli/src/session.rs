@@ -7,6 +7,7 @@ use crate::api::Api;
 use crate::args::Global;
 use crate::contexts::{Context, ContextFile, Contexts};
 use crate::error::{CliError, trimmed};
+use crate::trust::Trust;
 
 const SIGN_IN: &str = "sign in with `dinp login --server http://<dashboard>:1985`";
 
@@ -18,6 +19,34 @@ pub struct Target {
     pub server: Url,
     /// The access token of that context.
     pub token: Option<String>,
+    /// Whom to trust there.
+    pub trust: Trust,
+}
+
+impl Target {
+    fn new(name: &str, context: &Context, global: &Global) -> Result<Self, CliError> {
+        let trust = Trust::new(global.ca_file.clone().or_else(|| context.ca_file.clone()));
+        let server = server_url(&context.server)?;
+        Ok(Self { name: Some(name.to_owned()), server, token: context.token.clone(), trust })
+    }
+
+    /// One that nobody has signed in to.
+    fn unknown(server: Url, global: &Global) -> Self {
+        Self { name: None, server, token: None, trust: Trust::new(global.ca_file.clone()) }
+    }
+
+    /// A server, by the context that is of it.
+    pub fn at(server: Url, global: &Global, contexts: &Contexts) -> Result<Self, CliError> {
+        match contexts.contexts.iter().find(|(_, context)| is_of(context, &server)) {
+            Some((name, context)) => Self::new(name, context, global),
+            None => Ok(Self::unknown(server, global)),
+        }
+    }
+}
+
+/// Whether a context is of that server.
+pub fn is_of(context: &Context, server: &Url) -> bool {
+    server_url(&context.server).is_ok_and(|url| url == *server)
 }
 
 /// dash, signed in.
@@ -25,7 +54,7 @@ pub fn api(global: &Global) -> Result<Api, CliError> {
     let given = std::env::var("DINP_TOKEN").ok().filter(|token| !token.is_empty());
     // With address and token given, no file is needed: for programs.
     let target = match (&given, &global.server) {
-        (Some(_), Some(server)) => Target { name: None, server: server_url(server)?, token: None },
+        (Some(_), Some(server)) => Target::unknown(server_url(server)?, global),
         _ => target(global, &ContextFile::of_user()?.read()?)?,
     };
     let source = if given.is_some() { "DINP_TOKEN" } else { "the token that `dinp login` kept" };
@@ -38,16 +67,12 @@ pub fn api(global: &Global) -> Result<Api, CliError> {
         message: format!("{source} is no access token: {error}"),
         hint: SIGN_IN.into(),
     })?;
-    Ok(Api::new(target.server, Some(credential)))
+    Api::new(target.server, Some(credential), &target.trust)
 }
 
 /// The cluster that the command line, else the context in use, names. A token goes to its own server only.
 pub fn target(global: &Global, contexts: &Contexts) -> Result<Target, CliError> {
     let signed_out = |message: &str| CliError::SignedOut { message: message.into(), hint: SIGN_IN.into() };
-    let of = |name: &str, context: &Context| -> Result<Target, CliError> {
-        let server = server_url(&context.server)?;
-        Ok(Target { name: Some(name.to_owned()), server, token: context.token.clone() })
-    };
     if let Some(name) = &global.context {
         let Some(context) = contexts.contexts.get(name) else {
             return Err(CliError::refused(
@@ -55,7 +80,7 @@ pub fn target(global: &Global, contexts: &Contexts) -> Result<Target, CliError> 
                 "`dinp context ls` shows those that exist",
             ));
         };
-        let target = of(name, context)?;
+        let target = Target::new(name, context, global)?;
         return match &global.server {
             Some(server) if server_url(server)? != target.server => Err(CliError::usage(
                 format!("--server {server} is not the server of context {name}, {}", trimmed(&target.server)),
@@ -65,33 +90,25 @@ pub fn target(global: &Global, contexts: &Contexts) -> Result<Target, CliError> 
         };
     }
     if let Some(server) = &global.server {
-        let server = server_url(server)?;
-        let known =
-            contexts.contexts.iter().find(|(_, context)| server_url(&context.server).is_ok_and(|url| url == server));
-        return match known {
-            Some((name, context)) => of(name, context),
-            None => Ok(Target { name: None, server, token: None }),
-        };
+        return Target::at(server_url(server)?, global, contexts);
     }
     let Some(current) = &contexts.current else {
         return Err(signed_out("you are not signed in"));
     };
     match contexts.contexts.get(current) {
-        Some(context) => of(current, context),
+        Some(context) => Target::new(current, context, global),
         None => Err(signed_out("you are not signed in")),
     }
 }
 
-/// The address of a dashboard, as people write it: `http://host:port`, `host:port` or `host`.
+/// The address of a dashboard, as people write it: `https://host`, `http://host:port`, `host:port` or `host`.
 pub fn server_url(text: &str) -> Result<Url, CliError> {
-    const HINT: &str = "write it as http://<host>:<port>; dinp-dash listens on port 1985";
+    const HINT: &str = "write it as http://<host>:<port>, dinp-dash listens on port 1985; or as https://<host> where a proxy speaks TLS";
     let refused = |why: &str| CliError::refused(format!("server \"{text}\" is not valid: {why}"), HINT);
     let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     let url = Url::parse(&full).map_err(|error| refused(&error.to_string()))?;
-    match url.scheme() {
-        "http" => {}
-        "https" => return Err(refused("TLS is not supported yet, it must begin with http://")),
-        _ => return Err(refused("it must begin with http://")),
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(refused("it must begin with http:// or https://"));
     }
     if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
         return Err(refused("it must have no path"));
@@ -106,15 +123,17 @@ pub fn server_url(text: &str) -> Result<Url, CliError> {
 mod tests {
     use super::*;
     use crate::output::Format;
+    use std::path::PathBuf;
 
     fn global(server: Option<&str>, context: Option<&str>) -> Global {
         let text = |text: Option<&str>| text.map(str::to_owned);
-        Global { server: text(server), context: text(context), output: Format::Table, quiet: false }
+        Global { server: text(server), context: text(context), ca_file: None, output: Format::Table, quiet: false }
     }
 
     fn contexts() -> Contexts {
         let context = |server: &str, token: &str| Context {
             server: server.into(),
+            ca_file: Some(format!("/{token}.pem").into()),
             user: "anna".into(),
             token: Some(token.into()),
             expires_at: None,
@@ -135,13 +154,25 @@ mod tests {
     }
 
     #[test]
+    fn each_server_is_trusted_by_its_own_context_or_by_what_the_command_line_says() {
+        let ca_file = |server, given: Option<&str>| {
+            let global = Global { ca_file: given.map(PathBuf::from), ..global(server, None) };
+            target(&global, &contexts()).unwrap().trust
+        };
+        assert_eq!(ca_file(None, None), Trust::new(Some("/ta.pem".into())));
+        assert_eq!(ca_file(Some("b:1985"), None), Trust::new(Some("/tb.pem".into())));
+        assert_eq!(ca_file(Some("c:1985"), None), Trust::default());
+        assert_eq!(ca_file(None, Some("/own.pem")), Trust::new(Some("/own.pem".into())));
+    }
+
+    #[test]
     fn servers_are_written_in_several_ways() {
         for text in ["http://h:1985", "http://h:1985/", "h:1985"] {
             assert_eq!(server_url(text).unwrap().as_str(), "http://h:1985/", "{text}");
         }
+        assert_eq!(server_url("https://h").unwrap().as_str(), "https://h/");
         for (bad, why) in [
-            ("https://h", "TLS is not supported yet"),
-            ("ftp://h", "must begin with http://"),
+            ("ftp://h", "must begin with http:// or https://"),
             ("http://h/x", "no path"),
             ("http://a:b@h", "no user name"),
             ("http://", "empty host"),

@@ -61,7 +61,7 @@ async fn bad_values_are_refused_before_any_request() {
         (&["app", "deploy", "a", "--health", "health"], "health path \"health\" is not valid".into()),
         (&["app", "deploy", "a", "--cpu", "fast"], "cpu \"fast\" is not valid".into()),
         (&["deploy", "/nowhere/x.tar.gz", "--app", "a"], "package /nowhere/x.tar.gz does not exist".into()),
-        (&["--server", "https://dash", "ps"], "TLS is not supported yet".into()),
+        (&["--server", "ftp://dash", "ps"], "it must begin with http:// or https://".into()),
     ] {
         let ended = world.dinp(args).await;
         assert_eq!(ended.code, 65, "{args:?}: {}", ended.stderr);

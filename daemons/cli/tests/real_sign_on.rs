@@ -21,6 +21,7 @@ use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
 use serde_json::json;
 use support::World;
+use support::tls::{self, Authority};
 use tokio::net::TcpListener;
 use url::Url;
 
@@ -36,13 +37,26 @@ struct Stage {
 
 impl Stage {
     async fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        Self::at(listener, url).await
+    }
+
+    /// Both behind proxies that speak TLS, with certificates of that authority.
+    async fn behind_tls(authority: &Authority) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = tls::proxy(authority.sign("localhost"), listener.local_addr().unwrap()).await;
+        let mut stage = Self::at(listener, url).await;
+        stage.dash.url = tls::proxy(authority.sign("localhost"), stage.dash.address()).await;
+        stage
+    }
+
+    async fn at(listener: TcpListener, uic_url: String) -> Self {
         let mysql = Mysql::start().await;
         let root = mysql.database().await;
         let pool = mysql.account(&root, "dinp_uic").await;
         let hash = Passwords::new(64, 1, 1).unwrap().hash(Secret::new(PASSWORD)).await.unwrap();
         store::user::insert(&mut pool.get_conn().await.unwrap(), "anna", &hash, PlatformRole::User).await.unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let uic_url = format!("http://{}", listener.local_addr().unwrap());
         let config =
             UicConfig { password_memory_kib: 64, password_passes: 1, password_parallel: 4, ..UicConfig::default() };
         let mut loaded = Loaded::for_tests("uic", config);
@@ -84,6 +98,34 @@ async fn login_and_logout_at_a_real_uic() {
     let out = dash.run(&["logout"], &[], "").await;
     assert_eq!((out.code, out.stderr), (0, format!("signed out of {}\n", dash.url)));
     assert_eq!(stage.tokens().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_proxies_that_speak_tls_an_authority_is_named_once() {
+    let authority = Authority::new("Example & Sons");
+    let stage = Stage::behind_tls(&authority).await;
+    let dash = &stage.dash;
+    authority.file(dash, "ca.pem");
+    let login = ["login", "--server", &dash.url, "--username", "anna", "--password-stdin"];
+
+    let unknown = dash.run(&login, &[], PASSWORD).await;
+    assert_eq!(unknown.code, 69, "{}", unknown.stderr);
+    assert!(unknown.stderr.contains("signed by an authority that is not known here"), "{}", unknown.stderr);
+
+    // A path that holds in this directory only.
+    let mut command = dash.command(&[&login[..], &["--ca-file", "ca.pem"]].concat(), &[]);
+    let right = dash.end(command.current_dir(dash.home.path()), PASSWORD).await;
+    assert_eq!(right.code, 0, "{}", right.stderr);
+    assert_eq!(right.stdout, format!("signed in to {} as anna (context dinp)\n", dash.url));
+
+    let me = dash.run(&["whoami"], &[], "").await;
+    assert_eq!(me.code, 0, "{}", me.stderr);
+    let again = dash.run(&login, &[], PASSWORD).await;
+    assert_eq!(again.code, 0, "{}", again.stderr);
+    assert_eq!(stage.tokens().await, 2);
+    let out = dash.run(&["logout"], &[], "").await;
+    assert_eq!((out.code, out.stderr), (0, format!("signed out of {}\n", dash.url)));
+    assert_eq!(stage.tokens().await, 1);
 }
 
 /// The value of a hidden field of a page.

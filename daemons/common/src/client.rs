@@ -55,41 +55,42 @@ impl ApiClient {
 
     /// A client with [`CONNECT_TIMEOUT`](Self::CONNECT_TIMEOUT).
     pub fn new(base_urls: Vec<Url>, credential: Option<Credential>, user_agent: &str) -> Self {
-        Self::with_connect_timeout(base_urls, credential, user_agent, Self::CONNECT_TIMEOUT)
+        Self::build(Self::plain(user_agent), base_urls, credential, None)
     }
 
     /// A client of the cluster's servers, which follows the one that leads.
     pub fn of_servers(base_urls: Vec<Url>, credential: Option<Credential>, user_agent: &str) -> Self {
-        Self::build(base_urls, credential, user_agent, Self::CONNECT_TIMEOUT, Some(watch::Sender::new(0)))
+        Self::build(Self::plain(user_agent), base_urls, credential, Some(watch::Sender::new(0)))
     }
 
-    /// A client with its own time limit for connecting.
-    pub fn with_connect_timeout(
-        base_urls: Vec<Url>,
-        credential: Option<Credential>,
-        user_agent: &str,
-        connect_timeout: Duration,
-    ) -> Self {
-        Self::build(base_urls, credential, user_agent, connect_timeout, None)
+    /// A client that speaks by other means than daemons do: see [`http`](Self::http).
+    pub fn over(http: reqwest::Client, base_urls: Vec<Url>, credential: Option<Credential>) -> Self {
+        Self::build(http, base_urls, credential, None)
     }
 
-    fn build(
-        base_urls: Vec<Url>,
-        credential: Option<Credential>,
-        user_agent: &str,
-        connect_timeout: Duration,
-        moves: Option<watch::Sender<u64>>,
-    ) -> Self {
-        let http = reqwest::Client::builder()
+    /// How daemons speak. Whoever is to speak TLS adds whom it trusts: by this alone, that is nobody.
+    pub fn http(user_agent: &str) -> reqwest::ClientBuilder {
+        reqwest::Client::builder()
             .user_agent(user_agent)
-            .connect_timeout(connect_timeout)
+            .connect_timeout(Self::CONNECT_TIMEOUT)
             // Our own servers close idle connections after 10 s; be earlier, so as not to race that.
             .pool_idle_timeout(Duration::from_secs(5))
             .tcp_nodelay(true)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .expect("a client without TLS and with a valid user agent can always be built");
+    }
+
+    fn plain(user_agent: &str) -> reqwest::Client {
+        let http = Self::http(user_agent).build();
+        http.expect("a client that trusts nobody and has a valid user agent can always be built")
+    }
+
+    fn build(
+        http: reqwest::Client,
+        base_urls: Vec<Url>,
+        credential: Option<Credential>,
+        moves: Option<watch::Sender<u64>>,
+    ) -> Self {
         let inner = Inner { http, targets: Mutex::new(Targets::new(base_urls)), credential, moves };
         Self { inner: Arc::new(inner) }
     }

@@ -7,6 +7,7 @@ use dinp_common::api::people::Meta;
 use dinp_common::api::uic::{PlatformRole, TeamRole, TokenReply, UserInfo};
 use dinp_common::api::unix_millis;
 use dinp_common::auth::Credential;
+use reqwest::Client;
 use url::Url;
 
 use crate::api::Api;
@@ -14,15 +15,17 @@ use crate::args::Global;
 use crate::contexts::{Context, ContextFile, Contexts};
 use crate::error::{CliError, trimmed};
 use crate::output::Output;
-use crate::session::{self, server_url};
+use crate::session::{self, Target, is_of, server_url};
 use crate::signin::browser::{self, Loopback};
 use crate::signin::{Attempt, http_client, password, revoke};
 
 const EXAMPLES: &str = "\
 Examples:
-  dinp login --server http://dash.example:1985      in a browser
+  dinp login --server https://dash.example          in a browser
   dinp login --server http://dash.example:1985 --username anna
                                                     on a machine without a browser; asks for the password
+  dinp login --server https://dash.example --ca-file ca.pem
+                                                    where an authority of your own signs
   dinp login --username anna --password-stdin < file";
 
 /// Arguments of `dinp login`.
@@ -44,18 +47,20 @@ pub struct Login {
 pub async fn login(login: &Login, global: &Global, out: &Output) -> Result<(), CliError> {
     let file = ContextFile::of_user()?;
     let mut contexts = file.read()?;
-    let server = login_server(global, &contexts)?;
-    let meta: Meta = Api::new(server.clone(), None).get("/v1/meta").await?;
+    let Target { server, trust, .. } = login_target(global, &contexts)?;
+    let ca_file = trust.ca_file()?;
+    let meta: Meta = Api::new(server.clone(), None, &trust)?.get("/v1/meta").await?;
     let uic = server_url(&meta.uic_url)?;
+    let http = http_client(&uic, &trust)?;
     let reply = match &login.username {
-        Some(username) => by_password(uic, username, &read_password(login.password_stdin, username)?).await?,
-        None => by_browser(uic, login.no_browser, out).await?,
+        Some(username) => by_password(&http, uic, username, &read_password(login.password_stdin, username)?).await?,
+        None => by_browser(&http, uic, login.no_browser, out).await?,
     };
     let credential: Credential = reply
         .access_token
         .parse()
         .map_err(|error| CliError::Other(format!("sign-on gave something else than an access token: {error}")))?;
-    let me: UserInfo = Api::new(server.clone(), Some(credential)).get("/v1/me").await?;
+    let me: UserInfo = Api::new(server.clone(), Some(credential), &trust)?.get("/v1/me").await?;
     let name = match &global.context {
         Some(name) => name.clone(),
         None => context_name(&contexts, &server, &meta.cluster),
@@ -64,6 +69,7 @@ pub async fn login(login: &Login, global: &Global, out: &Output) -> Result<(), C
         unix_millis().saturating_add(i64::try_from(reply.expires_in).unwrap_or(i64::MAX).saturating_mul(1000));
     let context = Context {
         server: trimmed(&server).to_owned(),
+        ca_file,
         user: me.name.clone(),
         token: Some(reply.access_token),
         expires_at: Some(expires_at),
@@ -75,10 +81,10 @@ pub async fn login(login: &Login, global: &Global, out: &Output) -> Result<(), C
 }
 
 /// A new cluster may be named by its address; without one, sign in where one was signed in before.
-fn login_server(global: &Global, contexts: &Contexts) -> Result<Url, CliError> {
+fn login_target(global: &Global, contexts: &Contexts) -> Result<Target, CliError> {
     match &global.server {
-        Some(server) => server_url(server),
-        None => session::target(global, contexts).map(|target| target.server).map_err(|error| match error {
+        Some(server) => Target::at(server_url(server)?, global, contexts),
+        None => session::target(global, contexts).map_err(|error| match error {
             CliError::SignedOut { .. } => CliError::usage(
                 "the address of the dashboard is not known yet",
                 "name it: `dinp login --server http://<dashboard>:1985`",
@@ -90,8 +96,7 @@ fn login_server(global: &Global, contexts: &Contexts) -> Result<Url, CliError> {
 
 /// The context of this server; else a new one that is called as the cluster, or as the address where that is taken.
 fn context_name(contexts: &Contexts, server: &Url, cluster: &str) -> String {
-    let of_server = |context: &Context| server_url(&context.server).is_ok_and(|url| url == *server);
-    if let Some((name, _)) = contexts.contexts.iter().find(|(_, context)| of_server(context)) {
+    if let Some((name, _)) = contexts.contexts.iter().find(|(_, context)| is_of(context, server)) {
         return name.clone();
     }
     if contexts.contexts.contains_key(cluster) || cluster.is_empty() {
@@ -100,15 +105,14 @@ fn context_name(contexts: &Contexts, server: &Url, cluster: &str) -> String {
     cluster.to_owned()
 }
 
-async fn by_password(uic: Url, username: &str, secret: &str) -> Result<TokenReply, CliError> {
-    let http = http_client()?;
+async fn by_password(http: &Client, uic: Url, username: &str, secret: &str) -> Result<TokenReply, CliError> {
     // Nobody listens there: the answer is taken from the redirect before it is followed.
     let attempt = Attempt::new(uic, "http://127.0.0.1:1/callback".into())?;
-    let code = password::code(&http, &attempt, username, secret).await?;
-    attempt.exchange(&http, &code).await
+    let code = password::code(http, &attempt, username, secret).await?;
+    attempt.exchange(http, &code).await
 }
 
-async fn by_browser(uic: Url, print_only: bool, out: &Output) -> Result<TokenReply, CliError> {
+async fn by_browser(http: &Client, uic: Url, print_only: bool, out: &Output) -> Result<TokenReply, CliError> {
     let loopback = Loopback::open().await?;
     let attempt = Attempt::new(uic, loopback.redirect_uri.clone())?;
     let url = attempt.authorize_url()?;
@@ -121,7 +125,7 @@ async fn by_browser(uic: Url, print_only: bool, out: &Output) -> Result<TokenRep
     }
     out.note("waiting for the browser ...");
     let code = loopback.code(&attempt).await?;
-    attempt.exchange(&http_client()?, &code).await
+    attempt.exchange(http, &code).await
 }
 
 fn read_password(from_stdin: bool, username: &str) -> Result<String, CliError> {
@@ -180,8 +184,8 @@ pub async fn logout(global: &Global, out: &Output) -> Result<(), CliError> {
     }
     file.write(&contexts)?;
     let ended = async {
-        let meta: Meta = Api::new(target.server.clone(), None).get("/v1/meta").await?;
-        revoke(&server_url(&meta.uic_url)?, &token).await
+        let meta: Meta = Api::new(target.server.clone(), None, &target.trust)?.get("/v1/meta").await?;
+        revoke(&server_url(&meta.uic_url)?, &token, &target.trust).await
     };
     match ended.await {
         Ok(()) => out.note(format!("signed out of {}", trimmed(&target.server))),

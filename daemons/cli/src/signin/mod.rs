@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 use crate::error::CliError;
+use crate::trust::Trust;
 
 const CLIENT: &str = "cli";
 
@@ -84,23 +85,22 @@ impl Attempt {
 }
 
 /// Ends the session that a token belongs to.
-pub async fn revoke(uic: &Url, token: &str) -> Result<(), CliError> {
-    let request = http_client()?.post(endpoint(uic, "/oauth/revoke")?).form(&[("token", token)]);
+pub async fn revoke(uic: &Url, token: &str, trust: &Trust) -> Result<(), CliError> {
+    let request = http_client(uic, trust)?.post(endpoint(uic, "/oauth/revoke")?).form(&[("token", token)]);
     let response = send(uic, request).await?;
     check(response).await.map(drop).map_err(|source| failed(uic, source))
 }
 
-/// A client that keeps cookies and follows no redirect by itself.
-pub fn http_client() -> Result<reqwest::Client, CliError> {
-    reqwest::Client::builder()
+/// A client of uic that keeps cookies and follows no redirect by itself.
+pub fn http_client(uic: &Url, trust: &Trust) -> Result<reqwest::Client, CliError> {
+    let builder = reqwest::Client::builder()
         .user_agent(concat!("dinp/", env!("CARGO_PKG_VERSION")))
         .cookie_store(true)
         .redirect(Policy::none())
         .no_proxy()
         .connect_timeout(Duration::from_secs(5))
-        .timeout(Duration::from_secs(30))
-        .build()
-        .map_err(|error| CliError::Other(format!("cannot make an HTTP client: {error}")))
+        .timeout(Duration::from_secs(30));
+    trust.client(builder, uic)
 }
 
 fn endpoint(uic: &Url, path: &str) -> Result<Url, CliError> {

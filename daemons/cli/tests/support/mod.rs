@@ -2,7 +2,10 @@
 
 #![allow(dead_code, reason = "each test uses its part")]
 
+pub mod tls;
+
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -63,6 +66,11 @@ impl World {
         self.requests.lock().unwrap().clone()
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.url.trim_start_matches("http://").parse().unwrap()
+    }
+
     /// The program, told where the dashboard is and who we are.
     pub async fn dinp(&self, args: &[&str]) -> Ended {
         self.run(args, &[("DINP_SERVER", &self.url), ("DINP_TOKEN", TOKEN)], "").await
@@ -70,10 +78,14 @@ impl World {
 
     /// The program with its own environment only.
     pub async fn run(&self, args: &[&str], env: &[(&str, &str)], stdin: &str) -> Ended {
-        let mut command = self.command(args, env);
+        self.end(&mut self.command(args, env), stdin).await
+    }
+
+    /// Runs a command of the program to its end.
+    pub async fn end(&self, command: &mut Command, stdin: &str) -> Ended {
+        let mut child = command.spawn().unwrap();
         let stdin = stdin.to_owned();
         let run = move || {
-            let mut child = command.spawn().unwrap();
             // It may have ended without reading.
             child.stdin.take().unwrap().write_all(stdin.as_bytes()).ok();
             let output = child.wait_with_output().unwrap();
