@@ -12,7 +12,7 @@ use mysql_async::prelude::Queryable;
 use std::collections::BTreeSet;
 
 /// Variables that the platform sets.
-const PLATFORM: [&str; 5] = ["APP_NAME", "HOST_IP", "PORT", "SCRIBE_IP", "SCRIBE_PORT"];
+const PLATFORM: [&str; 6] = ["APP_NAME", "HOST_IP", "PORT", "SCRIBE_IP", "SCRIBE_PORT", "TINI_KILL_PROCESS_GROUP"];
 /// Longest value, in bytes.
 const MAX_VALUE: usize = 32 * 1024;
 /// Most bytes of all values, sealed: they stand in the orders of a node once for each of its instances.
@@ -189,6 +189,7 @@ mod tests {
         assert!(check(&wish(&[("A", "1")], &["B"])).is_ok());
         for (bad, kind) in [
             (wish(&[("PORT", "1")], &[]), "name-reserved"),
+            (wish(&[("TINI_KILL_PROCESS_GROUP", "")], &[]), "name-reserved"),
             (wish(&[("A", "a\0b")], &[]), "invalid-value"),
             (wish(&[("A", &"x".repeat(MAX_VALUE + 1))], &[]), "too-large"),
             (wish(&[("A", "1")], &["A"]), "invalid-value"),

@@ -7,7 +7,7 @@ use crate::docker::{EngineError, failed};
 use crate::filter::NotInForce;
 use crate::shared::Shared;
 use bollard::auth::DockerCredentials;
-use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum};
+use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum, ImageInspect};
 use bollard::query_parameters::{CreateImageOptions, InspectContainerOptions, ListContainersOptions};
 use dinp_common::api::agent::RegistryAccess;
 use dinp_common::model::InstanceId;
@@ -120,9 +120,14 @@ pub async fn pull_image(shared: &Shared, image: &str, registry: Option<&Registry
 
 /// Whether the image is in the engine.
 pub async fn has_image(shared: &Shared, image: &str) -> Result<bool, EngineError> {
+    Ok(inspect_image(shared, image).await?.is_some())
+}
+
+/// What the engine says of an image; none if it has no such image.
+pub async fn inspect_image(shared: &Shared, image: &str) -> Result<Option<ImageInspect>, EngineError> {
     match shared.engine.call(format!("inspect image {image}"), |d| async move { d.inspect_image(image).await }).await {
-        Ok(_) => Ok(true),
-        Err(error) if error.is_not_found() => Ok(false),
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),
     }
 }

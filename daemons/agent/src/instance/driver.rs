@@ -1,8 +1,9 @@
 //! The task of one instance: asks its [`Life`] for the next step, does it, and tells the life what came of it.
 
 use super::autopsy;
-use super::calls::{StepError, has_image, inspect, is_instance, pull_image};
+use super::calls::{StepError, has_image, inspect, inspect_image, is_instance, pull_image};
 use super::life::Life;
+use super::shell;
 use super::task::{Sign, Wanted};
 use super::terms::{Exit, News, Now, Observed, Step};
 use crate::container::{self, Identity};
@@ -190,7 +191,10 @@ impl Driver {
         let take = move |ledger: &mut ledger::Ledger| ledger.take(&instance, &range, ledger::nobody_listens);
         let port = self.shared.ledger.change(take).await?.ok_or(StepError::NoPort)?;
         self.port = Some(port);
-        let body = container::body(spec, self.identity.epoch, port, &self.shared.surroundings());
+        let mut body = container::body(spec, self.identity.epoch, port, &self.shared.surroundings());
+        // One that is missing is told by the call that needs it.
+        let image = inspect_image(&self.shared, &container::image_name(spec)).await?;
+        shell::let_wait(&mut body, &image.and_then(|image| image.config).unwrap_or_default());
         for name in [container::name(&spec.app, &spec.instance), container::long_name(&spec.app, &spec.instance)] {
             let options = CreateContainerOptions { name: Some(name.clone()), ..CreateContainerOptions::default() };
             let body = body.clone();

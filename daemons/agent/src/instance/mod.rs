@@ -32,6 +32,7 @@ mod driver;
 mod fitness;
 mod life;
 mod reason;
+mod shell;
 mod shown;
 mod sockets;
 mod task;

@@ -3,9 +3,9 @@
  *   /eat     takes memory without end                  /env    its environment
  *   /worker  a process of it takes memory without end  /blank  writes a blank line
  *   /flood   writes 20,000 lines
- * DELAY_MS: time before it listens. DIE_MS: time after which it ends with code 5. LISTEN: where it listens instead of
- * on PORT, as address:port. SICK: it is sick from the start. Every request but / and /health is a line on standard
- * output. */
+ * DELAY_MS: time before it listens. DIE_MS: time after which it ends with code 5. END_MS: time that it needs to end when
+ * it is told to. LISTEN: where it listens instead of on PORT, as address:port. SICK: it is sick from the start. Every
+ * request but / and /health is a line on standard output. */
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <signal.h>
@@ -18,8 +18,11 @@
 
 extern char **environ;
 
+static unsigned end_ms;
+
 static void terminate(int signal) {
     (void)signal;
+    usleep(end_ms * 1000);
     static const char text[] = "bye\n";
     if (write(1, text, sizeof text - 1) < 0) _exit(1);
     _exit(0);
@@ -50,7 +53,8 @@ int main(void) {
     signal(SIGTERM, terminate);
     signal(SIGALRM, die);
     signal(SIGPIPE, SIG_IGN);
-    const char *delay = getenv("DELAY_MS"), *port = getenv("PORT"), *deadline = getenv("DIE_MS");
+    const char *delay = getenv("DELAY_MS"), *port = getenv("PORT"), *deadline = getenv("DIE_MS"), *end = getenv("END_MS");
+    if (end) end_ms = atoi(end);
     if (deadline) ualarm(atoi(deadline) * 1000, 0);
     if (delay) usleep(atoi(delay) * 1000);
     int yes = 1, sick = getenv("SICK") != NULL, listener = socket(AF_INET, SOCK_STREAM, 0);

@@ -10,13 +10,13 @@ mod journal;
 mod node;
 mod world;
 
-use dinp_common::api::agent::{Goodbye, InstanceState::*, StopOrder, StreamKind, StreamOrder};
+use dinp_common::api::agent::{Goodbye, InstanceSpec, InstanceState::*, StopOrder, StreamKind, StreamOrder};
 use dinp_common::model::HealthCheck;
 use doubles::{Proxy, Registry};
 use std::time::{Duration, Instant};
 use world::{World, ask, docker, inspect, spec};
 
-fn stop(spec: &dinp_common::api::agent::InstanceSpec) -> StopOrder {
+fn stop(spec: &InstanceSpec) -> StopOrder {
     StopOrder { instance: spec.instance.clone(), reason: "scaled in".into(), grace_secs: 5 }
 }
 
@@ -61,6 +61,50 @@ async fn runs_what_is_ordered_and_stops_what_is_named() {
     assert_ne!(world.until_state(&next, Ready).await.port, Some(port));
     world.order(&[&next], |orders| orders.release_ports = vec![web.instance.clone()]);
     world.until("the port is free", |heard| !held(heard)).await;
+}
+
+/// An image whose command is a line for a shell, as Dockerfiles of others have them.
+fn image_with_a_line(line: &str) -> String {
+    let (name, image) = (format!("dinp-test-line-{}", std::process::id()), "localhost/dinp-agent-line:1".to_owned());
+    docker(&["create", "--name", &name, world::image()]);
+    docker(&["commit", "--change", &format!("CMD {}", serde_json::json!([world::SHELL, "-c", line])), &name, &image]);
+    docker(&["rm", &name]);
+    image
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_a_shell_an_app_is_told_to_end_and_has_its_grace_for_it() {
+    const LINE: &str = "cd /tmp && /app; echo over";
+    let world = World::new().await;
+    let (mut ordered, mut foreign) = (spec(1), spec(2));
+    ordered.command = Some([world::SHELL, "-c", LINE].map(str::to_owned).to_vec());
+    foreign.image = image_with_a_line(LINE).parse().unwrap();
+    let both = [&mut ordered, &mut foreign].map(|spec| {
+        spec.env.insert("END_MS".into(), "1000".into());
+        spec.clone()
+    });
+    let run = both.each_ref();
+    let logs = |spec: &&InstanceSpec| StreamOrder {
+        stream: spec.instance.to_string(),
+        kind: StreamKind::Logs { instance: spec.instance.clone(), tail: 100, follow: true, previous: false },
+    };
+    let streams = run.iter().map(logs).collect::<Vec<_>>();
+    world.order(&run, |_| {});
+    for spec in run {
+        world.until_state(spec, Ready).await;
+    }
+    let begin = Instant::now();
+    world.order(&[], |orders| {
+        orders.stop = run.iter().map(|spec| StopOrder { grace_secs: 30, ..stop(spec) }).collect();
+        orders.streams = streams;
+    });
+    let heard = world.until("the end of both logs", |heard| heard.streams.len() == 2).await;
+    for (instance, lines) in &heard.streams {
+        let texts: Vec<_> = lines.iter().map(|line| line.text.as_str()).collect();
+        assert_eq!(texts, ["listening", "bye"], "{instance}: it ended in its own time, and nothing began after it");
+    }
+    world.until("both are gone", |heard| run.iter().all(|spec| heard.removed.contains(&spec.instance))).await;
+    assert!(begin.elapsed() < Duration::from_secs(20), "not by the end of the grace: {:?}", begin.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -237,7 +281,7 @@ async fn failures_are_told_in_words() {
     world.order(&[&slow, &greedy, &missing], |_| {});
     let report = world.until_state(&greedy, Ready).await;
     ask(&report, "/eat").await.ok();
-    let failed = |heard: &world::Heard, spec: &dinp_common::api::agent::InstanceSpec, text: &str| {
+    let failed = |heard: &world::Heard, spec: &InstanceSpec, text: &str| {
         heard.instances.get(&spec.instance).is_some_and(|report| report.last_failure == text)
     };
     world.until("the end", |heard| failed(heard, &greedy, "out of memory (limit 16 MiB)")).await;

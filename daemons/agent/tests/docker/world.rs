@@ -32,6 +32,9 @@ use tokio_util::sync::CancellationToken;
 /// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(40);
 
+/// The shell of the test's image.
+pub const SHELL: &str = "/usr/local/bin/sh";
+
 /// Runs a program to its end.
 pub fn run(program: &str, arguments: &[&str]) -> Output {
     Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("run {program}: {error}"))
@@ -53,7 +56,7 @@ pub fn address() -> String {
 
 /// The image of `app.c`, made if it is not there. Fails in words where no engine answers.
 pub fn image() -> &'static str {
-    const IMAGE: &str = "localhost/dinp-agent-test:2";
+    const IMAGE: &str = "localhost/dinp-agent-test:3";
     assert!(
         run("docker", &["info"]).status.success(),
         "no Docker Engine answers: start one with scripts/lib/engine start, or leave these tests out with -E 'not binary(docker)'"
@@ -65,6 +68,7 @@ pub fn image() -> &'static str {
     let (root, tar) = (dir.path().join("root"), dir.path().join("root.tar"));
     std::fs::create_dir_all(root.join("tmp")).unwrap();
     app(&root);
+    shell(&root);
     for (name, content, mode) in [
         ("plain", &b"#!/app\n"[..], 0o644),
         ("script", b"#!/usr/bin/nodejs\n", 0o755),
@@ -83,6 +87,17 @@ pub fn image() -> &'static str {
 fn foreign() -> Vec<u8> {
     let machine = if std::env::consts::ARCH == "aarch64" { 62 } else { 183 };
     [&b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0"[..], &[machine, 0, 1, 0, 0, 0]].concat()
+}
+
+/// Copies this machine's shell with its libraries. Not to `/bin/sh`, where libc looks for one to run what is no program.
+fn shell(root: &std::path::Path) {
+    let libraries = String::from_utf8(run("ldd", &["/bin/sh"]).stdout).unwrap();
+    let libraries = libraries.split_whitespace().filter(|word| word.starts_with('/')).map(|path| (path, path));
+    for (from, to) in libraries.chain([("/bin/sh", SHELL)]) {
+        let to = root.join(to.trim_start_matches('/'));
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::copy(from, to).unwrap();
+    }
 }
 
 /// Compiles `app.c` into a directory.
