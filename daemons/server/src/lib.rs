@@ -39,10 +39,12 @@ use dinp_common::config::{ClusterConfig, Loaded};
 use dinp_common::credentials::{self, CredentialError};
 use dinp_common::lifecycle::Lifecycle;
 use dinp_common::listen::{self, ListenError};
+use dinp_common::metrics::ops_router_with;
 use dinp_common::network::host_of;
 use dinp_common::seal::{OpeningKey, SealError};
 use dinp_common::store::{self, StoreError};
 use driver::{Driver, Parts};
+use gauges::NodeFaults;
 use leader::Leadership;
 use mysql_async::Pool;
 use std::sync::Arc;
@@ -144,7 +146,8 @@ pub async fn run(loaded: Loaded<ServerConfig>, lifecycle: Lifecycle) -> Result<(
         ended: ended.clone(),
     };
     lifecycle.task("desired state", follow.run(lifecycle.clone()));
-    lifecycle.task("gauges", gauges::show(handle.clone(), lifecycle.shutdown()));
+    let faults = NodeFaults::default();
+    lifecycle.task("gauges", faults.clone().watch(handle.clone(), lifecycle.shutdown()));
     lifecycle.task("routers", routers::follow(handle.clone(), pool.clone(), lifecycle.shutdown()));
     let url = config.public_url(cluster);
     let others = cluster.servers.iter().filter(|server| **server != url).cloned().collect();
@@ -169,7 +172,7 @@ pub async fn run(loaded: Loaded<ServerConfig>, lifecycle: Lifecycle) -> Result<(
         insecure_registry,
         shutdown: lifecycle.shutdown(),
     };
-    let app = api::router(api, &lifecycle);
+    let app = api::router(api).merge(ops_router_with(&lifecycle, move || faults.text()));
     lifecycle.ready();
     listen::serve(listeners, app, lifecycle.shutdown(), DRAIN).await;
     if candidate.await.is_err() {

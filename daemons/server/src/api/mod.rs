@@ -22,7 +22,6 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use dinp_common::api::leader::EPOCH_HEADER;
 use dinp_common::auth::{self, CredentialKind, ServiceAuth, hash_matches};
-use dinp_common::lifecycle::Lifecycle;
 use dinp_common::model::NodeName;
 use dinp_common::problem::Problem;
 use http::{HeaderMap, HeaderValue};
@@ -105,8 +104,8 @@ async fn known(State(api): State<Api>, request: Request, next: Next) -> Result<R
     Ok(answer)
 }
 
-/// All endpoints.
-pub fn router(api: Api, lifecycle: &Lifecycle) -> Router {
+/// All endpoints of this interface.
+pub fn router(api: Api) -> Router {
     Router::new()
         .merge(agent::router())
         .merge(router::router())
@@ -115,5 +114,4 @@ pub fn router(api: Api, lifecycle: &Lifecycle) -> Router {
         .route_layer(middleware::from_fn_with_state(api.clone(), known))
         .merge(leader::router())
         .with_state(api)
-        .merge(dinp_common::metrics::ops_router(lifecycle))
 }
