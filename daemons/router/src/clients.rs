@@ -10,7 +10,8 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use tokio::sync::Notify;
 
-/// How many of the connections that are idle for longest are looked through for one of a certain client.
+/// How many of the connections that are idle for longest are looked through for one of a certain client: a worker does
+/// nothing else meanwhile, for each connection that comes. In a crowd one client's may all be younger; it is then refused.
 const LOOK: usize = 1000;
 
 /// The clients of one worker. The places are those of all workers.
@@ -42,24 +43,25 @@ impl Clients {
         Rc::new(Self { places, limits, idle: RefCell::default(), next: Cell::new(0) })
     }
 
-    /// A place for a new connection, idle at first; none where nobody can make room.
-    pub(crate) fn seat(self: &Rc<Self>, peer: IpAddr) -> Option<Rc<Seat>> {
+    /// A place for a new connection, idle at first; where nobody can make room, the limit that is reached, by the key of
+    /// its configuration.
+    pub(crate) fn seat(self: &Rc<Self>, peer: IpAddr) -> Result<Rc<Seat>, &'static str> {
         let client = listen::client(peer);
         let place = if self.limits.trusts(peer) { None } else { Some(self.place(&client)?) };
         let held = Rc::new(Held { client, place: RefCell::new(place), make_room: Notify::new() });
         let seat = Rc::new(Seat { clients: self.clone(), held, turn: Cell::new(None) });
         seat.idle();
-        Some(seat)
+        Ok(seat)
     }
 
-    fn place(&self, client: &IpAddr) -> Option<Share<IpAddr>> {
-        let room = match self.places.take(client, 1) {
-            Ok(place) => return Some(place),
-            Err(Full::Each(_)) => self.shed(|held| held.client == *client),
-            Err(Full::All(_)) => self.shed(|_| true),
+    fn place(&self, client: &IpAddr) -> Result<Share<IpAddr>, &'static str> {
+        let (limit, has_room) = match self.places.take(client, 1) {
+            Ok(place) => return Ok(place),
+            Err(Full::Each(_)) => ("max_connections_per_client", self.shed(|held| held.client == *client)),
+            Err(Full::All(_)) => ("max_connections", self.shed(|_| true)),
         };
         // Another worker may have been quicker.
-        room.then(|| self.places.take(client, 1).ok()).flatten()
+        has_room.then(|| self.places.take(client, 1).ok()).flatten().ok_or(limit)
     }
 
     /// Takes the place of the connection that has been idle for longest; false where there is none.
@@ -115,7 +117,7 @@ mod tests {
         Clients::new(Quota::new(each, all), Rc::new(config.limits()))
     }
 
-    fn seat(clients: &Rc<Clients>, peer: &str) -> Option<Rc<Seat>> {
+    fn seat(clients: &Rc<Clients>, peer: &str) -> Result<Rc<Seat>, &'static str> {
         clients.seat(peer.parse().unwrap())
     }
 
@@ -138,9 +140,9 @@ mod tests {
         assert!(has_to_go(&a));
         d.busy();
         e.busy();
-        assert!(seat(&clients, "192.0.2.6").is_none(), "all are busy");
+        assert_eq!(seat(&clients, "192.0.2.6").err(), Some("max_connections"), "all are busy");
         drop(b);
-        assert!(seat(&clients, "192.0.2.6").is_some());
+        assert!(seat(&clients, "192.0.2.6").is_ok());
     }
 
     #[test]
@@ -152,16 +154,16 @@ mod tests {
         assert!(has_to_go(&first) && !has_to_go(&other));
         second.busy();
         third.busy();
-        assert!(seat(&clients, "192.0.2.1").is_none());
-        assert!(seat(&clients, "192.0.2.2").is_some());
+        assert_eq!(seat(&clients, "192.0.2.1").err(), Some("max_connections_per_client"));
+        assert!(seat(&clients, "192.0.2.2").is_ok());
     }
 
     #[test]
     fn a_trusted_proxy_stands_for_many_clients() {
         let clients = clients(1, 1);
         let seats: Vec<_> = (0..5).map(|_| seat(&clients, "10.0.0.1")).collect();
-        assert!(seats.iter().all(Option::is_some));
-        assert!(seat(&clients, "192.0.2.1").is_some());
+        assert!(seats.iter().all(Result::is_ok));
+        assert!(seat(&clients, "192.0.2.1").is_ok());
     }
 
     #[test]
@@ -169,7 +171,7 @@ mod tests {
         let clients = clients(1, 1);
         let proxies: Vec<_> = (0..=LOOK).map(|_| seat(&clients, "10.0.0.1")).collect();
         let idle = seat(&clients, "192.0.2.1").unwrap();
-        assert!(seat(&clients, "192.0.2.2").is_some());
+        assert!(seat(&clients, "192.0.2.2").is_ok());
         assert!(has_to_go(&idle));
         drop(proxies);
     }

@@ -13,7 +13,7 @@ pub(crate) struct Totals {
     open: AtomicU64,
     accepted: AtomicU64,
     shed: AtomicU64,
-    turned_away: AtomicU64,
+    turned_away: Mutex<BTreeMap<&'static str, u64>>,
     untold: Mutex<Untold>,
     refused: Mutex<BTreeMap<&'static str, u64>>,
 }
@@ -40,18 +40,18 @@ impl Totals {
         self.shed.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a connection for which there was no room, and tells of it now and then.
-    pub(crate) fn turned_away(&self, peer: IpAddr) {
-        self.turned_away.fetch_add(1, Ordering::Relaxed);
+    /// Counts a connection for which there was no room under that limit, and tells of it now and then.
+    pub(crate) fn turned_away(&self, peer: IpAddr, limit: &'static str) {
+        count(&self.turned_away, limit);
         let due = self.untold.lock().unwrap_or_else(PoisonError::into_inner).note(Instant::now());
         if let Some(refused) = due {
-            tracing::warn!(%peer, refused, "connections are refused: there are too many, and none is idle");
+            tracing::warn!(%peer, limit, refused, "connections are refused, the last one of {peer}: no idle one was found that could make room");
         }
     }
 
     /// Counts an answer of the router's own.
     pub(crate) fn refused(&self, code: &'static str) {
-        *self.refused.lock().unwrap_or_else(PoisonError::into_inner).entry(code).or_default() += 1;
+        count(&self.refused, code);
     }
 
     /// Hands the counts over to the metrics.
@@ -59,10 +59,15 @@ impl Totals {
         metrics::gauge!("dinp_router_connections").set(self.open.load(Ordering::Relaxed) as f64);
         metrics::counter!("dinp_router_connections_total").absolute(self.accepted.load(Ordering::Relaxed));
         metrics::counter!("dinp_router_connections_shed_total").absolute(self.shed.load(Ordering::Relaxed));
-        metrics::counter!("dinp_connections_refused_total", "limit" => "clients")
-            .absolute(self.turned_away.load(Ordering::Relaxed));
+        for (limit, count) in &*self.turned_away.lock().unwrap_or_else(PoisonError::into_inner) {
+            metrics::counter!("dinp_connections_refused_total", "limit" => *limit).absolute(*count);
+        }
         for (code, count) in &*self.refused.lock().unwrap_or_else(PoisonError::into_inner) {
             metrics::counter!("dinp_router_own_answers_total", "error" => *code).absolute(*count);
         }
     }
+}
+
+fn count(counts: &Mutex<BTreeMap<&'static str, u64>>, what: &'static str) {
+    *counts.lock().unwrap_or_else(PoisonError::into_inner).entry(what).or_default() += 1;
 }

@@ -154,8 +154,8 @@ async fn accept(listener: TcpListener, worker: Rc<Worker>, connections: TaskTrac
         match accepted {
             Ok((stream, peer)) => {
                 match worker.clients.seat(peer.ip()) {
-                    Some(seat) => drop(connections.spawn_local(serve(stream, peer, seat, worker.clone()))),
-                    None => worker.proxy.totals.turned_away(peer.ip()),
+                    Ok(seat) => drop(connections.spawn_local(serve(stream, peer, seat, worker.clone()))),
+                    Err(limit) => worker.proxy.totals.turned_away(peer.ip(), limit),
                 }
                 // The other workers listen on the same socket: let them have the next one.
                 tokio::task::yield_now().await;
