@@ -113,7 +113,8 @@ impl Dash {
             app::set_instances(&mut change, name, instances).await?;
         }
         self.check_quota(&mut change.tx, caller, &row, instances, Some(spec.memory_mb)).await?;
-        let env_version = environment::apply(&mut change, caller, &row, &wish.env).await.map_err(of_env)?;
+        let standing = environment::standing(&mut change.tx, &row).await?;
+        let env_version = environment::apply(&mut change, caller, &row, &wish.env, &standing).await.map_err(of_env)?;
         let row = AppRow { instances, env_version, ..row };
         let id = release_and_deploy(&mut change, caller, &row, &spec, &wish.note).await?;
         self.commit(change).await?;

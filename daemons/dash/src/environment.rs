@@ -69,16 +69,17 @@ pub(crate) async fn standing<Q: Queryable>(conn: &mut Q, row: &AppRow) -> Result
     Ok(Standing { version, left_out: Some(left_out) })
 }
 
-/// Applies a change as a new version, and returns the version that the next release takes: without a change, the one that
-/// counts.
+/// Applies a change to the version that counts, as a new one, and returns the version that the next release takes: without
+/// a change, the one that counts.
 pub(crate) async fn apply(
     change: &mut Change,
     caller: &Caller,
     row: &AppRow,
     wish: &EnvChange,
+    standing: &Standing,
 ) -> Result<u32, Problem> {
     let name = &row.name;
-    let from = if wish.keep { row.env_version } else { standing(&mut change.tx, row).await?.version };
+    let from = if wish.keep { row.env_version } else { standing.version };
     if wish.set.is_empty() && wish.unset.is_empty() {
         return Ok(from);
     }
@@ -151,12 +152,12 @@ impl Dash {
         check(&wish)?;
         let mut change = self.begin().await?;
         let row = within(&mut change, row).await?;
-        let left_out = standing(&mut change.tx, &row).await?.left_out;
-        if wish.set.is_empty() && wish.unset.is_empty() && !(wish.keep && left_out.is_some()) {
+        let standing = standing(&mut change.tx, &row).await?;
+        if wish.set.is_empty() && wish.unset.is_empty() && !(wish.keep && standing.left_out.is_some()) {
             return Err(Problem::unprocessable("nothing-to-do", "name a variable to set or to take away"));
         }
-        let left_out = left_out.filter(|_| !wish.keep);
-        let env_version = apply(&mut change, caller, &row, &wish).await?;
+        let env_version = apply(&mut change, caller, &row, &wish, &standing).await?;
+        let left_out = standing.left_out.filter(|_| !wish.keep);
         let row = AppRow { env_version, ..row };
         let deployment = match patch.deploy {
             true => self.redeploy(&mut change, caller, &row, &note(&wish, env_version)).await?,

@@ -85,15 +85,12 @@ impl Parents {
 }
 
 /// The times that were set before, with what is asked for now.
-fn timing(before: Timing, wish: &Deploy) -> Timing {
-    let kept = |setting, value: Option<u32>| value.filter(|_| !wish.reset.contains(&setting));
-    let before = Timing {
-        start_timeout_secs: kept(Setting::StartTimeoutSecs, before.start_timeout_secs),
-        min_healthy_secs: kept(Setting::MinHealthySecs, before.min_healthy_secs),
-        verify_secs: kept(Setting::VerifySecs, before.verify_secs),
-        drain_timeout_secs: kept(Setting::DrainTimeoutSecs, before.drain_timeout_secs),
-        stop_grace_secs: kept(Setting::StopGraceSecs, before.stop_grace_secs),
-    };
+fn timing(mut before: Timing, wish: &Deploy) -> Timing {
+    for setting in &wish.reset {
+        if let Some(secs) = setting.time(&mut before) {
+            *secs = None;
+        }
+    }
     before.overlaid(wish.timing)
 }
 

@@ -175,6 +175,20 @@ pub enum Setting {
     StopGraceSecs,
 }
 
+impl Setting {
+    /// Where it stands among the times of an app; none if it is no time.
+    pub fn time(self, timing: &mut Timing) -> Option<&mut Option<u32>> {
+        match self {
+            Self::CpuLimitMillis => None,
+            Self::StartTimeoutSecs => Some(&mut timing.start_timeout_secs),
+            Self::MinHealthySecs => Some(&mut timing.min_healthy_secs),
+            Self::VerifySecs => Some(&mut timing.verify_secs),
+            Self::DrainTimeoutSecs => Some(&mut timing.drain_timeout_secs),
+            Self::StopGraceSecs => Some(&mut timing.stop_grace_secs),
+        }
+    }
+}
+
 /// A release: what was, is or will be run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReleaseView {

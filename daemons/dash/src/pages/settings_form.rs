@@ -13,7 +13,6 @@ pub(super) struct TimeField {
     pub what: &'static str,
     pub hint: &'static str,
     setting: Setting,
-    place: fn(&mut Timing) -> &mut Option<u32>,
 }
 
 /// All of them, in the order of an instance's life.
@@ -23,7 +22,6 @@ pub(super) const TIMES: &[TimeField] = &[
         what: "start timeout",
         hint: "An instance that is not ready so long after its start has failed to start. Default: the cluster's, 60 where nobody has set another.",
         setting: Setting::StartTimeoutSecs,
-        place: |timing| &mut timing.start_timeout_secs,
     },
     TimeField {
         name: "min_healthy_secs",
@@ -31,7 +29,6 @@ pub(super) const TIMES: &[TimeField] = &[
         hint: "A new instance has proved itself when it was ready so long without an exit, a restart or a failed probe; \
                only then an old one leaves for it. Default: 5, and 2 with a health check.",
         setting: Setting::MinHealthySecs,
-        place: |timing| &mut timing.min_healthy_secs,
     },
     TimeField {
         name: "verify_secs",
@@ -39,21 +36,18 @@ pub(super) const TIMES: &[TimeField] = &[
         hint: "When all new instances have proved themselves, they are watched so much longer; then the old ones stop. \
                Default: the cluster's, 5 where nobody has set another.",
         setting: Setting::VerifySecs,
-        place: |timing| &mut timing.verify_secs,
     },
     TimeField {
         name: "drain_timeout_secs",
         what: "drain timeout",
         hint: "Longest wait for the requests that an instance still answers before it is stopped. Default: the cluster's, 30 where nobody has set another.",
         setting: Setting::DrainTimeoutSecs,
-        place: |timing| &mut timing.drain_timeout_secs,
     },
     TimeField {
         name: "stop_grace_secs",
         what: "stop grace",
         hint: "Time from SIGTERM, which asks an instance to stop, to SIGKILL, which ends it. Default: the cluster's, 10 where nobody has set another.",
         setting: Setting::StopGraceSecs,
-        place: |timing| &mut timing.stop_grace_secs,
     },
 ];
 
@@ -74,7 +68,10 @@ pub(super) fn fields(instances: u32, settings: Option<&ReleaseView>) -> Form {
         ("note", String::new()),
     ]);
     let mut timing = settings.map(|release| release.timing).unwrap_or_default();
-    TIMES.iter().fold(form, |form, time| form.and(time.name, number(*(time.place)(&mut timing))))
+    TIMES.iter().fold(form, |form, time| {
+        let secs = time.setting.time(&mut timing).and_then(|secs| *secs);
+        form.and(time.name, number(secs))
+    })
 }
 
 /// The command of a release, one word a line.
@@ -91,7 +88,9 @@ pub(super) fn wish(form: &Form, settings: Option<&ReleaseView>) -> Result<Deploy
         if secs.is_none() {
             reset.push(time.setting);
         }
-        *(time.place)(&mut timing) = secs;
+        if let Some(place) = time.setting.time(&mut timing) {
+            *place = secs;
+        }
         // A field has its error beside it.
         timing.check().map_err(|error| invalid(time.name, &error))?;
     }
