@@ -41,6 +41,7 @@ pub fn proved_report(instance: InstanceId, app: AppName, release: u64) -> Instan
         node_fault: false,
         failed_start: false,
         last_failure: String::new(),
+        out_of_memory: false,
         oom_kills: 0,
         over_disk_mb: None,
         output: Vec::new(),

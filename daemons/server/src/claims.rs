@@ -181,6 +181,7 @@ fn bound_instance(one: InstanceReport, now: UnixMillis) -> InstanceReport {
         output: one.output.into_iter().take(OUTPUT_LINES).map(|line| cut(line, OUTPUT_LINE_CHARS)).collect(),
         last_failure: cut(one.last_failure, SENTENCE),
         failed_start: one.failed_start,
+        out_of_memory: one.out_of_memory,
         oom_kills: one.oom_kills.min(TIMES),
         over_disk_mb: one.over_disk_mb,
     }

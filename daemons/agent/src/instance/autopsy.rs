@@ -39,7 +39,8 @@ pub async fn examine(shared: &Shared, container: &str, instance: &InstanceId, ex
         true => None,
         false => not_run(shared, container, exit.code, &output).await,
     };
-    Findings { reason: told.unwrap_or_else(|| reason::of_exit(exit, limit_mb)), output }
+    let reason = told.unwrap_or_else(|| reason::of_exit(exit, limit_mb));
+    Findings { reason, out_of_memory: exit.out_of_memory, output }
 }
 
 /// The program that could not be run, if that is why it ended.

@@ -434,6 +434,7 @@ impl Driver {
             output: shown.output,
             last_failure: shown.last_failure,
             failed_start: shown.failed_start,
+            out_of_memory: shown.out_of_memory,
             oom_kills: shown.oom_kills,
             over_disk_mb: None,
         });

@@ -301,7 +301,10 @@ impl Life {
         match aborted {
             Some(reason) => self.blame_app(&reason, true, now),
             None if exit.is_unwatched => self.blame_node(&findings.reason, now),
-            None => self.blame_app(&findings.reason, false, now),
+            None => {
+                self.blame_app(&findings.reason, false, now);
+                self.shown.out_of_memory = findings.out_of_memory;
+            }
         }
     }
 

@@ -56,7 +56,8 @@ fn dies(life: &mut Life, code: i64, reason: &str, clock: &Clock) {
 
 fn examined(life: &mut Life, reason: &str, clock: &Clock) {
     assert_eq!(life.step(clock.instant()), Step::Examine);
-    life.examined(Findings { reason: reason.into(), output: vec!["Traceback".into()] }, clock.now());
+    let out_of_memory = life.unexplained().is_some_and(|exit| exit.out_of_memory);
+    life.examined(Findings { reason: reason.into(), out_of_memory, output: vec!["Traceback".into()] }, clock.now());
 }
 
 fn ordered(clock: &Clock, health: Option<HealthCheck>) -> Life {
@@ -185,6 +186,11 @@ fn the_event_of_an_end_counts_if_it_is_of_this_run() {
         (&*shown.last_failure, "out of memory (limit 256 MiB)")
     );
     assert_eq!((shown.failures, life.crashes.failed()), (1, 1), "it counts once");
+    assert!(shown.out_of_memory);
+    life.observe(up("1970-01-01T00:00:11.5Z"), clock.now());
+    life.observe(down(3), clock.now());
+    examined(&mut life, "exited with code 3", &clock);
+    assert!(!life.shown().out_of_memory, "the next failure has its own reason");
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub struct Shown {
     pub last_failure: String,
     /// Whether that was a start that came to nothing in all its time.
     pub failed_start: bool,
+    /// Whether that was for memory.
+    pub out_of_memory: bool,
     /// What it wrote before its last end; empty once it has proved itself.
     pub output: Vec<String>,
     /// Whether `reason` is the node's fault.
@@ -44,6 +46,7 @@ impl Shown {
             failures: 0,
             last_failure: String::new(),
             failed_start: false,
+            out_of_memory: false,
             output: Vec::new(),
             node_fault: false,
             oom_kills: 0,
@@ -65,13 +68,14 @@ impl Shown {
         self.failures = self.failures.saturating_add(1);
         self.last_failure = reason.to_owned();
         self.failed_start = failed_start;
+        self.out_of_memory = false;
     }
 
     /// It has proved itself: why it failed before is of no concern any more.
     pub fn forgive(&mut self) {
         self.output.clear();
         self.last_failure.clear();
-        self.failed_start = false;
+        (self.failed_start, self.out_of_memory) = (false, false);
     }
 
     /// It runs on after a process in it was killed for memory.

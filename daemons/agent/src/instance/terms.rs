@@ -71,6 +71,8 @@ impl Exit {
 pub struct Findings {
     /// Why it ended.
     pub reason: String,
+    /// Whether it was for memory.
+    pub out_of_memory: bool,
     /// The last lines that it wrote.
     pub output: Vec<String>,
 }

@@ -427,6 +427,9 @@ pub struct InstanceReport {
     /// ready at the end, or its health path answered wrongly as often as the threshold says.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub failed_start: bool,
+    /// Whether the last failure was for memory: all of it, or a process in it, was killed at its limit.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub out_of_memory: bool,
     /// Times that a process in it was killed for memory, and the instance ran on.
     #[serde(default)]
     pub oom_kills: u32,

@@ -188,6 +188,7 @@ impl Reign {
         let has_failed = report.failures > before.failures;
         let is_new = before.state != Some(report.state);
         let (kind, detail) = match report.state {
+            _ if has_failed && report.out_of_memory => ("out_of_memory", why_it_failed(report)),
             _ if has_failed => ("exit", why_it_failed(report)),
             // The instance runs on.
             _ if report.oom_kills > before.oom_kills => ("out_of_memory", report.reason.clone()),
@@ -196,8 +197,6 @@ impl Reign {
             InstanceState::Unfit if is_new => ("unfit", report.reason.clone()),
             _ => return,
         };
-        let is_for_memory = has_failed && detail.to_ascii_lowercase().contains("out of memory");
-        let kind = if is_for_memory { "out_of_memory" } else { kind };
         self.event(Some(&report.app), Some(&report.instance), Some(name), kind, detail);
     }
 

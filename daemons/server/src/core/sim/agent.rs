@@ -30,6 +30,8 @@ pub struct Container {
     pub due: Option<Tick>,
     pub restarts: u32,
     pub failures: u32,
+    /// Whether the last failure was for memory.
+    pub out_of_memory: bool,
     pub ticket: String,
     /// It never becomes ready.
     pub broken: bool,
@@ -183,6 +185,7 @@ impl Agent {
             due: Some(now + 100),
             restarts: 0,
             failures: 0,
+            out_of_memory: false,
             ticket: order.ticket.clone(),
             broken: kind.broken,
             flaky: kind.flaky,
@@ -238,6 +241,14 @@ impl Agent {
         if let Some(one) = self.containers.get_mut(id).filter(|one| one.state != InstanceState::Stopping) {
             one.end(now);
             self.dirty = true;
+        }
+    }
+
+    /// The instance is killed for memory.
+    pub fn run_out_of_memory(&mut self, id: &InstanceId, now: Tick) {
+        self.crash(id, now);
+        if let Some(one) = self.containers.get_mut(id) {
+            one.out_of_memory = true;
         }
     }
 
@@ -348,6 +359,7 @@ impl Container {
     fn end(&mut self, now: Tick) {
         self.is_proved = false;
         self.failures += 1;
+        self.out_of_memory = false;
         let wait = if self.restarts < 3 { 100 } else { 10_000 };
         self.turn(InstanceState::BackOff, now, Some(now + wait));
     }
@@ -364,6 +376,7 @@ impl Container {
             ticket: self.ticket.clone(),
             proved: self.is_proved,
             failures: self.failures,
+            out_of_memory: self.out_of_memory,
             ..proved_report(id.clone(), self.app.clone(), self.release)
         }
     }

@@ -266,6 +266,21 @@ fn a_crash_is_left_to_the_agent() {
 }
 
 #[test]
+fn what_ran_out_of_memory_is_told_as_such_by_its_agent_and_not_by_a_word_in_a_sentence() {
+    let mut world = two_nodes().with_app("web", 1, 256);
+    let (victim, at, _) = world.serving("web")[0].clone();
+    let now = world.now;
+    world.agents.get_mut(&at).unwrap().run_out_of_memory(&victim, now);
+    world.until(5_000, "it is told", |world| world.told.contains(&"out_of_memory"));
+    assert!(!world.told.contains(&"exit"), "one end is one event: {:?}", world.told);
+    world.until(5_000, "it is back", |world| world.routed("web").len() == 1);
+    let now = world.now;
+    world.agents.get_mut(&at).unwrap().crash(&victim, now);
+    world.until(5_000, "the next end is another", |world| world.told.contains(&"exit"));
+    assert_eq!(world.told.iter().filter(|kind| **kind == "out_of_memory").count(), 1);
+}
+
+#[test]
 fn a_leader_that_is_late_to_read_redis_drops_no_route() {
     let mut world = two_nodes().with_app("web", 4, 256);
     world.database.apps.remove(&app("web")).unwrap();
