@@ -7,7 +7,7 @@
 use super::fleet::{Instance, Node};
 use super::{Reign, Tick};
 use dinp_common::api::UnixMillis;
-use dinp_common::api::agent::{Goodbye, InstanceReport, InstanceState, Report, ReportReply, Seen};
+use dinp_common::api::agent::{Goodbye, InstanceReport, InstanceState, NodeFault, Report, ReportReply, Seen};
 use dinp_common::model::{InstanceId, NodeName, Resources};
 use std::collections::BTreeSet;
 
@@ -209,26 +209,39 @@ impl Reign {
     /// What this leader or a report has placed on the node, and this report does not show.
     fn take_missing(&mut self, name: &NodeName, report: &Report, named: &BTreeSet<&InstanceId>, now: Tick) {
         let is_ours = report.seen.epoch == self.leader.epoch && report.seen.holder == self.leader.holder;
-        let mut gone = Vec::new();
+        let (mut gone, mut not_taken) = (Vec::new(), Vec::new());
         let ids: Vec<InstanceId> = self.fleet.of_node(name).map(|instance| instance.id.clone()).collect();
         for id in ids.into_iter().filter(|id| !named.contains(id)) {
             let Some(instance) = self.fleet.get_mut(&id) else { continue };
-            let is_accepted = is_ours && instance.ordered_in.is_some_and(|at| at <= report.seen.generation);
             if instance.report.is_some() || instance.inherited.is_some() {
                 if report.full {
                     gone.push(id);
                 }
-            } else if is_accepted {
-                // An agent lists what it has accepted; one that does not is given a moment.
+                continue;
+            }
+            let is_accepted = instance.ordered_in.is_some_and(|at| at <= report.seen.generation);
+            // An agent lists what it has accepted; one that does not is given a moment, and so is one that cannot accept.
+            if is_ours && (is_accepted || !report.faults.is_empty()) {
                 let since = *instance.missing_since.get_or_insert(now);
                 if now.saturating_sub(since) >= self.settings.suspect_ms {
-                    gone.push(id);
+                    if is_accepted { &mut gone } else { &mut not_taken }.push(id);
                 }
             }
         }
         for id in gone {
             self.take_gone(&id);
         }
+        for id in not_taken {
+            self.give_up(&id, &report.faults);
+        }
+    }
+
+    /// What a node with faults of its own has not taken on runs elsewhere: orders name it no more.
+    fn give_up(&mut self, id: &InstanceId, faults: &[NodeFault]) {
+        let Some(instance) = self.fleet.remove(id) else { return };
+        let why = faults.first().map_or("", |fault| &fault.detail);
+        let detail = format!("its node does not take it on: {why}");
+        self.event(Some(&instance.app), Some(id), Some(&instance.node), "not_started", detail);
     }
 }
 

@@ -4,7 +4,7 @@ use super::agent::{Agent, SentOrders};
 use super::mail::{Message, Network};
 use super::router::Router;
 use crate::config::ServerConfig;
-use crate::core::{self, Actions, Desired, DesiredNode, NodeOrders, Reign, Settings, StopOrder, Tick};
+use crate::core::{self, Actions, Desired, DesiredNode, Event, NodeOrders, Reign, Settings, StopOrder, Tick};
 use crate::tickets::Keys;
 use dinp_common::api::ProvedRevision;
 use dinp_common::api::agent::Registered;
@@ -84,8 +84,8 @@ pub struct World {
     /// Instances whose stop was ordered since the last look.
     pub ordered_to_stop: Vec<InstanceId>,
     pub deployment_log: Vec<(u64, DeploymentState, String)>,
-    /// Kinds of the events so far.
-    pub told: Vec<&'static str>,
+    /// The events so far.
+    pub told: Vec<Event>,
     /// Orders, tables, updates and events put out so far.
     pub put_out: usize,
     pub last_put_out: Tick,
@@ -356,8 +356,8 @@ impl World {
             self.write(&update);
         }
         for event in actions.events {
-            self.told.push(event.kind);
             self.note(|| format!("event {event:?}"));
+            self.told.push(event);
         }
         // Long polls: each agent that has an older version is given the orders, until it has them.
         if has_orders || now.is_multiple_of(500) {

@@ -260,7 +260,7 @@ fn a_crash_is_left_to_the_agent() {
     assert!(!world.routed("web").contains(&victim), "a crashed one is out of the table");
     world.until(5_000, "it is back", |world| world.routed("web").len() == 2);
     assert_eq!(ids(&world, "web"), before);
-    let exits = world.told.iter().filter(|kind| **kind == "exit").count();
+    let exits = world.told.iter().filter(|event| event.kind == "exit").count();
     assert_eq!(exits, 1, "one end is one event: {:?}", world.told);
     assert!(world.containers("web").iter().all(|one| one.2 == InstanceState::Ready));
 }
@@ -291,4 +291,24 @@ fn a_leader_that_is_late_to_read_redis_drops_no_route() {
     world.run(100_000);
     assert!(world.reign().status().settled);
     assert_eq!(world.routed("web"), before, "neither for a missing row nor for a silent node");
+}
+
+/// The node stayed ready, and what was ordered there stayed accepted for ever.
+#[test]
+fn what_was_ordered_to_a_node_whose_disk_takes_nothing_is_placed_elsewhere() {
+    let mut world = two_nodes().with_app("web", 2, 256);
+    let before = ids(&world, "web");
+    world.agents.get_mut(&node("node2")).unwrap().deaf = true;
+    // The leader does not know yet.
+    world.change("web", |app| app.instances = 6);
+    world.until(90_000, "six serve", |world| world.routed("web").len() == 6 && ids(world, "web").len() == 6);
+    assert!(before.is_subset(&ids(&world, "web")), "what runs there serves on");
+    assert_eq!(world.per_node("web"), [5, 1]);
+    let problems = world.reign().status().problems;
+    assert!(problems.contains(&"node node2: the disk is full (disk)".to_owned()), "{problems:?}");
+    world.change("web", |app| app.instances = 1);
+    world.until(10_000, "one is left", |world| world.containers("web").len() == 1);
+    world.agents.get_mut(&node("node2")).unwrap().deaf = false;
+    world.run(10_000);
+    assert_eq!(world.containers("web").len(), 1, "nothing of what it refused is started afterwards");
 }

@@ -3,6 +3,7 @@
 mod failures;
 mod restore;
 mod trust;
+mod verdicts;
 mod wishes;
 
 use super::sim::world::{World, app, node};

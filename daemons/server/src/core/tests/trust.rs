@@ -32,6 +32,8 @@ fn a_release_that_crashes_soon_after_it_listens_takes_no_request_from_the_one_th
         let (state, reason) = verdict(&world);
         assert_eq!(state, DeploymentState::RolledBack);
         assert!(reason.contains("failed 3 times"), "{reason}");
+        let is_verified = |(id, state, _): &(u64, _, String)| *id == 2 && *state == DeploymentState::Verifying;
+        assert!(!world.deployment_log.iter().any(is_verified), "what listens for a moment is not being verified");
         world.run(10_000);
         assert_eq!(ids(&world, "web"), before);
         assert_eq!(world.containers("web").len(), count as usize);
@@ -229,7 +231,14 @@ fn rows_of_nodes_that_are_gone_take_nothing_out_of_the_table() {
     world.database.nodes.clear();
     world.commit();
     world.run(60_000);
-    assert_eq!((world.routed("web"), ids(&world, "web")), (before.clone(), before));
+    assert_eq!((world.routed("web"), ids(&world, "web")), (before.clone(), before.clone()));
+    world.change_leader(0, 0);
+    world.run(120_000);
+    assert_eq!(
+        (world.routed("web"), ids(&world, "web")),
+        (before.clone(), before),
+        "nor for a leader that never saw them"
+    );
     let nodes: BTreeSet<_> = world.agents.keys().cloned().collect();
     world.database.deleted_nodes = nodes;
     world.commit();
