@@ -131,6 +131,18 @@ mod tests {
         assert!(admit("2001:db8::3").is_none(), "of the same network");
     }
 
+    /// With a thousand agents the server had no descriptors left.
+    #[test]
+    fn every_unit_has_descriptors_for_all_connections_of_a_listener_and_as_many_again() {
+        for daemon in ["agent", "builder", "dash", "hm", "router", "server", "uic"] {
+            let path = format!("{}/../../systemd/dinp-{daemon}.service", env!("CARGO_MANIFEST_DIR"));
+            let unit = std::fs::read_to_string(&path).unwrap();
+            let limit = unit.lines().find_map(|line| line.strip_prefix("LimitNOFILE="));
+            let limit: usize = limit.map_or(1024, |limit| limit.parse().unwrap());
+            assert!(limit >= 2 * ALL, "{path}: {limit}");
+        }
+    }
+
     #[test]
     fn a_network_that_is_not_admitted_gets_no_place() {
         let local: Arc<dyn Fn(IpAddr) -> bool + Send + Sync> = Arc::new(|peer| peer.is_loopback());

@@ -1,13 +1,19 @@
 //! Desired state is read whole or not at all.
 
 use crate::harness::{Agent, Cluster, eventually};
+use dinp_common::api::Page;
+use dinp_common::api::control::{ClusterStatus, InstanceView};
+use dinp_common::auth::Role;
 use dinp_common::testing::free_port;
 use dinp_server::snapshot::{Environments, snapshot};
 use mysql_async::prelude::Queryable;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+
+const ANSWER: Duration = Duration::from_secs(3);
 
 /// A relay to MySQL that ends each connection once so many bytes of answers have passed; 0 is no limit.
 async fn cutting_relay(target: u16) -> (u16, Arc<AtomicUsize>) {
@@ -90,12 +96,10 @@ async fn an_app_whose_row_is_missing_is_an_orphan_and_runs_on() {
     let mut conn = cluster.pool.get_conn().await.unwrap();
     conn.query_drop("DELETE FROM app").await.unwrap();
     conn.query_drop("UPDATE revision SET rev = rev + 1").await.unwrap();
-    let dash = server.client(Some(cluster.service("dash", dinp_common::auth::Role::Dash).await));
-    let answer = std::time::Duration::from_secs(3);
+    let dash = server.client(Some(cluster.service("dash", Role::Dash).await));
     let orphans = eventually("the instance is shown as an orphan", 20, async || {
         agent.live().await;
-        let page: dinp_common::api::Page<dinp_common::api::control::InstanceView> =
-            dash.get("/v1/orphans", answer).await.ok()?;
+        let page: Page<InstanceView> = dash.get("/v1/orphans", ANSWER).await.ok()?;
         page.items.into_iter().next()
     })
     .await;
@@ -103,12 +107,51 @@ async fn an_app_whose_row_is_missing_is_an_orphan_and_runs_on() {
         agent.live().await;
     }
     assert!(agent.stopped.is_empty());
-    dash.delete::<()>(&format!("/v1/orphans/{}", orphans.instance), answer).await.unwrap();
+    dash.delete::<()>(&format!("/v1/orphans/{}", orphans.instance), ANSWER).await.unwrap();
     eventually("the orphan is stopped once a person says so", 40, async || {
         agent.live().await;
         (agent.stopped == [orphans.instance.clone()]).then_some(())
     })
     .await;
+}
+
+/// All apps answered 503 within one poll.
+#[tokio::test]
+async fn rows_of_nodes_that_are_gone_stop_nothing_and_take_nothing_out_of_the_table() {
+    let cluster = Cluster::start().await;
+    let server = cluster.server().await;
+    let mut agent = Agent::new(&[&server], cluster.add_node("node1").await);
+    cluster.deploy("hello", 2, &[]).await;
+    eventually("the app runs", 20, async || {
+        agent.live().await;
+        (cluster.deployment_states("hello").await == ["succeeded"]).then_some(())
+    })
+    .await;
+    let mut conn = cluster.pool.get_conn().await.unwrap();
+    conn.query_drop("DELETE FROM node").await.unwrap();
+    conn.query_drop("UPDATE revision SET rev = rev + 1").await.unwrap();
+    let rev: u64 = conn.query_first("SELECT rev FROM revision").await.unwrap().unwrap();
+    let dash = server.client(Some(cluster.service("dash", Role::Dash).await));
+    eventually("the server has read that", 20, async || {
+        agent.live().await;
+        let status: ClusterStatus = dash.get("/v1/status", ANSWER).await.ok()?;
+        (status.revision >= rev).then_some(())
+    })
+    .await;
+    for _ in 0..30 {
+        agent.report().await.unwrap();
+        agent.obey().await.unwrap();
+        assert_eq!(cluster.endpoints("hello").await, 2);
+    }
+    assert!(agent.stopped.is_empty(), "stopped: {:?}", agent.stopped);
+    // The leader compares what is in Redis with its own table each 10 s.
+    cluster.deploy("other", 1, &[]).await;
+    eventually("the next app is placed there", 30, async || {
+        agent.live().await;
+        (cluster.endpoints("other").await == 1).then_some(())
+    })
+    .await;
+    assert_eq!(cluster.endpoints("hello").await, 2);
 }
 
 #[tokio::test]

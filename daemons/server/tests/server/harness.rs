@@ -1,6 +1,8 @@
 //! A server process with its databases, and the people and nodes around it.
 
-use dinp_common::api::agent::{Capacity, EndedInstance, InstanceReport, Orders, Registered, Report, ReportReply, Seen};
+use dinp_common::api::agent::{
+    Capacity, EndedInstance, InstanceReport, InstanceSpec, Orders, Registered, Report, ReportReply, Seen,
+};
 use dinp_common::api::leader::{LEADER_PATH, LeaderView};
 use dinp_common::api::router::{RouterReply, RouterReport};
 use dinp_common::auth::{Credential, CredentialKind, Role};
@@ -15,6 +17,7 @@ use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
 use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -55,19 +58,24 @@ impl Cluster {
 
     /// A server that knows of no other.
     pub async fn server(&self) -> Server {
+        self.server_in(&Unit::default()).await
+    }
+
+    /// The same, as a unit starts it.
+    pub async fn server_in(&self, unit: &Unit) -> Server {
         let port = free_port();
-        self.server_among(&[port], port, self.mysql_port).await
+        self.server_among(&[port], port, self.mysql_port, unit).await
     }
 
     /// Two servers that know each other, the first of them leading; it alone reaches MySQL by this port.
     pub async fn pair(&self, mysql_port: u16) -> [Server; 2] {
         let ports = [free_port(), free_port()];
-        let first = self.server_among(&ports, ports[0], mysql_port).await;
+        let first = self.server_among(&ports, ports[0], mysql_port, &Unit::default()).await;
         eventually("the first server leads", 20, async || first.leader().await.leading.then_some(())).await;
-        [first, self.server_among(&ports, ports[1], self.mysql_port).await]
+        [first, self.server_among(&ports, ports[1], self.mysql_port, &Unit::default()).await]
     }
 
-    async fn server_among(&self, all: &[u16], port: u16, mysql: u16) -> Server {
+    async fn server_among(&self, all: &[u16], port: u16, mysql: u16, unit: &Unit) -> Server {
         let directory = TestDir::new("server");
         let database: String = {
             let mut conn = self.pool.get_conn().await.unwrap();
@@ -95,7 +103,8 @@ impl Cluster {
             &format!("listen = [\"127.0.0.1:{port}\"]\nurl = \"{url}\"\nunheard_secs = 12\nverify_secs = 2\n"),
         );
         let log = std::fs::File::create(directory.path().join("log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_dinp-server"))
+        let child = unit
+            .command()
             .arg("--config-dir")
             .arg(directory.path())
             .env_remove("CREDENTIALS_DIRECTORY")
@@ -197,6 +206,33 @@ impl Cluster {
     }
 }
 
+/// What the service manager gives a server and hears of it, as far as a test is about that.
+#[derive(Default)]
+pub struct Unit {
+    /// Most descriptors; as many as the test has where there is none.
+    pub descriptors: Option<u64>,
+    /// Where it is heard, and how often it must be.
+    pub notify: Option<(PathBuf, Duration)>,
+}
+
+impl Unit {
+    fn command(&self) -> Command {
+        let program = env!("CARGO_BIN_EXE_dinp-server");
+        let mut command = match self.descriptors {
+            None => Command::new(program),
+            Some(most) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", "ulimit -n \"$0\" && exec \"$@\"", &most.to_string(), program]);
+                shell
+            }
+        };
+        if let Some((socket, watchdog)) = &self.notify {
+            command.env("NOTIFY_SOCKET", socket).env("WATCHDOG_USEC", watchdog.as_micros().to_string());
+        }
+        command
+    }
+}
+
 /// A running server.
 pub struct Server {
     child: Child,
@@ -226,6 +262,16 @@ impl Server {
         eventually("the server ends", 20, async || self.child.try_wait().unwrap()).await
     }
 
+    /// How many descriptors it has open.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap()
+    }
+
     pub fn signal(&self, signal: Signal) {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
         nix::sys::signal::kill(pid, signal).unwrap();
@@ -248,6 +294,48 @@ impl Drop for Server {
 pub fn client_of(servers: &[&Server], credential: Credential) -> ApiClient {
     let urls = servers.iter().map(|server| server.url.parse().unwrap()).collect();
     ApiClient::of_servers(urls, Some(credential), "test")
+}
+
+/// What a node says of itself and of all its instances.
+pub fn full_report(run_id: &str, seq: u64, seen: &Seen, instances: Vec<InstanceReport>) -> Report {
+    Report {
+        cluster: CLUSTER.into(),
+        agent_version: "test".into(),
+        run_id: run_id.into(),
+        seq,
+        full: true,
+        seen: seen.clone(),
+        capacity: Capacity { memory_mb: 4096, cpu_millis: 4000 },
+        docker_error: None,
+        faults: Vec::new(),
+        instances,
+        removed: vec![],
+        held_ports: vec![],
+        ended: None,
+    }
+}
+
+/// What an agent acknowledges that has accepted these orders.
+pub fn seen(before: &Seen, orders: &Orders) -> Seen {
+    Seen {
+        epoch: orders.epoch,
+        holder: orders.holder.clone(),
+        generation: orders.generation,
+        proof: orders.proof.clone(),
+        highest_revision: before.highest_revision.clone().or_newer(orders.highest_revision.clone()),
+    }
+}
+
+/// An instance as it was ordered, proved at once.
+pub fn as_ordered(orders: &Orders, spec: &InstanceSpec, port: u16) -> InstanceReport {
+    InstanceReport {
+        epoch: orders.epoch,
+        port: Some(port),
+        memory_mb: spec.resources.memory_mb,
+        cpu_millis: spec.resources.cpu_millis,
+        ticket: spec.ticket.clone(),
+        ..proved_report(spec.instance.clone(), spec.app.clone(), spec.release)
+    }
 }
 
 /// An agent that obeys at once: what it is told to run is ready, what it is told to stop is gone.
@@ -282,21 +370,9 @@ impl Agent {
     /// Reports everything.
     pub async fn report(&mut self) -> Result<ReportReply, ClientError> {
         self.seq += 1;
-        let report = Report {
-            cluster: CLUSTER.into(),
-            agent_version: "test".into(),
-            run_id: self.run_id.clone(),
-            seq: self.seq,
-            full: true,
-            seen: self.seen.clone(),
-            capacity: Capacity { memory_mb: 4096, cpu_millis: 4000 },
-            docker_error: None,
-            faults: Vec::new(),
-            instances: self.instances.values().cloned().collect(),
-            removed: vec![],
-            held_ports: vec![],
-            ended: Some(self.ended.clone()),
-        };
+        let instances = self.instances.values().cloned().collect();
+        let report = full_report(&self.run_id, self.seq, &self.seen, instances);
+        let report = Report { ended: Some(self.ended.clone()), ..report };
         self.client.post("/v1/agent/report", &report, ANSWER).await
     }
 
@@ -308,25 +384,12 @@ impl Agent {
         if orders.epoch < self.seen.epoch {
             return Ok(());
         }
-        self.seen = Seen {
-            epoch: orders.epoch,
-            holder: orders.holder.clone(),
-            generation: orders.generation,
-            proof: orders.proof.clone(),
-            highest_revision: std::mem::take(&mut self.seen.highest_revision).or_newer(orders.highest_revision.clone()),
-        };
+        self.seen = seen(&self.seen, &orders);
         for spec in &orders.run {
             let port = &mut self.next_port;
             self.instances.entry(spec.instance.clone()).or_insert_with(|| {
                 *port += 1;
-                InstanceReport {
-                    epoch: orders.epoch,
-                    port: Some(*port),
-                    memory_mb: spec.resources.memory_mb,
-                    cpu_millis: spec.resources.cpu_millis,
-                    ticket: spec.ticket.clone(),
-                    ..proved_report(spec.instance.clone(), spec.app.clone(), spec.release)
-                }
+                as_ordered(&orders, spec, *port)
             });
         }
         for stop in &orders.stop {

@@ -114,6 +114,58 @@ async fn a_number_in_redis_that_no_server_has_proved_keeps_nobody_from_publishin
     assert_eq!(cluster.endpoints("hello").await, 2);
 }
 
+/// `dinp status` fell silent after 20 s, the log filled with the same lines, and what happened meanwhile was forgotten.
+#[tokio::test]
+async fn while_mysql_is_away_the_status_says_so_the_log_says_it_once_and_no_event_is_lost() {
+    const OUTAGE: Duration = Duration::from_secs(25);
+    let mut cluster = Cluster::start().await;
+    let server = cluster.server().await;
+    let mut agent = Agent::new(&[&server], cluster.add_node("node1").await);
+    let dash = server.client(Some(cluster.service("dash", Role::Dash).await));
+    let status = async || dash.get::<ClusterStatus>("/v1/status", Duration::from_secs(3)).await;
+    run_hello(&cluster, &mut agent).await;
+    assert!(!status().await.unwrap().holdover);
+
+    cluster.mysql.stop();
+    let stopped = Instant::now();
+    eventually("the status says so", 10, async || {
+        agent.live().await;
+        status().await.unwrap().holdover.then_some(())
+    })
+    .await;
+    let failed = agent.instances.values_mut().next().unwrap();
+    (failed.failures, failed.last_failure) = (1, "exited with code 3".into());
+    let troubles = || {
+        let is_trouble = |line: &&str| line.contains(" WARN ") || line.contains("ERROR ");
+        server.log().lines().filter(is_trouble).map(str::to_owned).collect::<Vec<_>>()
+    };
+    // By then everybody has met the outage.
+    let told = eventually("half of the outage is over", 30, async || {
+        agent.report().await.unwrap();
+        status().await.unwrap();
+        (stopped.elapsed() > OUTAGE / 2).then(&troubles)
+    })
+    .await;
+    assert!(!told.is_empty());
+    eventually("the outage is over", 30, async || {
+        agent.report().await.unwrap();
+        assert!(status().await.unwrap().holdover);
+        (stopped.elapsed() > OUTAGE).then_some(())
+    })
+    .await;
+    assert_eq!(troubles(), told, "what was told is told again");
+
+    cluster.mysql.start_again().await;
+    eventually("the event is written", 20, async || {
+        let mut conn = cluster.pool.get_conn().await.ok()?;
+        let events: Option<Vec<String>> =
+            conn.query("SELECT detail FROM instance_event WHERE kind = 'exit'").await.ok();
+        (events? == ["exited with code 3"]).then_some(())
+    })
+    .await;
+    eventually("holdover is over", 20, async || (!status().await.unwrap().holdover).then_some(())).await;
+}
+
 /// The second server leads, and the first one knows that it does not.
 async fn change_of_leader(first: &Server, second: &Server) {
     eventually("the second server leads", 6, async || second.leader().await.leading.then_some(())).await;

@@ -5,6 +5,7 @@ use dinp_common::api::control::{ClusterStatus, NodeView};
 use dinp_common::api::{Page, agent::NodeBundle};
 use dinp_common::auth::{Credential, CredentialKind, Role};
 use dinp_common::model::Version;
+use mysql_async::prelude::Queryable;
 use std::time::Duration;
 
 const ANSWER: Duration = Duration::from_secs(3);
@@ -32,6 +33,13 @@ async fn a_deployment_becomes_orders_with_environment_and_then_routes_and_succee
     eventually("the deployment has succeeded", 20, async || {
         agent.live().await;
         (cluster.deployment_states("hello").await == ["succeeded"]).then_some(())
+    })
+    .await;
+    // Events name a release by its number: its id means nothing to people.
+    let mut conn = cluster.pool.get_conn().await.unwrap();
+    eventually("the starts are written down", 10, async || {
+        let starts: Vec<String> = conn.query("SELECT detail FROM instance_event WHERE kind = 'start'").await.unwrap();
+        (starts == ["release 1", "release 1"]).then_some(())
     })
     .await;
 }
