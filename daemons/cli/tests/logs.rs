@@ -11,6 +11,7 @@ use futures_util::stream;
 use support::World;
 
 const LINES: &str = "{\"at\":0,\"instance\":\"deadbeef00000001\",\"stream\":\"stdout\",\"text\":\"one\"}\n\
+{\"at\":1,\"instance\":\"deadbeef00000001\",\"stream\":\"stdout\",\"text\":\"\"}\n\
 {\"at\":1000,\"instance\":\"cafecafe00000001\",\"stream\":\"stderr\",\"text\":\"two \u{e4}\"}\n";
 
 async fn world() -> World {
@@ -23,10 +24,15 @@ async fn world() -> World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lines_bear_their_instance() {
+async fn lines_bear_their_instance_and_blank_ones_stay() {
     let world = world().await;
     let ended = world.dinp(&["logs", "hello", "-f", "--tail", "5"]).await;
-    assert_eq!((ended.code, ended.stdout.as_str()), (0, "deadbeef one\ncafecafe two \u{e4}\n"), "{}", ended.stderr);
+    assert_eq!(
+        (ended.code, ended.stdout.as_str()),
+        (0, "deadbeef one\ndeadbeef \ncafecafe two \u{e4}\n"),
+        "{}",
+        ended.stderr
+    );
     assert_eq!(world.requests(), ["GET /v1/apps/hello/logs?tail=5&follow=true"]);
     let ended = world.dinp(&["logs", "hello", "-t"]).await;
     assert!(ended.stdout.starts_with("1970-01-01 00:00:00 UTC deadbeef one\n"), "{}", ended.stdout);
