@@ -54,6 +54,7 @@ impl Faults {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt;
 
     #[tokio::test]
     async fn each_source_has_its_own_fault_and_every_change_is_told() {
@@ -66,5 +67,8 @@ mod tests {
         faults.set(NodeFaultKind::Disk, "a", None);
         faults.changed().await;
         assert_eq!(details(), ["read-only"]);
+        // A full disk was 85 lines a minute.
+        faults.set(NodeFaultKind::Disk, "b", Some("read-only".into()));
+        assert!(faults.changed().now_or_never().is_none(), "what goes on is no news");
     }
 }

@@ -4,8 +4,8 @@
  *   /worker  a process of it takes memory without end  /blank  writes a blank line
  *   /flood   writes 20,000 lines
  * DELAY_MS: time before it listens. DIE_MS: time after which it ends with code 5. END_MS: time that it needs to end when
- * it is told to. LISTEN: where it listens instead of on PORT, as address:port. SICK: it is sick from the start. Every
- * request but / and /health is a line on standard output. */
+ * it is told to. LISTEN: where it listens instead of on PORT, as address:port. SICK: it is sick from the start. DAEMON:
+ * it goes into the background. Every request but / and /health is a line on standard output. */
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <signal.h>
@@ -54,6 +54,7 @@ int main(void) {
     signal(SIGALRM, die);
     signal(SIGPIPE, SIG_IGN);
     const char *delay = getenv("DELAY_MS"), *port = getenv("PORT"), *deadline = getenv("DIE_MS"), *end = getenv("END_MS");
+    if (getenv("DAEMON") && fork()) return 0;
     if (end) end_ms = atoi(end);
     if (deadline) ualarm(atoi(deadline) * 1000, 0);
     if (delay) usleep(atoi(delay) * 1000);

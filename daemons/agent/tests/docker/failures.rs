@@ -32,6 +32,19 @@ async fn a_package_that_crashes_at_start_has_failed_three_times_within_seconds()
     assert!(!report.proved && !report.failed_start && !report.node_fault);
 }
 
+/// There was no verdict on it in 280 s.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_goes_into_the_background_has_failed_three_times_within_seconds() {
+    let world = World::new().await;
+    let web = with(1, "DAEMON", "1");
+    let begin = Instant::now();
+    world.order(&[&web], |_| {});
+    let report = until(&world, &web, "three failures", |report| report.failures >= 3).await;
+    assert!(begin.elapsed() < Duration::from_secs(20));
+    let reason = "exited with code 0 (its command ended by itself: it must stay in the foreground)";
+    assert_eq!((report.last_failure.as_str(), report.proved), (reason, false));
+}
+
 /// It was removed from the table and back in each time, and called deployed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_package_that_crashes_after_it_listens_never_proves_itself() {
