@@ -120,18 +120,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_of_several_instances_are_merged() {
+    fn lines_of_several_instances_are_merged_and_blank_ones_stay() {
         let line = |at: i64, id: &str, text: &str| {
             format!(r#"{{"at":{at},"instance":"{id}","stream":"stdout","text":"{text}"}}"#)
         };
         let text = [
             line(1_700_000_002_000, "aaaaaaaa00000001", "second"),
             line(1_700_000_001_000, "bbbbbbbb00000001", "first"),
+            line(1_700_000_001_500, "bbbbbbbb00000001", ""),
             "broken".to_owned(),
         ];
         assert_eq!(
             as_text(&text.join("\n")),
-            "2023-11-14 22:13:21 bbbbbbbb  first\n2023-11-14 22:13:22 aaaaaaaa  second\n"
+            "2023-11-14 22:13:21 bbbbbbbb  first\n2023-11-14 22:13:21 bbbbbbbb  \n2023-11-14 22:13:22 aaaaaaaa  second\n"
         );
     }
 }
