@@ -9,6 +9,7 @@ use dinp_common::api::control::{ClusterStatus, InstanceView, LogQuery, NodeView}
 use dinp_common::api::people::AppInstance;
 use dinp_common::model::AppName;
 use dinp_common::problem::Problem;
+use dinp_common::store::app::AppRow;
 use dinp_common::store::audit::{self, AuditEvent};
 use dinp_common::store::release;
 use std::collections::{BTreeSet, HashMap};
@@ -105,16 +106,17 @@ impl Dash {
     pub(crate) async fn app_log(
         self: &Arc<Self>,
         caller: &Caller,
-        app: &AppName,
+        app: &AppRow,
         query: &LogQuery,
     ) -> Result<Response, Problem> {
         let share = self.log_reader(caller)?;
-        let end = self.clone().until_hidden(caller.clone(), app.clone());
+        let end = self.clone().until_hidden(caller.clone(), app.name.clone());
         self.stream_server(&Self::log_path(app, query), share, end).await
     }
 
-    fn log_path(app: &AppName, query: &LogQuery) -> String {
-        let mut path = format!("/v1/apps/{app}/logs?follow={}", query.follow);
+    fn log_path(app: &AppRow, query: &LogQuery) -> String {
+        let (name, since) = (&app.name, app.created_at);
+        let mut path = format!("/v1/apps/{name}/logs?follow={}&since={since}", query.follow);
         if query.previous {
             path.push_str("&previous=true");
         }

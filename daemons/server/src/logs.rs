@@ -42,8 +42,11 @@ pub fn choose(
     let is_asked = |id: &InstanceId| query.instance.as_ref().is_none_or(|digits| digits.begins(id));
     let live: Vec<_> = live.into_iter().filter(|view| !query.previous && is_asked(&view.instance)).collect();
     let is_gone = |id: &InstanceId| live.iter().all(|view| view.instance != *id);
-    let mut ended: Vec<_> =
-        ended.into_iter().filter(|(_, ended)| is_asked(&ended.instance) && is_gone(&ended.instance)).collect();
+    let is_of_this_app = |ended: &EndedInstance| query.since.is_none_or(|since| ended.at >= since);
+    let mut ended: Vec<_> = ended
+        .into_iter()
+        .filter(|(_, ended)| is_asked(&ended.instance) && is_gone(&ended.instance) && is_of_this_app(ended))
+        .collect();
     if let Some(digits) = &query.instance {
         let found: BTreeSet<&InstanceId> =
             live.iter().map(|view| &view.instance).chain(ended.iter().map(|(_, ended)| &ended.instance)).collect();
@@ -199,6 +202,15 @@ mod tests {
         assert_eq!(chosen(&previous, vec![live(A)], vec![ended(B)]), ["-bb"]);
         assert_eq!(chosen(&previous, vec![], (0..30).map(ended).collect()).len(), ENDED);
         assert_eq!(chosen(&query, vec![], vec![]), [""; 0]);
+    }
+
+    #[test]
+    fn who_has_taken_the_name_of_a_deleted_app_reads_nothing_of_what_ended_before() {
+        let since = |since| LogQuery { since: Some(since), ..LogQuery::default() };
+        assert_eq!(chosen(&since(9), vec![], vec![ended(B)]), ["-bb"]);
+        assert_eq!(chosen(&since(10), vec![], vec![ended(B)]), [""; 0]);
+        let named = LogQuery { instance: Some("bb".parse().unwrap()), ..since(10) };
+        assert_eq!(choose(&web(), &named, vec![], vec![ended(B)]).unwrap_err().status, 404);
     }
 
     #[test]

@@ -235,6 +235,10 @@ pub struct LogQuery {
     /// Only what was kept of instances that are gone. Without instances that run, that is what is shown anyway.
     #[serde(default)]
     pub previous: bool,
+    /// Nothing of instances that ended before this. Dash says when the app was created, whatever its caller says: before
+    /// that its name may have been somebody else's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<UnixMillis>,
 }
 
 /// An instance by the first digits of its id, or by all of them.

@@ -180,5 +180,5 @@ pub(super) async fn logs(
     Extension(row): App,
     ApiQuery(query): ApiQuery<LogQuery>,
 ) -> Result<Response, Problem> {
-    dash.app_log(&caller, &row.name, &query).await
+    dash.app_log(&caller, &row, &query).await
 }

@@ -48,7 +48,7 @@ impl Which {
             "" => None,
             id => Some(id.parse().map_err(|error| crate::invalid("instance", &error))?),
         };
-        Ok(LogQuery { instance, previous: self.previous, tail: Some(LOG_LINES), follow })
+        Ok(LogQuery { instance, previous: self.previous, tail: Some(LOG_LINES), follow, since: None })
     }
 
     /// The same in the address of a page.
@@ -82,7 +82,7 @@ pub(super) async fn logs(
     let view = dash.app_view(&row).await?;
     let query = which.query(false)?;
     let read = async {
-        let response = dash.app_log(&caller, &row.name, &query).await?;
+        let response = dash.app_log(&caller, &row, &query).await?;
         let whole = axum::body::to_bytes(response.into_body(), LOG_BYTES);
         match tokio::time::timeout(crate::backend::LIMIT, whole).await {
             Ok(Ok(bytes)) => Ok(as_text(&String::from_utf8_lossy(&bytes))),
@@ -112,7 +112,7 @@ pub(super) async fn stream(
     Extension(row): Extension<AppRow>,
     Query(which): Query<Which>,
 ) -> Result<Response, Problem> {
-    dash.app_log(&caller, &row.name, &which.query(true)?).await
+    dash.app_log(&caller, &row, &which.query(true)?).await
 }
 
 #[cfg(test)]

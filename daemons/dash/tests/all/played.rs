@@ -128,6 +128,7 @@ async fn add_node(Json(body): Json<Value>) -> (StatusCode, Json<Value>) {
 }
 
 async fn logs(Path(app): Path<String>, Query(query): Query<BTreeMap<String, String>>) -> Response {
+    assert!(query.contains_key("since"), "dash says when the app was created");
     let instance = query.get("instance").cloned().unwrap_or("00a1b2c3d4e5f607".into());
     let what = if query.contains_key("previous") { "last line" } else { "line" };
     // One app says something and then nothing more, and runs on.

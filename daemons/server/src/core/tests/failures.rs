@@ -1,6 +1,6 @@
 //! What fails.
 
-use super::{World, app, ids, node, two_nodes};
+use super::{World, app, ids, node, told, two_nodes};
 use dinp_common::api::agent::{Goodbye, InstanceState};
 use dinp_common::api::hm::{HmReport, Unfit};
 use dinp_common::model::InstanceId;
@@ -122,7 +122,7 @@ fn what_has_written_more_than_it_may_is_replaced_one_at_a_time() {
         assert!(world.routed("web").len() >= 4 && ids(world, "web").len() <= 6, "{left} are left");
         left == 0
     });
-    assert_eq!(world.told.iter().filter(|kind| **kind == "condemned").count(), 4);
+    assert_eq!(told(&world, "condemned"), 4);
 }
 
 #[test]
@@ -260,8 +260,7 @@ fn a_crash_is_left_to_the_agent() {
     assert!(!world.routed("web").contains(&victim), "a crashed one is out of the table");
     world.until(5_000, "it is back", |world| world.routed("web").len() == 2);
     assert_eq!(ids(&world, "web"), before);
-    let exits = world.told.iter().filter(|event| event.kind == "exit").count();
-    assert_eq!(exits, 1, "one end is one event: {:?}", world.told);
+    assert_eq!(told(&world, "exit"), 1, "one end is one event: {:?}", world.told);
     assert!(world.containers("web").iter().all(|one| one.2 == InstanceState::Ready));
 }
 
@@ -271,13 +270,13 @@ fn what_ran_out_of_memory_is_told_as_such_by_its_agent_and_not_by_a_word_in_a_se
     let (victim, at, _) = world.serving("web")[0].clone();
     let now = world.now;
     world.agents.get_mut(&at).unwrap().run_out_of_memory(&victim, now);
-    world.until(5_000, "it is told", |world| world.told.contains(&"out_of_memory"));
-    assert!(!world.told.contains(&"exit"), "one end is one event: {:?}", world.told);
+    world.until(5_000, "it is told", |world| told(world, "out_of_memory") > 0);
+    assert!(told(&world, "exit") == 0, "one end is one event: {:?}", world.told);
     world.until(5_000, "it is back", |world| world.routed("web").len() == 1);
     let now = world.now;
     world.agents.get_mut(&at).unwrap().crash(&victim, now);
-    world.until(5_000, "the next end is another", |world| world.told.contains(&"exit"));
-    assert_eq!(world.told.iter().filter(|kind| **kind == "out_of_memory").count(), 1);
+    world.until(5_000, "the next end is another", |world| told(world, "exit") > 0);
+    assert_eq!(told(&world, "out_of_memory"), 1);
 }
 
 #[test]

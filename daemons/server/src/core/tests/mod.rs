@@ -17,3 +17,8 @@ fn two_nodes() -> World {
 fn ids(world: &World, name: &str) -> BTreeSet<InstanceId> {
     world.serving(name).into_iter().map(|(id, ..)| id).collect()
 }
+
+/// How many events of this kind people were told of.
+fn told(world: &World, kind: &str) -> usize {
+    world.told.iter().filter(|event| event.kind == kind).count()
+}

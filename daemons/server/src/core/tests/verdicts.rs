@@ -70,7 +70,7 @@ impl Told {
 
     /// The node says this in several reports; which ends people are told of.
     fn ends(&mut self, report: InstanceReport) -> Vec<(&'static str, String)> {
-        let at = self.world.reign().node_of(&self.instance).unwrap().clone();
+        let at = self.world.reign().fleet.get(&self.instance).unwrap().node.clone();
         let known = self.world.told.len();
         self.world.agents.get_mut(&at).unwrap().lies = vec![report];
         self.world.run(10_000);
