@@ -138,7 +138,7 @@ async fn create(options: &Options, images: &Images, state: &State) -> Result<()>
             image: images.of(planned.role),
             subnet,
             peers: &peers,
-            published: published(planned.role, ports),
+            published: published(planned, ports),
             mounts: if planned.role == Role::Control { &mounts } else { &mounts[..1] },
             codename: &images.codename,
         };
@@ -169,12 +169,13 @@ async fn network(cluster: &str) -> Result<Subnet> {
     Ok(subnet)
 }
 
-fn published(role: Role, ports: Ports) -> Vec<String> {
+/// One port of this machine leads to one host: to the first router, where there are several.
+fn published(planned: Planned, ports: Ports) -> Vec<String> {
     let publish = |outside: u16, inside: u16| format!("127.0.0.1:{outside}:{inside}");
-    match role {
-        Role::Control => vec![publish(ports.dash, DASH), publish(ports.uic, UIC)],
-        Role::Server | Role::Node => Vec::new(),
-        Role::Router => vec![publish(ports.router, ROUTER)],
+    match planned.name {
+        "control" => vec![publish(ports.dash, DASH), publish(ports.uic, UIC)],
+        "router1" => vec![publish(ports.router, ROUTER)],
+        _ => Vec::new(),
     }
 }
 

@@ -29,6 +29,12 @@ struct Node {
     condition: String,
 }
 
+#[derive(Deserialize)]
+struct Router {
+    name: String,
+    live: bool,
+}
+
 /// Lists come bare or as pages.
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -98,6 +104,17 @@ impl Cli {
                 })
                 .collect();
             if waiting.is_empty() { Ok(()) } else { Err(waiting.join(", ")) }
+        })
+        .await
+    }
+
+    /// Waits until the server hears these routers.
+    pub async fn routers_live(&self, names: &[&str], within: Duration) -> Result<()> {
+        eventually(&format!("{} are heard", names.join(" and ")), within, async || {
+            let routers: Vec<Router> = self.list(&["router", "ls"]).await.map_err(|error| error.chain())?;
+            let is_live = |name: &&str| routers.iter().any(|router| router.name == **name && router.live);
+            let silent: Vec<&str> = names.iter().copied().filter(|name| !is_live(name)).collect();
+            if silent.is_empty() { Ok(()) } else { Err(format!("{} is not heard", silent.join(", "))) }
         })
         .await
     }

@@ -113,12 +113,14 @@ impl Cluster {
         }
     }
 
-    /// Waits until every daemon is active and every node is ready for work.
+    /// Waits until every daemon is active, every node ready for work, and every router heard.
     async fn whole(&self) -> Result<()> {
         for host in &self.hosts {
             host.exec(START_ALL).await?;
         }
-        self.cli().nodes_ready(&["node1", "node2"], Duration::from_secs(60)).await
+        self.cli().nodes_ready(&["node1", "node2"], Duration::from_secs(60)).await?;
+        let routers: Vec<&str> = self.routers().map(|router| router.name.as_str()).collect();
+        self.cli().routers_live(&routers, Duration::from_secs(60)).await
     }
 
     /// A host by its name.
@@ -189,7 +191,13 @@ impl Cluster {
         self.cli().run(args).await
     }
 
-    /// The router, as users of applications reach it.
+    /// The hosts of all routers.
+    pub fn routers(&self) -> impl Iterator<Item = &Host> {
+        let planned = HOSTS.iter().filter(|planned| planned.role == Role::Router);
+        planned.map(|planned| self.host(planned.name))
+    }
+
+    /// The first router, as users of applications reach it.
     #[must_use]
     pub fn router(&self) -> Router {
         Router::new(self.client.clone(), self.host("router1").address)
@@ -201,10 +209,10 @@ impl Cluster {
         App::new(self, name)
     }
 
-    /// The steady client, to the name that an application is served under.
+    /// The steady client through all routers in turn, to the name that an application is served under.
     #[must_use]
     pub fn steady(&self, host: &str) -> Steady {
-        Steady::new(self.client.clone(), self.host("router1").address, host)
+        Steady::new(self.client.clone(), self.routers().map(|router| router.address).collect(), host)
     }
 
     /// A package made from that of a sample.

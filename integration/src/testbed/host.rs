@@ -54,12 +54,6 @@ const CAPABILITIES: [&str; 38] = [
     "AUDIT_READ",
 ];
 
-/// A partition: nothing comes in, to the host itself or to a container of it, and nothing goes out.
-const PARTITION: [&str; 2] = ["raw PREROUTING -i eth0 -j DROP", "mangle POSTROUTING -o eth0 -j DROP"];
-
-/// What is sent to MySQL is lost; a connection notices nothing but silence.
-const NO_MYSQL: &str = "filter OUTPUT -p tcp --dport 3306 -j DROP";
-
 /// A host of a cluster.
 #[derive(Clone, Debug)]
 pub struct Host {
@@ -201,27 +195,6 @@ impl Host {
         docker(&["unpause", &self.container]).await.map(drop)
     }
 
-    /// Cuts the network: packets are lost in both directions, nothing is refused.
-    pub async fn partition(&self) -> Result<()> {
-        for rule in PARTITION {
-            self.exec(&insert_rule(rule)).await?;
-        }
-        Ok(())
-    }
-
-    /// Cuts this host off from MySQL alone.
-    pub async fn lose_mysql(&self) -> Result<()> {
-        self.exec(&insert_rule(NO_MYSQL)).await.map(drop)
-    }
-
-    /// Mends the network; of a network that is whole, nothing.
-    pub async fn heal(&self) -> Result<()> {
-        for rule in PARTITION.into_iter().chain([NO_MYSQL]) {
-            self.exec(&delete_rule(rule)).await?;
-        }
-        Ok(())
-    }
-
     /// `running`, `paused`, `exited` ...
     pub async fn state(&self) -> Result<String> {
         let format = "{{.State.Status}}";
@@ -298,16 +271,6 @@ fn named(effective: u64) -> Vec<&'static str> {
     CAPABILITIES.iter().enumerate().filter(|(bit, _)| effective >> bit & 1 == 1).map(|(_, name)| *name).collect()
 }
 
-fn insert_rule(rule: &str) -> String {
-    format!("iptables -w -t {}", rule.replacen(' ', " -I ", 1))
-}
-
-fn delete_rule(rule: &str) -> String {
-    let table = rule.replacen(' ', " -C ", 1);
-    let delete = rule.replacen(' ', " -D ", 1);
-    format!("while iptables -w -t {table} 2>/dev/null; do iptables -w -t {delete}; done")
-}
-
 #[derive(Default)]
 struct Arguments(Vec<String>);
 
@@ -330,10 +293,5 @@ mod tests {
     fn capabilities_are_those_of_the_caller() {
         assert_eq!(named(0b101), ["CHOWN", "DAC_READ_SEARCH"]);
         assert_eq!(named(1 << 37 | 1 << 40), ["AUDIT_READ"]);
-    }
-
-    #[test]
-    fn rules_name_their_table_first() {
-        assert_eq!(insert_rule("raw PREROUTING -i eth0 -j DROP"), "iptables -w -t raw -I PREROUTING -i eth0 -j DROP");
     }
 }

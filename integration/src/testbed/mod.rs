@@ -4,7 +4,9 @@
 //! |---|---|
 //! | [`layout`] | names, addresses and packages of the hosts |
 //! | [`images`] | root file systems of hosts, made from the machine's own apt sources |
-//! | [`host`] | one host: commands, faults, journal |
+//! | [`host`] | one host: commands, power, journal |
+//! | `faults` | what is done to a host, and undone |
+//! | `leader` | which server leads |
 //! | [`cluster`] | the hosts of one name, found by their labels |
 //! | [`bringup`] | from nothing to a cluster that serves, and back |
 //! | [`cli`] | the `dinp` command line, logged in |
@@ -23,9 +25,11 @@ pub mod cluster;
 mod docker;
 mod error;
 pub mod eventually;
+mod faults;
 pub mod host;
 pub mod images;
 pub mod layout;
+mod leader;
 pub mod load;
 pub mod package;
 mod progress;
@@ -40,6 +44,7 @@ pub use cluster::Cluster;
 pub use error::{Error, Failure, Result, Scenario};
 pub use eventually::eventually;
 pub use host::Host;
+pub use leader::Status;
 pub use load::{Report, Steady};
 pub use package::Package;
 pub use progress::Progress;

@@ -1,52 +1,21 @@
 //! A second server: it leads when the first one cannot, and all follow.
 
-use dinp_integration::testbed::{Cluster, Host, Result, Scenario, eventually, secs};
-use serde::Deserialize;
-use std::time::{Duration, Instant};
-
-#[derive(Deserialize)]
-struct Status {
-    leader: String,
-    holdover: bool,
-    nodes_ready: u32,
-}
-
-/// Waits until `dinp status` names this host as the leader, with both nodes.
-async fn leads(cluster: &Cluster, host: &Host, within: Duration) -> Result<()> {
-    eventually(&format!("{} leads", host.name), within, async || {
-        let status: Status = cluster.cli().json(&["status"]).await.map_err(|error| error.chain())?;
-        let wanted = format!("http://{}:1980/", host.address);
-        if status.leader == wanted && !status.holdover && status.nodes_ready == 2 {
-            return Ok(());
-        }
-        Err(format!("{} with {} nodes, holdover: {}", status.leader, status.nodes_ready, status.holdover))
-    })
-    .await
-}
-
-/// A clean stop gives the lease to the other server.
-async fn make_leader(cluster: &Cluster, host: &Host) -> Result<()> {
-    for other in cluster.servers().into_iter().filter(|other| other.name != host.name) {
-        other.exec("systemctl stop dinp-server").await?;
-        leads(cluster, host, secs(30)).await?;
-        other.exec("systemctl start dinp-server").await?;
-    }
-    Ok(())
-}
+use dinp_integration::testbed::{Cluster, Scenario, secs};
+use std::time::Instant;
 
 #[tokio::test]
 async fn a_leader_that_alone_loses_mysql_is_left_and_a_node_that_dies_then_is_replaced_as_ever() -> Scenario {
     let cluster = Cluster::shared().await?;
     let [control, second] = cluster.servers();
     // On the other host dashboard and sign-on would lose MySQL too.
-    make_leader(&cluster, second).await?;
+    cluster.make_leader(second).await?;
     let app = cluster.app("k1").instances(1).deploy().await?;
     app.settles_at(1, secs(30)).await?;
     let load = app.steady().rate(50).start();
 
     second.lose_mysql().await?;
     let lost = Instant::now();
-    leads(&cluster, control, secs(15)).await?;
+    cluster.follows(control, secs(15)).await?;
     println!("everybody has followed {} ms after the loss", lost.elapsed().as_millis());
     app.scale(2).await?;
     app.settles_at(2, secs(15)).await?;
@@ -62,7 +31,7 @@ async fn a_leader_that_alone_loses_mysql_is_left_and_a_node_that_dies_then_is_re
 
     second.heal().await?;
     cluster.host(dead).start().await?;
-    leads(&cluster, control, secs(60)).await?;
+    cluster.follows(control, secs(60)).await?;
     let view = second.exec("curl --fail --silent --show-error http://127.0.0.1:1980/v1/leader").await?;
     assert!(view.contains("\"leading\":false") && view.contains(&control.address.to_string()), "{view}");
     Ok(())

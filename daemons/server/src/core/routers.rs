@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 const VANISH_MS: u64 = 60_000;
 /// Share of routers, in percent, that may vanish within that time; at least one may.
 const VANISH_PERCENT: usize = 30;
+/// Most routers that a sentence names.
+const NAMED: usize = 5;
 
 /// One router.
 #[derive(Debug, Clone)]
@@ -81,6 +83,15 @@ impl Routers {
     fn live(&self, now: Tick, timeout_ms: u64) -> impl Iterator<Item = (&String, &Router)> {
         self.all.iter().filter(move |(_, router)| router.is_live(now, timeout_ms))
     }
+
+    /// Their names, or the first of many.
+    fn named(&self) -> String {
+        let names: Vec<&str> = self.all.keys().take(NAMED).map(String::as_str).collect();
+        match self.all.len() - names.len() {
+            0 => names.join(", "),
+            more => format!("{} and {more} more", names.join(", ")),
+        }
+    }
 }
 
 impl Reign {
@@ -138,8 +149,9 @@ impl Reign {
         let gone = self.routers.all.values().filter(vanished).count();
         let reason = if all > 0 && live == 0 {
             Some(format!(
-                "no router is heard ({all} are known): what they send to is not taken away; if they are gone for good, \
-                 say dinp router forget"
+                "no router is heard ({}): what they send to is not taken away; if they are gone for good, \
+                 say dinp router forget",
+                self.routers.named()
             ))
         } else if gone > (all * VANISH_PERCENT / 100).max(1) {
             Some(format!("{gone} of {all} routers fell silent within a minute"))
