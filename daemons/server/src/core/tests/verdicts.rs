@@ -108,6 +108,7 @@ fn an_end_is_one_event_and_only_what_the_kernel_killed_for_memory_is_out_of_memo
             exit_code: Some(137),
             reason: format!("next start in 10 s: {why}"),
             last_failure: why.to_owned(),
+            out_of_memory: kind == "out_of_memory",
             proved: false,
             ..told.truth.clone()
         };
