@@ -56,7 +56,7 @@ pub fn address() -> String {
 
 /// The image of `app.c`, made if it is not there. Fails in words where no engine answers.
 pub fn image() -> &'static str {
-    const IMAGE: &str = "localhost/dinp-agent-test:3";
+    const IMAGE: &str = "localhost/dinp-agent-test:4";
     assert!(
         run("docker", &["info"]).status.success(),
         "no Docker Engine answers: start one with scripts/lib/engine start, or leave these tests out with -E 'not binary(docker)'"
