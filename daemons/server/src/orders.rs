@@ -1,12 +1,12 @@
 //! Orders as agents get them: what the core decided, with what only the shell knows (images, environments, the registry,
 //! streams), one document per node behind a watch that long polls wait on.
 
-use crate::core::{Desired, NodeOrders, ReleaseSpec, Settings};
+use crate::core::{Desired, NodeOrders, Settings};
 use crate::snapshot::Environments;
 use crate::tickets::Keys;
 use dinp_common::api::ProvedRevision;
 use dinp_common::api::agent::{InstanceSpec, Orders, Peers, RegistryAccess, StreamOrder};
-use dinp_common::model::NodeName;
+use dinp_common::model::{NodeName, ReleaseSpec};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;

@@ -2,15 +2,14 @@
 //!
 //! What was not read whole is an error, and the desired state of before stays in force: absence is never an order.
 
-use crate::core::{Desired, DesiredApp, DesiredDeployment, DesiredNode, ReleaseSpec};
+use crate::core::{Desired, DesiredApp, DesiredDeployment, DesiredNode};
 use dinp_common::api::people::AppState;
 use dinp_common::auth::SecretHash;
-use dinp_common::model::{AppName, DomainName, NodeName};
+use dinp_common::model::{AppName, DomainName, NodeName, ReleaseSpec};
 use dinp_common::seal::OpeningKey;
 use dinp_common::store::app::AppRow;
 use dinp_common::store::deployment::UnderWay;
 use dinp_common::store::node::NodeRow;
-use dinp_common::store::release::ReleaseRow;
 use dinp_common::store::{self, StoreError};
 use mysql_async::{Conn, Transaction};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -65,14 +64,14 @@ async fn read(tx: &mut Transaction<'_>, key: &OpeningKey, known: &Environments) 
 /// Apps with what belongs to each; what belongs to none has lost its app's row.
 fn apps_of(
     rows: Vec<AppRow>,
-    releases: Vec<ReleaseRow>,
+    releases: Vec<(AppName, ReleaseSpec)>,
     deployments: Vec<UnderWay>,
     domains: Vec<(AppName, DomainName)>,
 ) -> BTreeMap<AppName, DesiredApp> {
     let mut apps: BTreeMap<_, _> = rows.into_iter().map(|row| (row.name.clone(), desired_app(row))).collect();
-    for row in releases {
-        if let Some(app) = apps.get_mut(&row.app) {
-            app.releases.insert(row.id, spec(row));
+    for (app, release) in releases {
+        if let Some(app) = apps.get_mut(&app) {
+            app.releases.insert(release.id, release);
         }
     }
     for row in deployments {
@@ -102,19 +101,6 @@ fn desired_app(row: AppRow) -> DesiredApp {
         releases: BTreeMap::new(),
         deployment: None,
         older_deployments: Vec::new(),
-    }
-}
-
-fn spec(row: ReleaseRow) -> ReleaseSpec {
-    ReleaseSpec {
-        id: row.id,
-        number: row.number,
-        image: row.image,
-        command: row.command,
-        resources: row.resources,
-        health: row.health,
-        timing: row.timing,
-        env_version: row.env_version,
     }
 }
 

@@ -7,6 +7,9 @@ use std::time::Duration;
 /// An instance that nobody has ordered.
 const MADE_UP: &str = "0000000000000bad";
 
+/// Time from one report of the thief to the next: more often than an agent does it.
+const PACE: Duration = Duration::from_millis(100);
+
 /// Who has the credential of a node, and speaks in its place.
 struct Thief {
     client: reqwest::Client,
@@ -135,7 +138,7 @@ async fn the_credential_of_a_node_reads_nothing_of_others_and_gets_no_request() 
         loop {
             tokio::select! {
                 outcome = &mut deployed => break drop(outcome?),
-                () = tokio::time::sleep(Duration::from_millis(100)) => {
+                () = tokio::time::sleep(PACE) => {
                     // It even knows the id of the release to come, which it could not guess.
                     let lies = lie(&victim, newest_release(&cluster, &victim).await?, ticket);
                     thief.reports(&[lies], &thief.seen.clone()).await?;
@@ -182,7 +185,7 @@ async fn the_credential_of_a_node_ends_no_leadership() -> Scenario {
             let seen = json!({"epoch": epoch, "holder": "nobody", "generation": u64::MAX, "proof": proof});
             for _ in 0..10 {
                 thief.reports(&[], &seen).await?;
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                tokio::time::sleep(PACE).await;
             }
         }
     }

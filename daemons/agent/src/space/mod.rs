@@ -72,8 +72,8 @@ impl Keeper {
         }
         if is_due(self.cleaned, CLEAN) {
             self.cleaned = Some(Instant::now());
-            self.name_writers().await?;
             self.clean().await?;
+            self.name_writers().await?;
         }
         if pressure == Pressure::Critical && is_due(self.stopped, SETTLE) {
             self.stop_one(free).await?;

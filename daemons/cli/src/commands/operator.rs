@@ -108,13 +108,12 @@ pub async fn tickets(command: &TicketCommand, api: &Api, out: &Output) -> Result
     }
 }
 
-/// `dinp resume`
-///
-/// After a restore the database is older than what runs. The servers notice: what runs is kept, replaced and routed, and
-/// nothing is deployed, stopped or taken out of the routers' tables. Look at what the database wants (`dinp app ls`,
-/// `dinp ps`), mend what it lacks, and then say this: from then on it is carried out.
+/// Arguments of `dinp resume`.
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "After a restore the database is older than what runs. The servers notice: what runs is kept, \
+    replaced and routed, and nothing is deployed, stopped or taken out of the routers' tables.\n\n\
+    Look at what the database wants (`dinp app ls`, `dinp ps`), mend what it lacks, and then say this: \
+    from then on it is carried out.")]
 pub struct Resume {
     /// Whether to ask
     #[command(flatten)]
@@ -125,8 +124,9 @@ pub struct Resume {
 pub async fn resume(command: &Resume, api: &Api, out: &Output) -> Result<(), CliError> {
     out.confirm(
         command.consent.yes,
-        "Carry out what the database wants though it is older than what runs? Instances of apps and releases that it does \
-         not name any more are stopped or replaced.",
+        "Carry out what the database wants though it is older than what runs? Instances of other releases than those \
+         that it wants are replaced, and apps that are stopped or deleted there are stopped. Apps that it does not know \
+         run on as orphans.",
     )?;
     let resumed: Resumed = api.post("/v1/resume", &serde_json::json!({})).await?;
     out.note(format!("the database is in force from revision {} on", resumed.revision));

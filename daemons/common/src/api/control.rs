@@ -7,7 +7,7 @@
 //! * `DELETE /v1/nodes/{name}` -> 204; refused while instances run there
 //! * `GET /v1/orphans` -> `Page<`[`InstanceView`]`>`; `DELETE /v1/orphans/{instance}` -> 204
 //! * `GET /v1/routers` -> `Page<`[`RouterView`]`>`; `DELETE /v1/routers/{name}` forgets a router -> 204
-//! * `GET /v1/apps/{app}/logs?instance=&previous=&tail=&follow=` -> lines of [`crate::api::agent::LogLine`] (application/x-ndjson)
+//! * `GET /v1/apps/{app}/logs?instance=&previous=&tail=&follow=&since=` -> lines of [`crate::api::agent::LogLine`] (application/x-ndjson)
 //! * `GET /v1/strangers` -> `Page<`[`StrangerView`]`>`
 //! * `POST /v1/tickets/adopt` -> [`Adopted`]; takes over instances whose tickets are of a key that the servers lack
 //! * `POST /v1/resume` -> [`Resumed`]; carries out desired state that is older than what was carried out before

@@ -3,12 +3,14 @@
 mod health;
 mod image;
 mod names;
+mod release;
 mod timing;
 mod version;
 
 pub use health::{HealthCheck, HealthKind};
 pub use image::{IMAGE_APP_LABEL, ImageRef, PLATFORM_OWNER};
 pub use names::{AppName, DomainName, EnvName, InstanceId, NodeName, RuntimeName, ZoneName};
+pub use release::ReleaseSpec;
 pub use timing::Timing;
 pub use version::Version;
 

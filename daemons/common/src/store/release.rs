@@ -9,7 +9,7 @@ use super::columns::{Columns, millis};
 use super::deployment::final_states;
 use super::{Change, StoreError};
 use crate::api::people::ReleaseView;
-use crate::model::{AppName, HealthCheck, ImageRef, Resources, Timing};
+use crate::model::{AppName, HealthCheck, ImageRef, ReleaseSpec, Resources, Timing};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Params, Row, Transaction, Value, params};
 
@@ -192,32 +192,9 @@ fn in_deployment() -> String {
     )
 }
 
-/// A release, as far as instances of it are made by it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ReleaseRow {
-    /// Its id.
-    pub id: u64,
-    /// Its app.
-    pub app: AppName,
-    /// Its number within the app.
-    pub number: u32,
-    /// The image, by digest.
-    pub image: ImageRef,
-    /// Command instead of the image's own.
-    pub command: Option<Vec<String>>,
-    /// What an instance may use.
-    pub resources: Resources,
-    /// Health check.
-    pub health: Option<HealthCheck>,
-    /// Times that people have set.
-    pub timing: Timing,
-    /// Version of the environment.
-    pub env_version: u32,
-}
-
 /// The releases of all apps that may run: those in force, those that deployments under way go to or come from, and the
 /// `newest` of each app.
-pub async fn may_run(snapshot: &mut Transaction<'_>, newest: u32) -> Result<Vec<ReleaseRow>, StoreError> {
+pub async fn may_run(snapshot: &mut Transaction<'_>, newest: u32) -> Result<Vec<(AppName, ReleaseSpec)>, StoreError> {
     let columns = concat!("SELECT ", spec_columns!(), ", r.app FROM `release` r JOIN app a ON a.name = r.app");
     let sql = format!(
         "{columns} WHERE r.id = a.release_id \
@@ -225,14 +202,13 @@ pub async fn may_run(snapshot: &mut Transaction<'_>, newest: u32) -> Result<Vec<
         in_deployment()
     );
     let rows: Vec<Row> = snapshot.exec(sql, (newest,)).await.map_err(StoreError::doing("read releases"))?;
-    rows.iter().map(read_row).collect()
+    rows.iter().map(read_spec).collect()
 }
 
-fn read_row(row: &Row) -> Result<ReleaseRow, StoreError> {
+fn read_spec(row: &Row) -> Result<(AppName, ReleaseSpec), StoreError> {
     let columns = Columns::new(row, "release", "id_text");
-    Ok(ReleaseRow {
+    let spec = ReleaseSpec {
         id: columns.get("id")?,
-        app: columns.parse("app")?,
         number: columns.get("number")?,
         image: columns.parse("image")?,
         command: columns.json("command")?,
@@ -244,7 +220,8 @@ fn read_row(row: &Row) -> Result<ReleaseRow, StoreError> {
         health: columns.json("health")?,
         timing: columns.json("timing")?.unwrap_or_default(),
         env_version: columns.get("env_version")?,
-    })
+    };
+    Ok((columns.parse("app")?, spec))
 }
 
 /// Releases by their ids.

@@ -1,9 +1,9 @@
 //! Choosing nodes. What is chosen is booked at once, so that the next choice of the same round sees it.
 
 use super::fleet::{Condition, Instance, Node};
-use super::{Desired, Reign, ReleaseSpec, Tick};
+use super::{Desired, Reign, Tick};
 use dinp_common::api::agent::Capacity;
-use dinp_common::model::{AppName, InstanceId, NodeName, Resources};
+use dinp_common::model::{AppName, InstanceId, NodeName, ReleaseSpec, Resources};
 use std::cmp::Reverse;
 use std::fmt;
 

@@ -6,9 +6,9 @@
 //! nothing goes before what replaces it serves.
 
 use super::fleet::{Condition, Instance};
-use super::{Desired, DesiredApp, Reign, ReleaseSpec, Tick};
+use super::{Desired, DesiredApp, Reign, Tick};
 use dinp_common::api::agent::InstanceState;
-use dinp_common::model::{AppName, InstanceId, NodeName};
+use dinp_common::model::{AppName, InstanceId, NodeName, ReleaseSpec};
 use std::collections::BTreeMap;
 
 /// How an app stands, for its deployment to go by.

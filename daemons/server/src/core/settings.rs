@@ -1,8 +1,7 @@
 //! The numbers that decisions go by, in the unit that the core counts in.
 
-use super::ReleaseSpec;
 use crate::config::ServerConfig;
-use dinp_common::model::Timing;
+use dinp_common::model::{ReleaseSpec, Timing};
 
 /// The numbers that decisions go by. Those that operators set have their defaults in [`ServerConfig`], the others here.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,9 +2,7 @@
 
 use dinp_common::api::agent::Registered;
 use dinp_common::api::people::DeploymentState;
-use dinp_common::model::{
-    AppName, DomainName, HealthCheck, ImageRef, InstanceId, NodeName, Resources, Timing, Version,
-};
+use dinp_common::model::{AppName, DomainName, InstanceId, NodeName, ReleaseSpec, Version};
 use dinp_common::routes::Table;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,27 +43,6 @@ pub struct DesiredApp {
     pub deployment: Option<DesiredDeployment>,
     /// Older deployments that are not final either: the core says that they are superseded.
     pub older_deployments: Vec<u64>,
-}
-
-/// What an instance of a release is.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ReleaseSpec {
-    /// Id of the release.
-    pub id: u64,
-    /// Its number within the app: what people know it by.
-    pub number: u32,
-    /// Its image, by digest.
-    pub image: ImageRef,
-    /// Command instead of the image's own.
-    pub command: Option<Vec<String>>,
-    /// What an instance may use.
-    pub resources: Resources,
-    /// How to ask whether it is well.
-    pub health: Option<HealthCheck>,
-    /// Times that people have set.
-    pub timing: Timing,
-    /// Version of the environment.
-    pub env_version: u32,
 }
 
 /// A deployment that is not final.

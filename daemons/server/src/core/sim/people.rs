@@ -1,9 +1,9 @@
 //! What people do in the modelled cluster.
 
 use super::world::{World, app};
-use crate::core::{DesiredApp, DesiredDeployment, ReleaseSpec};
+use crate::core::{DesiredApp, DesiredDeployment};
 use dinp_common::api::people::DeploymentState;
-use dinp_common::model::{Resources, Timing};
+use dinp_common::model::{ReleaseSpec, Resources, Timing};
 use std::collections::BTreeMap;
 
 impl World {

@@ -31,6 +31,15 @@ fn changed_since(world: &mut World) -> crate::core::Desired {
     dump
 }
 
+/// A cluster that runs what was deployed since the dump that its database was restored from.
+fn restored() -> World {
+    let mut world = two_nodes().with_app("web", 2, 256);
+    let dump = changed_since(&mut world);
+    world.restore(dump);
+    world.run(5_000);
+    world
+}
+
 fn all_ids(world: &World) -> Vec<std::collections::BTreeSet<dinp_common::model::InstanceId>> {
     ["web", "old", "new"].map(|name| ids(world, name)).into()
 }
@@ -66,10 +75,7 @@ fn after_a_restore_what_runs_runs_on_and_is_routed_until_a_person_resumes() {
 
 #[test]
 fn what_is_lost_meanwhile_is_replaced() {
-    let mut world = two_nodes().with_app("web", 2, 256);
-    let dump = changed_since(&mut world);
-    world.restore(dump);
-    world.run(5_000);
+    let mut world = restored();
     let (lost, at, _) = world.serving("web")[0].clone();
     world.agents.get_mut(&at).unwrap().drop_container(&lost);
     let (other, at, _) = world.serving("web")[0].clone();
@@ -80,10 +86,7 @@ fn what_is_lost_meanwhile_is_replaced() {
 
 #[test]
 fn a_deployment_waits_and_says_for_what() {
-    let mut world = two_nodes().with_app("web", 2, 256);
-    let dump = changed_since(&mut world);
-    world.restore(dump);
-    world.run(5_000);
+    let mut world = restored();
     let before = all_ids(&world);
     world.deploy("web", 30, 256);
     world.run(400_000);
@@ -98,10 +101,7 @@ fn a_deployment_waits_and_says_for_what() {
 
 #[test]
 fn changes_do_not_count_past_what_was_carried_out() {
-    let mut world = two_nodes().with_app("web", 2, 256);
-    let dump = changed_since(&mut world);
-    world.restore(dump);
-    world.run(5_000);
+    let mut world = restored();
     let before = all_ids(&world);
     for instances in 1..60 {
         world.change("web", |app| app.instances = 1 + instances % 2);
