@@ -9,7 +9,7 @@ use crate::api::builder::{BuildStatus, BuildView};
 use crate::error::ErrorChain;
 use crate::model::AppName;
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Params, Row, TxOpts, Value, params};
+use mysql_async::{Conn, IsolationLevel, Params, Row, TxOpts, Value, params};
 
 /// A build that is about to begin.
 #[derive(Debug, Clone, Copy)]
@@ -65,11 +65,39 @@ const BEGIN: &str = concat!(
     " >= :since))"
 );
 
+/// Seconds that a build waits until those that begin before it have begun.
+const TURN_SECS: u64 = 10;
+
 /// Writes the record of a build that begins and, in the same transaction, who asked for it. A version is taken for as long
 /// as its app lives.
 pub async fn begin(conn: &mut Conn, new: &NewBuild<'_>) -> Result<Result<BuildView, Refused>, StoreError> {
+    // Builds begin one after another: of two that look for a version at once, one would be ended as a deadlock.
+    let doing = StoreError::doing("wait for the turn of a build");
+    let turn: Option<Option<u8>> =
+        conn.exec_first("SELECT GET_LOCK('dinp_build', ?)", (TURN_SECS,)).await.map_err(&doing)?;
+    if turn.flatten() != Some(1) {
+        return Err(StoreError::Timeout { act: "begin a build", secs: TURN_SECS });
+    }
+    let begun = write(conn, new).await;
+    if let Err(error) = conn.query_drop("DO RELEASE_LOCK('dinp_build')").await {
+        // What was written stands, and the lock goes with the session.
+        tracing::warn!(error = %ErrorChain(&error), "turn of a build not given on");
+    }
+    if matches!(begun, Ok(Ok(_)))
+        && let Err(error) = prune(conn, new.app).await
+    {
+        // The next build will see to it.
+        tracing::warn!(app = new.app, error = %ErrorChain(&error), "old builds not dropped");
+    }
+    begun
+}
+
+async fn write(conn: &mut Conn, new: &NewBuild<'_>) -> Result<Result<BuildView, Refused>, StoreError> {
     let doing = StoreError::doing("begin a build");
-    let mut tx = conn.start_transaction(TxOpts::default()).await.map_err(&doing)?;
+    let mut options = TxOpts::default();
+    // What is looked at is not locked.
+    options.with_isolation_level(IsolationLevel::ReadCommitted);
+    let mut tx = conn.start_transaction(options).await.map_err(&doing)?;
     let values = params! {
         "app" => new.app, "since" => new.app_created_at, "version" => new.version, "runtime" => new.runtime,
         "created_by" => cut(new.created_by, 63), "builder" => cut(new.builder, 63),
@@ -90,10 +118,6 @@ pub async fn begin(conn: &mut Conn, new: &NewBuild<'_>) -> Result<Result<BuildVi
         problem: "no row that was just written".into(),
     })?;
     tx.commit().await.map_err(&doing)?;
-    if let Err(error) = prune(conn, new.app).await {
-        // The next build will see to it.
-        tracing::warn!(app = new.app, error = %ErrorChain(&error), "old builds not dropped");
-    }
     Ok(Ok(view))
 }
 
@@ -302,6 +326,39 @@ mod tests {
         package_sha256: "00",
         base: "control:5000/dinp/base-python:bookworm",
     };
+
+    #[tokio::test]
+    async fn builds_that_begin_at_once_do_not_refuse_one_another() {
+        let mysql = crate::testing::Mysql::start().await;
+        let builder = mysql.account(&mysql.database().await, "dinp_builder").await;
+        for round in 0..20 {
+            let begun = (0..16).map(|n| {
+                let pool = builder.clone();
+                async move {
+                    let app = format!("app{round}-{n}");
+                    begin(&mut pool.get_conn().await.unwrap(), &NewBuild { app: &app, ..NEW }).await
+                }
+            });
+            for result in futures_util::future::join_all(begun).await {
+                result.unwrap().unwrap();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_version_that_is_asked_for_many_times_at_once_is_built_once() {
+        let mysql = crate::testing::Mysql::start().await;
+        let builder = mysql.account(&mysql.database().await, "dinp_builder").await;
+        for round in 0..20 {
+            let version = format!("v{round}");
+            let begun = (0..16).map(|_| {
+                let (pool, version) = (builder.clone(), &version);
+                async move { begin(&mut pool.get_conn().await.unwrap(), &NewBuild { version, ..NEW }).await.unwrap() }
+            });
+            let begun = futures_util::future::join_all(begun).await;
+            assert_eq!(begun.iter().filter(|begun| begun.is_ok()).count(), 1);
+        }
+    }
 
     #[tokio::test]
     async fn a_build_from_begin_to_end() {
