@@ -37,7 +37,7 @@ enum Act {
     },
     /// Open a shell on a host, or run a command there.
     Shell {
-        /// control, control2, node1, node2 or router1.
+        /// control, control2, node1, node2, router1 or router2.
         host: String,
         /// The command.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -47,7 +47,7 @@ enum Act {
     Status,
     /// Show the journals of DINP's units, of one host or of all.
     Logs {
-        /// control, control2, node1, node2 or router1.
+        /// control, control2, node1, node2, router1 or router2.
         host: Option<String>,
         /// How many lines of each host.
         #[arg(short = 'n', long, default_value_t = 100)]

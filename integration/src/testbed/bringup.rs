@@ -99,7 +99,7 @@ async fn hosts(options: &Options, images: &Images, state: &State, progress: &Pro
         down(&options.name).await?;
         refresh_repository(options, state)?;
     }
-    progress.step("booting control, control2, node1, node2, router1", create(options, images, state)).await?;
+    progress.step("booting control, control2, node1, node2, router1, router2", create(options, images, state)).await?;
     let found = Cluster::find(&options.name).await?;
     found.ok_or_else(|| Error::other("the hosts that were made are not there"))
 }

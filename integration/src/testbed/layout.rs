@@ -27,12 +27,13 @@ pub struct Planned {
 }
 
 /// The hosts of every cluster.
-pub const HOSTS: [Planned; 5] = [
+pub const HOSTS: [Planned; 6] = [
     Planned { name: "control", role: Role::Control, last_byte: 10 },
     Planned { name: "control2", role: Role::Server, last_byte: 15 },
     Planned { name: "node1", role: Role::Node, last_byte: 11 },
     Planned { name: "node2", role: Role::Node, last_byte: 12 },
     Planned { name: "router1", role: Role::Router, last_byte: 20 },
+    Planned { name: "router2", role: Role::Router, last_byte: 21 },
 ];
 
 /// Domain of the applications: every browser resolves `*.localhost` to the loopback address.

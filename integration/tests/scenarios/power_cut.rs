@@ -11,7 +11,7 @@ async fn after_a_power_cut_of_everything_apps_are_served_again() -> Scenario {
     for host in cluster.hosts() {
         host.kill().await?;
     }
-    for name in ["node2", "control2", "router1", "node1", "control"] {
+    for name in ["node2", "control2", "router1", "node1", "router2", "control"] {
         cluster.host(name).start().await?;
     }
 
