@@ -1,6 +1,6 @@
 //! What this node has to report: written by the instances' tasks, read by the report loop and by the status page.
 
-use dinp_common::api::agent::{EndedInstance, InstanceReport, Seen};
+use dinp_common::api::agent::{EndedInstance, InstanceReport, Limit, LimitReached, Seen};
 use dinp_common::model::InstanceId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -57,16 +57,28 @@ impl Board {
         self.changed.notify_one();
     }
 
-    /// An instance is like this now.
+    /// An instance is like this now. The limits that it has reached are known here.
     pub fn put(&self, mut report: InstanceReport) {
         let mut inner = self.inner();
         report.over_disk_mb = inner.over_disk.get(&report.instance).copied();
+        report.limits = inner.instances.get(&report.instance).map(|known| known.limits.clone()).unwrap_or_default();
         if inner.instances.get(&report.instance) == Some(&report) {
             return;
         }
         inner.removed.remove(&report.instance);
         inner.changed.insert(report.instance.clone());
         inner.instances.insert(report.instance.clone(), report);
+        drop(inner);
+        self.touch();
+    }
+
+    /// An instance has run into a limit, and runs on.
+    pub fn reached(&self, instance: &InstanceId, limit: Limit, detail: String) {
+        let mut inner = self.inner();
+        let Some(report) = inner.instances.get_mut(instance) else { return };
+        let times = report.limits.get(&limit).map_or(0, |before| before.times).saturating_add(1);
+        report.limits.insert(limit, LimitReached { times, detail });
+        inner.changed.insert(instance.clone());
         drop(inner);
         self.touch();
     }
@@ -240,6 +252,25 @@ mod tests {
         assert_eq!(board.take(false).instances[0].over_disk_mb, Some(5000), "whatever else changes");
         board.set_over_disk(BTreeMap::new());
         assert_eq!(board.take(false).instances[0].over_disk_mb, None);
+    }
+
+    #[test]
+    fn a_limit_that_was_reached_is_told_with_all_that_follows_until_the_instance_is_gone() {
+        let board = Board::default();
+        board.set_complete();
+        let instance = InstanceId::from_bits(0xa);
+        board.reached(&instance, Limit::Processes, "nobody is here".into());
+        board.put(report(0xa, InstanceState::Ready));
+        assert!(board.take(false).instances[0].limits.is_empty());
+        board.reached(&instance, Limit::Processes, "first".into());
+        board.reached(&instance, Limit::Processes, "second".into());
+        let told = BTreeMap::from([(Limit::Processes, LimitReached { times: 2, detail: "second".into() })]);
+        assert_eq!(board.take(false).instances[0].limits, told);
+        board.put(report(0xa, InstanceState::Unfit));
+        assert_eq!(board.take(false).instances[0].limits, told);
+        board.gone(&instance);
+        board.put(report(0xa, InstanceState::Ready));
+        assert!(board.take(false).instances[0].limits.is_empty());
     }
 
     #[test]

@@ -104,6 +104,8 @@ pub struct ContainerConfig {
     pub pids_limit: i64,
     /// Most files and connections that a process of an instance has open.
     pub open_files_limit: i64,
+    /// Most connections that an instance has opened at the same time.
+    pub connections_limit: u32,
     /// What an instance may write to its disk, in MiB, where the engine can limit it: overlay2 on XFS with project quotas.
     pub disk_mb: u32,
     /// Whether the root of instances is read-only; they write to /tmp, /var/tmp and /run then.
@@ -209,8 +211,9 @@ impl Default for ContainerConfig {
     fn default() -> Self {
         Self {
             cgroup_parent: "dinp-apps.slice".into(),
-            pids_limit: 1024,
+            pids_limit: 512,
             open_files_limit: 16_384,
+            connections_limit: 8192,
             disk_mb: 4096,
             read_only_root: false,
             tmpfs_mb: 64,
@@ -264,6 +267,7 @@ impl DaemonConfig for AgentConfig {
             ("docker.timeout_secs", self.docker.timeout_secs == 0),
             ("container.pids_limit", self.container.pids_limit <= 0),
             ("container.open_files_limit", self.container.open_files_limit <= 0),
+            ("container.connections_limit", self.container.connections_limit == 0),
             ("container.disk_mb", self.container.disk_mb == 0),
             ("container.tmpfs_mb", self.container.tmpfs_mb == 0),
             ("container.log_file_mb", self.container.log_file_mb == 0),

@@ -10,7 +10,7 @@ use crate::docker::EngineError;
 use crate::instance::{container_of, inspect_raw};
 use crate::output::{Lines, ReadFrom};
 use crate::shared::Shared;
-use dinp_common::api::agent::{InstanceReport, InstanceState, LogLine, LogStream};
+use dinp_common::api::agent::{InstanceReport, InstanceState, Limit, LogLine, LogStream};
 use dinp_common::error::ErrorChain;
 use dinp_common::journal::{Entry, Socket};
 use dinp_common::model::{AppName, InstanceId};
@@ -310,6 +310,7 @@ impl Source {
         if !self.journal.takes(&entry).await {
             return self.gate.miss(lines, Instant::now());
         }
+        self.shared.board.reached(instance, Limit::Output, text);
         metrics::counter!("dinp_agent_log_lines_left_out_total").increment(lines.over_rate + lines.not_taken);
     }
 

@@ -14,6 +14,7 @@ mod api;
 mod backoff;
 mod board;
 mod capacity;
+mod cgroup;
 pub mod config;
 mod container;
 pub mod disk;
@@ -25,6 +26,7 @@ pub mod firewall;
 mod forward;
 mod instance;
 mod ledger;
+mod limits;
 mod network;
 mod node;
 mod oom;
@@ -141,6 +143,7 @@ pub async fn run(loaded: Loaded<AgentConfig>, lifecycle: Lifecycle) -> Result<()
         watcher::watch(shared.clone(), messages.clone(), docker, beat)
     });
     lifecycle.task("watch memory", oom::watch(shared.clone(), messages.clone()));
+    lifecycle.task("watch limits", limits::watch(shared.clone()));
     lifecycle.task_with_heartbeat("report", Duration::from_secs(60), |beat| {
         report::report(shared.clone(), client.clone(), capacity, moved.clone(), server, beat)
     });

@@ -3,6 +3,7 @@
 //! Engines tell of it by an event and by a flag, but not on every machine, and the flag stays when it was but one process
 //! of many. The kernel counts it: for the whole machine, and for each container.
 
+use crate::cgroup::{self, Group};
 use crate::instance::{News, container_of, inspect_raw};
 use crate::node::Message;
 use crate::shared::Shared;
@@ -63,17 +64,8 @@ fn parse(text: &str) -> Option<u64> {
 
 /// The file that counts for a container, by what `/proc/<pid>/cgroup` says of one of its processes.
 fn counter_file(cgroups: &str, root: &Path) -> Option<PathBuf> {
-    let of = |wanted: &str| {
-        let path = cgroups.lines().find_map(|line| {
-            let mut parts = line.splitn(3, ':').skip(1);
-            (parts.next()? == wanted).then(|| parts.next())?
-        });
-        path.map(|path| path.trim_start_matches('/').to_owned())
-    };
-    match of("memory") {
-        Some(path) => Some(root.join("memory").join(path).join("memory.oom_control")),
-        None => Some(root.join(of("")?).join("memory.events")),
-    }
+    let Group { dir, is_unified } = Group::of(cgroups, "memory", root)?;
+    Some(dir.join(if is_unified { "memory.events" } else { "memory.oom_control" }))
 }
 
 /// Watches for ever. Containers are looked at only when the machine's counter has risen.
@@ -117,7 +109,7 @@ async fn kills_in(shared: &Shared, instance: &InstanceId) -> Option<(i64, u64)> 
     let container = container_of(shared, instance).await.ok()??;
     let pid = inspect_raw(shared, &container).await.ok()??.state?.pid.filter(|pid| *pid > 0)?;
     let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    let file = counter_file(&cgroups, Path::new("/sys/fs/cgroup"))?;
+    let file = counter_file(&cgroups, Path::new(cgroup::ROOT))?;
     counted(&file).map(|count| (pid, count))
 }
 

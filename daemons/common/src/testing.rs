@@ -44,6 +44,7 @@ pub fn proved_report(instance: InstanceId, app: AppName, release: u64) -> Instan
         out_of_memory: false,
         oom_kills: 0,
         over_disk_mb: None,
+        limits: Default::default(),
         output: Vec::new(),
     }
 }

@@ -6,7 +6,8 @@
 //! that a field that is new does not compile before its bound is chosen.
 
 use dinp_common::api::agent::{
-    Capacity, ENDED_INSTANCES, EndedInstance, InstanceReport, NodeFault, OUTPUT_LINE_CHARS, OUTPUT_LINES, Report, Seen,
+    Capacity, ENDED_INSTANCES, EndedInstance, InstanceReport, LimitReached, NodeFault, OUTPUT_LINE_CHARS, OUTPUT_LINES,
+    Report, Seen,
 };
 use dinp_common::api::hm::{HmReport, Unfit};
 use dinp_common::api::router::{ReleaseCounters, RouterReport};
@@ -184,7 +185,12 @@ fn bound_instance(one: InstanceReport, now: UnixMillis) -> InstanceReport {
         out_of_memory: one.out_of_memory,
         oom_kills: one.oom_kills.min(TIMES),
         over_disk_mb: one.over_disk_mb,
+        limits: one.limits.into_iter().map(|(limit, reached)| (limit, bound_limit(reached))).collect(),
     }
+}
+
+fn bound_limit(one: LimitReached) -> LimitReached {
+    LimitReached { times: one.times.min(TIMES), detail: cut(one.detail, SENTENCE) }
 }
 
 fn bound_ended(one: EndedInstance, now: UnixMillis) -> EndedInstance {

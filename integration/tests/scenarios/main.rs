@@ -9,6 +9,7 @@ mod browser;
 mod builds;
 mod deploy_time;
 mod engine;
+mod greedy_app;
 mod health;
 mod hostile_node;
 mod instance_death;

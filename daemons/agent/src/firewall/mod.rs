@@ -3,6 +3,7 @@
 //! | from | to | fate |
 //! |---|---|---|
 //! | apps | name servers of this machine, port 53; routers, their ports for users | allowed |
+//! | apps | anything, beyond `container.connections_limit` connections of one instance | refused |
 //! | apps | this machine itself, each other | refused |
 //! | apps | link-local addresses, `servers`, `denied_addresses`, all machines that the orders name | refused |
 //! | apps | ports of instances, on any machine | refused |
@@ -144,16 +145,30 @@ fn answer(mut stream: UnixStream, verdict: &Verdict) {
 /// Puts the rules in force; the names that have no address.
 async fn enforce(loaded: &Loaded<AgentConfig>) -> Result<BTreeSet<String>, FirewallError> {
     let mut names = Names::load();
-    let rules = gather(loaded, &mut names).await?;
+    let mut rules = gather(loaded, &mut names).await?;
     names.save();
     let mut families = vec![Family::V4];
     families.extend(Path::new("/proc/net/if_inet6").exists().then_some(Family::V6));
     for family in families {
-        if tables::enforce(family, &rules).await? {
+        if enforce_in(family, &mut rules).await? {
             tracing::warn!(?family, "the packet filter was not in force as it should be, and is now");
         }
     }
     Ok(names.unknown)
+}
+
+/// Puts them in force, without a limit of connections where the kernel has no match for it; true if they were not.
+async fn enforce_in(family: Family, rules: &mut Rules) -> Result<bool, FirewallError> {
+    let refused = match tables::enforce(family, rules).await {
+        Err(error @ FirewallError::Failed { .. }) if rules.connections.is_some() => error,
+        outcome => return outcome,
+    };
+    rules.connections = None;
+    let outcome = tables::enforce(family, rules).await;
+    if outcome.is_ok() {
+        tracing::warn!(error = %ErrorChain(&refused), "connections of instances are not limited: this kernel cannot count them");
+    }
+    outcome
 }
 
 /// What configuration, bundle and the orders of the disk say.
@@ -179,6 +194,7 @@ async fn gather(loaded: &Loaded<AgentConfig>, names: &mut Names) -> Result<Rules
         user_ports: config.firewall.router_ports.clone(),
         resolvers: names::resolvers(),
         denied: names.networks(denied),
+        connections: Some(config.container.connections_limit),
     })
 }
 

@@ -48,6 +48,8 @@ pub(super) struct Rules {
     pub(super) resolvers: BTreeSet<Network>,
     /// What apps do not reach otherwise, besides what is link-local.
     pub(super) denied: BTreeSet<Network>,
+    /// Most connections that one app's instance has opened at the same time; none where the kernel cannot count them.
+    pub(super) connections: Option<u32>,
 }
 
 impl Rules {
@@ -69,6 +71,9 @@ impl Rules {
             for kind in [135, 136] {
                 rule(format!("-i {bridge} -p ipv6-icmp -m icmp6 --icmpv6-type {kind} -j RETURN"));
             }
+        }
+        if let Some(too_many) = self.too_many(family) {
+            rule(format!("-i {bridge} {too_many} -j REJECT"));
         }
         for allowed in self.allowed(family) {
             rule(format!("-i {bridge} {allowed} -j RETURN"));
@@ -98,6 +103,9 @@ impl Rules {
             rule(format!("-o {bridge} -j DROP"));
         }
         rule(format!("! -i {bridge} -j RETURN"));
+        if let Some(too_many) = self.too_many(family) {
+            rule(format!("{too_many} -j REJECT"));
+        }
         for allowed in self.allowed(family) {
             rule(format!("{allowed} -j RETURN"));
         }
@@ -117,6 +125,16 @@ impl Rules {
             self.user_ports.iter().map(move |port| format!("-d {router} -p tcp -m tcp --dport {port}"))
         });
         resolvers.chain(routers).collect()
+    }
+
+    /// What an instance opens beyond its limit: it would fill the table of connections that all of the node share.
+    fn too_many(&self, family: Family) -> Option<String> {
+        let bits = match family {
+            Family::V4 => 32,
+            Family::V6 => 128,
+        };
+        let limit = self.connections?;
+        Some(format!("-m connlimit --connlimit-above {limit} --connlimit-mask {bits} --connlimit-saddr"))
     }
 
     fn instance_ports(&self) -> String {
@@ -153,6 +171,7 @@ mod tests {
             user_ports: vec![80, 443],
             resolvers: nets(&["10.0.0.53", "fd00::53"]),
             denied: nets(&["10.0.0.5", "10.1.0.0/16", "fd00::1"]),
+            connections: Some(8192),
         }
     }
 
@@ -164,6 +183,7 @@ mod tests {
 :DINP-APPS - [0:0]
 -A DINP-APPS-IN -m conntrack --ctstate RELATED,ESTABLISHED -j RETURN
 -A DINP-APPS-IN -i lo -j RETURN
+-A DINP-APPS-IN -i dinp0 -m connlimit --connlimit-above 8192 --connlimit-mask 32 --connlimit-saddr -j REJECT
 -A DINP-APPS-IN -i dinp0 -d 10.0.0.53/32 -p udp -m udp --dport 53 -j RETURN
 -A DINP-APPS-IN -i dinp0 -d 10.0.0.53/32 -p tcp -m tcp --dport 53 -j RETURN
 -A DINP-APPS-IN -i dinp0 -d 10.0.0.20/32 -p tcp -m tcp --dport 80 -j RETURN
@@ -179,6 +199,7 @@ mod tests {
 -A DINP-APPS -o dinp0 -p tcp -j REJECT --reject-with tcp-reset
 -A DINP-APPS -o dinp0 -j DROP
 -A DINP-APPS ! -i dinp0 -j RETURN
+-A DINP-APPS -m connlimit --connlimit-above 8192 --connlimit-mask 32 --connlimit-saddr -j REJECT
 -A DINP-APPS -d 10.0.0.53/32 -p udp -m udp --dport 53 -j RETURN
 -A DINP-APPS -d 10.0.0.53/32 -p tcp -m tcp --dport 53 -j RETURN
 -A DINP-APPS -d 10.0.0.20/32 -p tcp -m tcp --dport 80 -j RETURN

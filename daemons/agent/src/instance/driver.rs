@@ -437,6 +437,8 @@ impl Driver {
             out_of_memory: shown.out_of_memory,
             oom_kills: shown.oom_kills,
             over_disk_mb: None,
+            // The board knows them.
+            limits: Default::default(),
         });
     }
 }

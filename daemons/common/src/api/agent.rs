@@ -436,6 +436,33 @@ pub struct InstanceReport {
     /// MiB that it has written to its disk, where that is more than its limit and its node is short of space.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub over_disk_mb: Option<u32>,
+    /// Limits that it has run into, and ran on.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub limits: BTreeMap<Limit, LimitReached>,
+}
+
+/// A limit of an instance that does not end it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    /// Processes and threads at the same time.
+    Processes,
+    /// Connections at the same time.
+    Connections,
+    /// Output that goes into the node's journal.
+    Output,
+    /// A limit that this version does not know.
+    #[serde(other)]
+    Other,
+}
+
+/// How often an instance ran into a limit, and what that meant the last time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitReached {
+    /// Times that it was told. An agent that starts begins anew.
+    pub times: u32,
+    /// What happened, for people.
+    pub detail: String,
 }
 
 /// Most lines of output that a report quotes of an ended instance.

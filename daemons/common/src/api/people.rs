@@ -374,7 +374,7 @@ pub struct EventView {
     /// The node, where it is about one.
     #[serde(default)]
     pub node: Option<String>,
-    /// What: `start`, `ready`, `exit`, `kill`, `out_of_memory`, `placement_refused`, ...
+    /// What: `start`, `ready`, `exit`, `kill`, `out_of_memory`, `limit_reached`, `placement_refused`, ...
     pub kind: String,
     /// More, for people.
     pub detail: String,

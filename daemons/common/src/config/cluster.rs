@@ -82,6 +82,12 @@ impl ClusterConfig {
         }
         self.check_public("uic.public_url", &self.uic.public_url)?;
         self.check_public("dash.public_url", &self.dash.public_url)?;
+        let (uic, dash) = (&self.uic.public_url, &self.dash.public_url);
+        if dash.scheme() == "https" && uic.scheme() == "http" && *uic != local_url(1984) {
+            let problem =
+                format!("{uic} would take passwords in the clear, while dash.public_url ({dash}) is https://");
+            return Err(ConfigError::invalid("uic.public_url", problem));
+        }
         if self.redis.url.scheme() != "redis" {
             return Err(ConfigError::invalid("redis.url", "must start with redis://"));
         }

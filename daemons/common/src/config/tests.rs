@@ -114,6 +114,9 @@ fn people_may_come_by_tls_and_never_through_the_apps_domain() {
         let said = fails("dinp.toml", &format!("domain = 'apps.example'\n[dash]\npublic_url = '{bad}'\n"));
         assert!(said.contains("dash.public_url") && said.contains(problem), "{said}");
     }
+    let half = "[dash]\npublic_url = 'https://dash.example'\n[uic]\npublic_url = 'http://uic.example'\n";
+    let said = fails("dinp.toml", half);
+    assert!(said.contains("uic.public_url") && said.contains("would take passwords in the clear"), "{said}");
     assert!(fails("dinp.toml", "[uic]\nurl = 'https://uic.example'\n").contains("https:// is not supported yet"));
 }
 

@@ -7,9 +7,11 @@
 use super::fleet::{Instance, Node};
 use super::{Reign, Tick};
 use dinp_common::api::UnixMillis;
-use dinp_common::api::agent::{Goodbye, InstanceReport, InstanceState, NodeFault, Report, ReportReply, Seen};
+use dinp_common::api::agent::{
+    Goodbye, InstanceReport, InstanceState, Limit, LimitReached, NodeFault, Report, ReportReply, Seen,
+};
 use dinp_common::model::{InstanceId, NodeName, Resources};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Runs of an agent that are remembered to tell what is late.
 const OLD_RUNS: usize = 8;
@@ -42,18 +44,20 @@ fn weigh(node: &Node, report: &Report) -> Worth {
 }
 
 /// What a report is compared with, to see what has happened since.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Past {
     state: Option<InstanceState>,
     restarts: u32,
     failures: u32,
     oom_kills: u32,
+    limits: BTreeMap<Limit, LimitReached>,
 }
 
 impl Past {
     fn of(report: &InstanceReport) -> Self {
-        let InstanceReport { state, restarts, failures, oom_kills, .. } = report;
-        Self { state: Some(*state), restarts: *restarts, failures: *failures, oom_kills: *oom_kills }
+        let InstanceReport { state, restarts, failures, oom_kills, limits, .. } = report;
+        let limits = limits.clone();
+        Self { state: Some(*state), restarts: *restarts, failures: *failures, oom_kills: *oom_kills, limits }
     }
 }
 
@@ -157,7 +161,7 @@ impl Reign {
         instance.is_adopted &= instance.ticket != report.ticket;
         instance.missing_since = None;
         instance.book(Resources { memory_mb: report.memory_mb, cpu_millis: report.cpu_millis, cpu_limit_millis: None });
-        let started_again = before.map_or(0, |before| report.restarts.saturating_sub(before.restarts));
+        let started_again = before.as_ref().map_or(0, |before| report.restarts.saturating_sub(before.restarts));
         // More than these would not say more.
         let most = self.settings.crash_restarts;
         for _ in 0..started_again.min(most) {
@@ -180,6 +184,7 @@ impl Reign {
             Some(InstanceReport { app: instance.app.clone(), release: instance.release, ..report.clone() });
         if let Some(before) = before {
             self.tell_transition(name, report, &before);
+            self.tell_limits(name, report, &before);
         }
     }
 
@@ -198,6 +203,17 @@ impl Reign {
             _ => return,
         };
         self.event(Some(&report.app), Some(&report.instance), Some(name), kind, detail);
+    }
+
+    /// What an instance has run into without an end.
+    fn tell_limits(&mut self, name: &NodeName, report: &InstanceReport, before: &Past) {
+        for (limit, reached) in &report.limits {
+            let told = before.limits.get(limit).map_or(0, |before| before.times);
+            if reached.times > told {
+                let detail = reached.detail.clone();
+                self.event(Some(&report.app), Some(&report.instance), Some(name), "limit_reached", detail);
+            }
+        }
     }
 
     fn take_gone(&mut self, id: &InstanceId) {

@@ -1,8 +1,9 @@
 //! From a row in MySQL to orders and routes.
 
 use crate::harness::{Agent, Cluster, RouterPeer, eventually};
+use dinp_common::api::Page;
+use dinp_common::api::agent::{Limit, LimitReached, NodeBundle};
 use dinp_common::api::control::{ClusterStatus, NodeView};
-use dinp_common::api::{Page, agent::NodeBundle};
 use dinp_common::auth::{Credential, CredentialKind, Role};
 use dinp_common::model::Version;
 use mysql_async::prelude::Queryable;
@@ -225,4 +226,33 @@ async fn an_apps_logs_have_so_many_readers_and_who_goes_costs_the_node_nothing_m
     assert_eq!(read().await.status().as_u16(), 200);
     drop(readers);
     streams(0).await;
+}
+
+/// What an instance runs into and lives on is told to its owner, once each time.
+#[tokio::test]
+async fn a_limit_that_an_instance_has_reached_is_an_event_of_its_app() {
+    let cluster = Cluster::start().await;
+    let server = cluster.server().await;
+    let mut agent = Agent::new(&[&server], cluster.add_node("node1").await);
+    cluster.deploy("hello", 1, &[]).await;
+    eventually("it is ordered", 60, async || {
+        agent.live().await;
+        (!agent.instances.is_empty()).then_some(())
+    })
+    .await;
+    for times in [1, 1, 2, 2] {
+        let reached = LimitReached { times, detail: format!("for the {times}. time") };
+        agent.instances.values_mut().for_each(|report| {
+            report.limits.insert(Limit::Processes, reached.clone());
+        });
+        agent.report().await.unwrap();
+    }
+    eventually("both are written", 20, async || {
+        agent.live().await;
+        let mut conn = cluster.pool.get_conn().await.unwrap();
+        let query = "SELECT detail FROM instance_event WHERE app = 'hello' AND kind = 'limit_reached' ORDER BY id";
+        let told: Vec<String> = conn.query(query).await.unwrap();
+        (told == ["for the 1. time", "for the 2. time"]).then_some(())
+    })
+    .await;
 }
