@@ -343,7 +343,7 @@ pub(crate) mod tests {
                 "ExposedPorts": {"8080/tcp": {}},
                 "HostConfig": {
                     "Memory": 268_435_456, "MemorySwap": 268_435_456, "CpuShares": 512, "NanoCpus": 1_500_000_000,
-                    "PidsLimit": 1024, "Init": true,
+                    "PidsLimit": 512, "Init": true,
                     "Ulimits": [
                         {"Name": "core", "Soft": 0, "Hard": 0}, {"Name": "nofile", "Soft": 16_384, "Hard": 16_384},
                     ],
