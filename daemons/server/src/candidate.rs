@@ -87,8 +87,10 @@ impl Candidate {
         let pause = if self.state.borrow().epoch().is_some() { RENEW } else { TRY };
         sleep_until(sent + HASTE).await;
         tokio::select! {
-            () = sleep_until(sent + pause) => None,
+            // First: where attempts last longer than a pause, the pause is always over.
+            biased;
             Some(seen) = self.seen.recv() => Some(seen),
+            () = sleep_until(sent + pause) => None,
         }
     }
 
@@ -202,5 +204,24 @@ impl LeaseRow {
             self.conn = None;
         }
         outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_leads_elsewhere_is_heard_of_however_long_the_database_lets_wait() {
+        let state = watch::Sender::new(Leadership::Holdover { epoch: 1 });
+        let (told, seen) = mpsc::channel(1);
+        let (owner, url) = ("a".to_owned(), "http://a".to_owned());
+        let lifecycle = Lifecycle::for_tests();
+        let mut candidate = Candidate::new(Opts::default(), owner, url, state, seen, &lifecycle);
+        for _ in 0..64 {
+            told.send(2).await.unwrap();
+            let sent = Instant::now() - ANSWER;
+            assert_eq!(candidate.pause(sent).await, Some(2));
+        }
     }
 }
