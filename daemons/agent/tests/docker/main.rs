@@ -46,7 +46,7 @@ async fn runs_what_is_ordered_and_stops_what_is_named() {
     let template = "{{.Name}} {{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.CpuShares}} {{.HostConfig.PidsLimit}} {{.HostConfig.SecurityOpt}} {{.HostConfig.CapDrop}} {{.HostConfig.RestartPolicy.Name}}";
     assert_eq!(
         inspect(&web, template),
-        format!("/dinp-web-{} 67108864 67108864 102 1024 [no-new-privileges] [ALL] no", web.instance.short())
+        format!("/dinp-web-{} 67108864 67108864 102 512 [no-new-privileges] [ALL] no", web.instance.short())
     );
 
     world.order(&[], |orders| orders.stop = vec![stop(&web)]);
