@@ -295,6 +295,8 @@ impl History {
                 }
             }
             27 | 28 => match self.dump.take() {
+                // In a backup of a database that lacks rows they would be missing for ever.
+                None if self.lacks_rows() => {}
                 None => self.dump = Some(self.world.database.clone()),
                 Some(dump) => self.restore(dump, until),
             },
@@ -331,6 +333,11 @@ impl History {
             agent.claimed_seen = Some(seen);
         };
         self.with_agent(node, lying, Some((until, Ending::Liar(node.clone()))));
+    }
+
+    fn lacks_rows(&self) -> bool {
+        let is_missing = |ending: &Ending| matches!(ending, Ending::RowMissing(_) | Ending::NodeRowMissing(..));
+        self.endings.iter().any(|(_, ending)| is_missing(ending))
     }
 
     /// The database is restored from a backup, half the time with a change of leader.
