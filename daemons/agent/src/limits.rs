@@ -3,13 +3,12 @@
 //! What it wants beyond them is refused by the kernel, and its neighbours notice nothing. Its owner is told: once, and again
 //! only after a while. Of output that is left out, [`crate::forward`] tells.
 
-use crate::cgroup::{self, Group};
-use crate::instance::{container_of, inspect_raw};
+use crate::cgroup;
 use crate::shared::Shared;
 use dinp_common::api::agent::{InstanceReport, Limit};
 use dinp_common::model::InstanceId;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -100,8 +99,7 @@ impl Watched {
         if open < limit.into() {
             self.connections.count = 0;
         } else if self.connections.is_news(self.connections.count + 1, now) {
-            let detail =
-                format!("has {open} connections open: of those that it opens itself, more than {limit} are refused");
+            let detail = format!("has {open} connections open, and may have {limit} that it has opened itself");
             shared.board.reached(&report.instance, Limit::Connections, detail);
         }
     }
@@ -109,11 +107,9 @@ impl Watched {
 
 /// By the first process of the instance's container.
 async fn place(shared: &Shared, report: &InstanceReport) -> Option<Place> {
-    let container = container_of(shared, &report.instance).await.ok()??;
-    let pid = inspect_raw(shared, &container).await.ok()??.state?.pid.filter(|pid| *pid > 0)?;
-    let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    let processes = Group::of(&cgroups, "pids", Path::new(cgroup::ROOT))?.dir;
-    Some(Place { restarts: report.restarts, processes, sockets: format!("/proc/{pid}/net/sockstat").into() })
+    let (pid, group) = cgroup::of_instance(shared, &report.instance, "pids").await?;
+    let sockets = format!("/proc/{pid}/net/sockstat").into();
+    Some(Place { restarts: report.restarts, processes: group.dir, sockets })
 }
 
 /// `max 12` of `pids.events`.

@@ -4,7 +4,7 @@
 //! of many. The kernel counts it: for the whole machine, and for each container.
 
 use crate::cgroup::{self, Group};
-use crate::instance::{News, container_of, inspect_raw};
+use crate::instance::News;
 use crate::node::Message;
 use crate::shared::Shared;
 use dinp_common::api::agent::InstanceReport;
@@ -62,10 +62,9 @@ fn parse(text: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
 }
 
-/// The file that counts for a container, by what `/proc/<pid>/cgroup` says of one of its processes.
-fn counter_file(cgroups: &str, root: &Path) -> Option<PathBuf> {
-    let Group { dir, is_unified } = Group::of(cgroups, "memory", root)?;
-    Some(dir.join(if is_unified { "memory.events" } else { "memory.oom_control" }))
+/// The file that counts for a control group.
+fn counter_file(group: &Group) -> PathBuf {
+    group.dir.join(if group.is_unified { "memory.events" } else { "memory.oom_control" })
 }
 
 /// Watches for ever. Containers are looked at only when the machine's counter has risen.
@@ -106,11 +105,8 @@ async fn look_at_containers(
 
 /// The first process of an instance's container, and the container's counter.
 async fn kills_in(shared: &Shared, instance: &InstanceId) -> Option<(i64, u64)> {
-    let container = container_of(shared, instance).await.ok()??;
-    let pid = inspect_raw(shared, &container).await.ok()??.state?.pid.filter(|pid| *pid > 0)?;
-    let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    let file = counter_file(&cgroups, Path::new(cgroup::ROOT))?;
-    counted(&file).map(|count| (pid, count))
+    let (pid, group) = cgroup::of_instance(shared, instance, "memory").await?;
+    counted(counter_file(&group)).map(|count| (pid, count))
 }
 
 #[cfg(test)]
@@ -119,8 +115,7 @@ mod tests {
 
     #[test]
     fn both_kinds_of_control_groups_have_a_counter() {
-        let root = Path::new("/sys/fs/cgroup");
-        let file = |cgroups| counter_file(cgroups, root).unwrap().display().to_string();
+        let file = |cgroups| counter_file(&Group::of(cgroups, "memory").unwrap()).display().to_string();
         assert_eq!(file("0::/dinp.slice/a.scope\n"), "/sys/fs/cgroup/dinp.slice/a.scope/memory.events");
         assert_eq!(file("5:pids:/x\n4:memory:/docker/a\n0::/y\n"), "/sys/fs/cgroup/memory/docker/a/memory.oom_control");
         assert_eq!(parse("low 0\noom 3\noom_kill 2\noom_group_kill 1\n"), Some(2));

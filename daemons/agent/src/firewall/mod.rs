@@ -165,7 +165,8 @@ async fn enforce_in(family: Family, rules: &mut Rules) -> Result<bool, FirewallE
     };
     rules.connections = None;
     let outcome = tables::enforce(family, rules).await;
-    if outcome.is_ok() {
+    // Once, and not each time that all is found as it was left.
+    if matches!(outcome, Ok(true)) {
         tracing::warn!(error = %ErrorChain(&refused), "connections of instances are not limited: this kernel cannot count them");
     }
     outcome

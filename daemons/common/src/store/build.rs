@@ -346,6 +346,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_build_that_is_cut_off_while_it_begins_keeps_no_other_from_it() {
+        let mysql = crate::testing::Mysql::start().await;
+        let builder = mysql.account(&mysql.database().await, "dinp_builder").await;
+        for micros in (0..4_000).step_by(200) {
+            let mut conn = builder.get_conn().await.unwrap();
+            let cut_off = std::time::Duration::from_micros(micros);
+            tokio::time::timeout(cut_off, begin(&mut conn, &NEW)).await.ok();
+            drop(conn);
+            let app = format!("app{micros}");
+            let mut conn = builder.get_conn().await.unwrap();
+            begin(&mut conn, &NewBuild { app: &app, ..NEW }).await.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test]
     async fn a_version_that_is_asked_for_many_times_at_once_is_built_once() {
         let mysql = crate::testing::Mysql::start().await;
         let builder = mysql.account(&mysql.database().await, "dinp_builder").await;
