@@ -154,37 +154,42 @@ impl Reign {
         self.table.published.as_ref().map(|(version, table)| (*version, table))
     }
 
-    /// Makes instances of the endpoints of the leader before, so that they stay until their nodes are heard.
+    /// Takes in the table of the leader before, whose endpoints stay until their nodes are heard.
     pub(super) fn take_adopted(&mut self, desired: &Desired, now: Tick) {
-        let Some(table) = self.table.adopted.take() else { return };
-        for (app, routes) in &table {
-            for endpoint in &routes.endpoints {
-                if self.fleet.get(&endpoint.instance).is_some() {
-                    continue;
+        if let Some(table) = self.table.adopted.take() {
+            for (app, routes) in &table {
+                let endpoints = routes.endpoints.iter();
+                self.table.strays.extend(endpoints.map(|one| (one.instance.clone(), (app.clone(), one.clone()))));
+            }
+            self.table.was_routed = instances_of(&table);
+            self.table.floor = (!self.permission.is_settled()).then(|| table.clone());
+            self.table.previous = Some(table);
+        }
+        self.place_strays(desired, now);
+    }
+
+    /// Makes instances of the endpoints whose node is known by now; one that was heard has named all that it has.
+    fn place_strays(&mut self, desired: &Desired, now: Tick) {
+        for (id, (app, endpoint)) in std::mem::take(&mut self.table.strays) {
+            let host = host_of(&endpoint.addr);
+            let at = |address: &str| address.trim_start_matches('[').trim_end_matches(']') == host;
+            let node = desired.nodes.values().find(|node| at(&node.address)).map(|node| node.name.clone());
+            let heard = |node: &NodeName| self.fleet.node(node).is_some_and(|node| node.synced);
+            match node {
+                _ if self.fleet.get(&id).is_some() => {}
+                Some(node) if heard(&node) => {}
+                Some(node) => {
+                    let mut instance = Instance::new(id, app, endpoint.release, node, now);
+                    instance.maybe_routed = true;
+                    instance.was_ready = true;
+                    instance.inherited = Some(endpoint);
+                    self.fleet.insert(instance);
                 }
-                let host = host_of(&endpoint.addr);
-                let at = |address: &str| address.trim_start_matches('[').trim_end_matches(']') == host;
-                let node = desired.nodes.values().find(|node| at(&node.address)).map(|node| node.name.clone());
-                let heard = |node: &NodeName| self.fleet.node(node).is_some_and(|node| node.synced);
-                match node {
-                    Some(node) if heard(&node) => {}
-                    Some(node) => {
-                        let id = endpoint.instance.clone();
-                        let mut instance = Instance::new(id, app.clone(), endpoint.release, node, now);
-                        instance.maybe_routed = true;
-                        instance.was_ready = true;
-                        instance.inherited = Some(endpoint.clone());
-                        self.fleet.insert(instance);
-                    }
-                    None => {
-                        self.table.strays.insert(endpoint.instance.clone(), (app.clone(), endpoint.clone()));
-                    }
+                None => {
+                    self.table.strays.insert(id, (app, endpoint));
                 }
             }
         }
-        self.table.was_routed = instances_of(&table);
-        self.table.floor = (!self.permission.is_settled()).then(|| table.clone());
-        self.table.previous = Some(table);
     }
 
     /// Hands out the table, when it is another one than before.
@@ -200,8 +205,6 @@ impl Reign {
         {
             return None;
         }
-        let fleet = &self.fleet;
-        self.table.strays.retain(|id, _| fleet.get(id).is_none());
         let table = self.build_table(desired, now);
         if self.table.handed.as_ref() == Some(&table) && !self.table.unsure {
             return None;

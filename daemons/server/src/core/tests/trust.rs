@@ -247,6 +247,25 @@ fn rows_of_nodes_that_are_gone_take_nothing_out_of_the_table() {
 }
 
 #[test]
+fn what_ended_while_its_nodes_row_was_missing_leaves_the_table_when_the_row_is_back() {
+    let mut world = two_nodes().with_app("web", 2, 256);
+    let rows = world.database.nodes.clone();
+    let (ended, at, _) = world.serving("web")[0].clone();
+    world.agents.get_mut(&at).unwrap().drop_container(&ended);
+    world.database.nodes.clear();
+    world.commit();
+    world.change_leader(0, 0);
+    world.run(30_000);
+    assert!(world.routed("web").contains(&ended), "nobody that the leader knows says that it ended");
+    world.database.nodes = rows;
+    world.change("web", |app| app.instances = 1_000);
+    world.until(60_000, "what fits serves, and nothing else is routed", |world| {
+        let serving: BTreeSet<_> = world.serving("web").into_iter().map(|(id, ..)| id).collect();
+        serving.len() > 2 && world.routed("web") == serving
+    });
+}
+
+#[test]
 fn without_the_keys_the_last_table_stays_until_a_person_has_looked() {
     let mut world = two_nodes().with_app("web", 3, 256);
     world.run(10_000);
