@@ -179,8 +179,10 @@ impl Reign {
                 _ if self.fleet.get(&id).is_some() => {}
                 Some(node) if heard(&node) => {}
                 Some(node) => {
+                    let left = self.table.version_without(&id);
                     let mut instance = Instance::new(id, app, endpoint.release, node, now);
                     instance.maybe_routed = true;
+                    instance.left = left;
                     instance.was_ready = true;
                     instance.inherited = Some(endpoint);
                     self.fleet.insert(instance);

@@ -458,6 +458,9 @@ impl History {
                 self.world.commit();
             }
             Ending::Restored => {
+                // Who looks before that also sees the cordons that came back with the backup.
+                self.world.database.nodes.values_mut().for_each(|node| node.cordoned = false);
+                self.world.commit();
                 self.world.resume();
             }
             Ending::Verdicts => self.verdicts.clear(),

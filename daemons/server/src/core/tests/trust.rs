@@ -266,6 +266,21 @@ fn what_ended_while_its_nodes_row_was_missing_leaves_the_table_when_the_row_is_b
 }
 
 #[test]
+fn an_app_that_was_stopped_while_its_nodes_rows_were_missing_ends_when_they_are_back() {
+    let mut world = two_nodes().with_app("web", 2, 256);
+    let rows = world.database.nodes.clone();
+    world.database.nodes.clear();
+    world.commit();
+    world.change_leader(0, 0);
+    world.run(30_000);
+    world.change("web", |app| app.started = false);
+    world.until(60_000, "nothing is routed", |world| world.routed("web").is_empty());
+    world.database.nodes = rows;
+    world.commit();
+    world.until(60_000, "nothing runs", |world| world.containers("web").is_empty());
+}
+
+#[test]
 fn without_the_keys_the_last_table_stays_until_a_person_has_looked() {
     let mut world = two_nodes().with_app("web", 3, 256);
     world.run(10_000);
