@@ -222,6 +222,8 @@ pub(super) struct Node {
     pub synced: bool,
     /// Highest leadership it has seen.
     pub seen: Seen,
+    /// The orders of this leader that it is to accept next, and since when it is heard without having done so.
+    pub behind: Option<(u64, Tick)>,
     pub capacity: Capacity,
     pub agent_version: String,
     pub docker_error: Option<String>,
@@ -247,6 +249,7 @@ impl Node {
             seq: 0,
             synced: false,
             seen: Seen::default(),
+            behind: None,
             capacity: Capacity::default(),
             agent_version: String::new(),
             docker_error: None,

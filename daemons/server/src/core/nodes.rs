@@ -53,6 +53,7 @@ impl Reign {
         for node in self.fleet.nodes_mut() {
             node.last_heard = node.last_heard.map(|at| (at + gap).min(now));
             node.known_since = (node.known_since + gap).min(now);
+            node.behind = node.behind.map(|(next, since)| (next, (since + gap).min(now)));
         }
         self.routers.forgive(gap, now);
         self.leader.since = (self.leader.since + gap).min(now);
@@ -105,15 +106,32 @@ impl Reign {
         }
     }
 
-    /// Whether the node reports, and has not accepted this leader in all the time that it had. Nothing is placed there;
-    /// what runs there serves on, and nobody waits for it.
+    /// Whether the node reports, and has not accepted this leader, or its next orders, in all the time that it had.
+    /// Nothing is placed there; what runs there serves on, and nobody waits for it.
     pub(super) fn is_deaf(&self, node: &Node, now: Tick) -> bool {
-        node.last_heard.is_some() && !self.has_acknowledged(node) && now >= self.deaf_at(node)
+        node.last_heard.is_some() && self.deaf_at(node).is_some_and(|at| now >= at)
     }
 
-    /// When a node that does not accept this leader becomes deaf.
-    pub(super) fn deaf_at(&self, node: &Node) -> Tick {
-        node.known_since.max(self.leader.since) + self.settings.unheard_ms
+    /// When a node that goes on accepting nothing becomes deaf.
+    pub(super) fn deaf_at(&self, node: &Node) -> Option<Tick> {
+        let since = match self.has_acknowledged(node) {
+            true => node.behind.map(|(_, since)| since)?,
+            false => node.known_since.max(self.leader.since),
+        };
+        Some(since + self.settings.unheard_ms)
+    }
+
+    /// Keeps track of whether a node that has just been heard follows its orders. Time in which it was silent counts
+    /// for nothing.
+    pub(super) fn update_behind(&mut self, name: &NodeName, now: Tick) {
+        let ordered = self.orders.get(name).map_or(0, |orders| orders.generation);
+        let Some(node) = self.fleet.node(name) else { return };
+        let accepted = if self.has_acknowledged(node) { node.seen.generation } else { 0 };
+        let waits = node.behind.filter(|(next, _)| node.is_heard() && accepted < *next);
+        let behind = waits.or_else(|| (accepted < ordered).then_some((ordered, now)));
+        if let Some(node) = self.fleet.node_mut(name) {
+            node.behind = behind;
+        }
     }
 
     /// Whether the node has accepted this leader: it obeys no other one any more.

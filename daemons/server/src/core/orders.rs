@@ -4,7 +4,7 @@
 //! accepted from the leader before.
 
 use super::fleet::Phase;
-use super::{Desired, NodeOrders, Reign, RunOrder, StopOrder};
+use super::{Desired, NodeOrders, Reign, RunOrder, StopOrder, Tick};
 use dinp_common::api::agent::InstanceState;
 use dinp_common::model::NodeName;
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ impl Reign {
     }
 
     /// The orders that changed.
-    pub(super) fn next_orders(&mut self, desired: &Desired) -> BTreeMap<NodeName, NodeOrders> {
+    pub(super) fn next_orders(&mut self, desired: &Desired, now: Tick) -> BTreeMap<NodeName, NodeOrders> {
         let mut changed = BTreeMap::new();
         let names: Vec<NodeName> = self.orders.keys().cloned().collect();
         for name in names {
@@ -34,6 +34,9 @@ impl Reign {
             let same = orders.run == next.run && orders.stop == next.stop && orders.release_ports == next.release_ports;
             if orders.generation == 0 || !same {
                 *orders = NodeOrders { generation: orders.generation + 1, ..next };
+                if let Some(node) = self.fleet.node_mut(&name) {
+                    node.behind.get_or_insert((orders.generation, now));
+                }
                 changed.insert(name, orders.clone());
             }
         }

@@ -35,7 +35,7 @@ impl fmt::Display for Refusal {
             (self.missing, "not heard"),
             (self.docker_down, "without a usable Docker Engine"),
             (self.faulty, "with a fault of their own"),
-            (self.deaf, "not accepting this leader"),
+            (self.deaf, "not accepting orders"),
         ];
         let words: Vec<String> =
             parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
@@ -59,7 +59,13 @@ impl Reign {
         Capacity { memory_mb: capacity.memory_mb - reserve, cpu_millis: capacity.cpu_millis }
     }
 
-    fn choose<'a>(&self, desired: &'a Desired, app: &AppName, spec: &ReleaseSpec) -> Result<&'a NodeName, Refusal> {
+    fn choose<'a>(
+        &self,
+        desired: &'a Desired,
+        app: &AppName,
+        spec: &ReleaseSpec,
+        now: Tick,
+    ) -> Result<&'a NodeName, Refusal> {
         let mut refusal = Refusal::default();
         let mut best: Option<Score<'a>> = None;
         for (name, wanted) in &desired.nodes {
@@ -67,7 +73,7 @@ impl Reign {
                 refusal.missing += 1;
                 continue;
             };
-            if !self.has_acknowledged(node) {
+            if !self.has_acknowledged(node) || self.is_deaf(node, now) {
                 refusal.deaf += 1;
                 continue;
             }
@@ -114,7 +120,7 @@ impl Reign {
         spec: &ReleaseSpec,
         now: Tick,
     ) -> Result<InstanceId, Refusal> {
-        let node = self.choose(desired, app, spec)?.clone();
+        let node = self.choose(desired, app, spec, now)?.clone();
         let fleet = &self.fleet;
         let id = self.ids.draw(|id| fleet.knows(id));
         let is_crashing =

@@ -74,7 +74,7 @@ impl Reign {
         let missing = wanted.saturating_sub(sure);
         self.take_back(&mut seen, wanted, missing);
         let refused = self.place_missing(desired, app, goal, wanted, &seen, now);
-        if self.permission.may_destroy() {
+        if self.permission.may_destroy() && self.table.is_known() {
             self.withdraw_surplus(&seen, wanted, serving);
             self.withdraw_leftovers(app, &seen, missing, refused.is_some());
         }

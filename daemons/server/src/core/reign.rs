@@ -164,7 +164,7 @@ impl Reign {
             }
         }
         let routes = self.next_table(&desired, now);
-        let orders = self.next_orders(&desired);
+        let orders = self.next_orders(&desired, now);
         let deployments = self.tell_deployments(&desired, now);
         Actions { orders, routes, deployments, events: self.news.take(), next_wake: self.next_wake(now) }
     }
@@ -179,7 +179,7 @@ impl Reign {
                 heard.map(|at| at + settings.lost_ms),
                 node.patience_until,
                 heard.is_none().then_some(node.known_since + settings.unheard_ms),
-                Some(self.deaf_at(node)),
+                self.deaf_at(node),
             ]
         });
         let drains = self.fleet.instances().map(|one| match one.phase {

@@ -82,6 +82,7 @@ impl Reign {
             Worth::Nothing => return reply,
             Worth::Resync => {
                 take_facts(node, report, now, wall);
+                self.update_behind(name, now);
                 reply.resync = true;
                 return reply;
             }
@@ -89,6 +90,7 @@ impl Reign {
         }
         take_order(node, report);
         take_facts(node, report, now, wall);
+        self.update_behind(name, now);
         self.heed_refusal(&report.seen);
         self.heed_revision(&report.seen.highest_revision);
         let named: BTreeSet<&InstanceId> = report.instances.iter().map(|instance| &instance.instance).collect();
@@ -225,6 +227,8 @@ impl Reign {
     /// What this leader or a report has placed on the node, and this report does not show.
     fn take_missing(&mut self, name: &NodeName, report: &Report, named: &BTreeSet<&InstanceId>, now: Tick) {
         let is_ours = report.seen.epoch == self.leader.epoch && report.seen.holder == self.leader.holder;
+        let is_deaf = self.fleet.node(name).is_some_and(|node| self.is_deaf(node, now));
+        let is_unfit = is_deaf || !report.faults.is_empty();
         let (mut gone, mut not_taken) = (Vec::new(), Vec::new());
         let ids: Vec<InstanceId> = self.fleet.of_node(name).map(|instance| instance.id.clone()).collect();
         for id in ids.into_iter().filter(|id| !named.contains(id)) {
@@ -237,7 +241,7 @@ impl Reign {
             }
             let is_accepted = instance.ordered_in.is_some_and(|at| at <= report.seen.generation);
             // An agent lists what it has accepted; one that does not is given a moment, and so is one that cannot accept.
-            if is_ours && (is_accepted || !report.faults.is_empty()) {
+            if is_ours && (is_accepted || is_unfit) {
                 let since = *instance.missing_since.get_or_insert(now);
                 if now.saturating_sub(since) >= self.settings.suspect_ms {
                     if is_accepted { &mut gone } else { &mut not_taken }.push(id);
@@ -252,10 +256,10 @@ impl Reign {
         }
     }
 
-    /// What a node with faults of its own has not taken on runs elsewhere: orders name it no more.
+    /// What a node that is deaf, or has faults of its own, has not taken on runs elsewhere: orders name it no more.
     fn give_up(&mut self, id: &InstanceId, faults: &[NodeFault]) {
         let Some(instance) = self.fleet.remove(id) else { return };
-        let why = faults.first().map_or("", |fault| &fault.detail);
+        let why = faults.first().map_or("it accepts no orders", |fault| &fault.detail);
         let detail = format!("its node does not take it on: {why}");
         self.event(Some(&instance.app), Some(id), Some(&instance.node), "not_started", detail);
     }

@@ -53,9 +53,15 @@ impl RouteTable {
         self.published.as_ref().map(|(version, _)| (*version, self.published_at))
     }
 
-    /// Whether the table that is published last holds the instance.
+    /// Whether the table that is published last holds the instance: until this leader has published one, that of the
+    /// leader before.
     pub(super) fn holds(&self, id: &InstanceId) -> bool {
-        self.routed.contains(id)
+        if self.published.is_some() { &self.routed } else { &self.was_routed }.contains(id)
+    }
+
+    /// Whether the table of the leader before was read: until then nobody knows which instances are in use.
+    pub(super) fn is_known(&self) -> bool {
+        self.was_adopted
     }
 
     /// The endpoint of an instance in the last table that was handed out, or that the leader before has left.

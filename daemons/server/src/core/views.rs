@@ -139,10 +139,8 @@ impl Reign {
     /// What is wrong with a node itself: what it says, and what it does not do.
     fn faults_of(&self, node: &Node) -> Vec<NodeFault> {
         let is_deaf = self.decided_at.is_some_and(|now| self.is_deaf(node, now)) && node.is_heard();
-        let deaf = is_deaf.then(|| NodeFault {
-            kind: NodeFaultKind::Deaf,
-            detail: "it reports, and does not accept this leader's orders".to_owned(),
-        });
+        let deaf = is_deaf
+            .then(|| NodeFault { kind: NodeFaultKind::Deaf, detail: "it reports, and accepts no orders".to_owned() });
         node.faults.iter().cloned().chain(deaf).collect()
     }
 

@@ -155,7 +155,7 @@ async fn a_node_that_accepts_nothing_does_not_stop_the_cluster_after_a_change_of
     let nodes: Page<NodeView> = dash.get("/v1/nodes", ANSWER).await.unwrap();
     let view = nodes.items.iter().find(|node| node.name.as_str() == "deaf").unwrap();
     assert_eq!(view.faults.len(), 1, "{view:?}");
-    assert!(view.faults[0].detail.contains("does not accept this leader's orders"), "{view:?}");
+    assert!(view.faults[0].detail.contains("accepts no orders"), "{view:?}");
     let client = second.client(None);
     eventually("metrics name it", 20, async || {
         let answer = client.request(http::Method::GET, "/metrics").unwrap().send().await.ok()?;

@@ -78,6 +78,8 @@ pub struct Agent {
     dirty: bool,
     /// It reports, and accepts nothing but stops: its disk is full.
     pub deaf: bool,
+    /// Deaf, it does not obey stops either, and says nothing of a fault.
+    pub is_sly: bool,
     /// Its engine has not answered since it started: it knows nothing of its instances.
     pub blind: bool,
     /// What it claims besides the truth.
@@ -110,6 +112,7 @@ impl Agent {
             removed: Vec::new(),
             dirty: true,
             deaf: false,
+            is_sly: false,
             blind: false,
             lies: Vec::new(),
             claimed_seen: None,
@@ -127,7 +130,9 @@ impl Agent {
             return;
         }
         if self.deaf {
-            self.stop(&sent.orders, now);
+            if !self.is_sly {
+                self.stop(&sent.orders, now);
+            }
             return;
         }
         self.seen = Seen {
@@ -310,7 +315,8 @@ impl Agent {
         for one in self.containers.values_mut().filter(|_| !self.blind) {
             one.changed = false;
         }
-        let disk = self.deaf.then(|| NodeFault { kind: NodeFaultKind::Disk, detail: "the disk is full".to_owned() });
+        let disk = (self.deaf && !self.is_sly)
+            .then(|| NodeFault { kind: NodeFaultKind::Disk, detail: "the disk is full".to_owned() });
         Some(Report {
             cluster: cluster.to_owned(),
             agent_version: "1".to_owned(),

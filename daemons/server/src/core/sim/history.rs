@@ -271,7 +271,11 @@ impl History {
                     self.endings.push((until, Ending::RowMissing(name)));
                 }
             }
-            21 => self.with_agent(&node, |agent| agent.deaf = true, Some((until, Ending::Deaf(node.clone())))),
+            21 => {
+                let is_sly = self.world.dice.percent(50);
+                let falls = |agent: &mut Agent| (agent.deaf, agent.is_sly) = (true, is_sly);
+                self.with_agent(&node, falls, Some((until, Ending::Deaf(node.clone()))));
+            }
             22 => {
                 let blind = |agent: &mut Agent| {
                     agent.restart();
@@ -464,7 +468,7 @@ impl History {
                 self.world.resume();
             }
             Ending::Verdicts => self.verdicts.clear(),
-            Ending::Deaf(name) => self.mend(&name, |agent| agent.deaf = false),
+            Ending::Deaf(name) => self.mend(&name, |agent| (agent.deaf, agent.is_sly) = (false, false)),
             Ending::Blind(name) => self.mend(&name, |agent| agent.blind = false),
             Ending::Liar(name) => self.mend(&name, |agent| {
                 agent.lies.clear();

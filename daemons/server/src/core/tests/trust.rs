@@ -190,6 +190,42 @@ fn a_node_that_accepts_nothing_holds_up_a_new_leader_for_a_minute_and_then_only_
 }
 
 #[test]
+fn a_node_that_has_accepted_the_leader_and_then_takes_no_orders_fails_no_deployment() {
+    let mut world = two_nodes().with_app("web", 2, 256);
+    let agent = world.agents.get_mut(&node("node2")).unwrap();
+    (agent.deaf, agent.is_sly) = (true, true);
+    world.deploy("web", 2, 256);
+    world.until(150_000, "deployed", is_over);
+    assert_eq!(verdict(&world).0, DeploymentState::Succeeded);
+    let problems = world.reign().status().problems;
+    assert!(problems.contains(&"node node2: it reports, and accepts no orders (deaf)".to_owned()), "{problems:?}");
+    let routed = world.routed("web");
+    let new: Vec<_> = world.serving("web").into_iter().filter(|(id, ..)| routed.contains(id)).collect();
+    assert!(new.len() == 2 && new.iter().all(|(_, at, release)| *at == node("node1") && *release == 2), "{new:?}");
+
+    let agent = world.agents.get_mut(&node("node2")).unwrap();
+    (agent.deaf, agent.is_sly) = (false, false);
+    world.until(20_000, "what ran on there is gone", |world| world.containers("web").len() == 2);
+    assert_eq!(world.reign().status().problems, Vec::<String>::new());
+    world.change("web", |app| app.instances = 4);
+    world.until(20_000, "it gets its share again", |world| world.per_node("web") == [2, 2]);
+}
+
+#[test]
+fn silence_is_not_deafness() {
+    let mut world = two_nodes().with_app("web", 2, 256);
+    world.agents.get_mut(&node("node2")).unwrap().cut_off = true;
+    world.change("web", |app| app.instances = 6);
+    world.run(200_000);
+    world.agents.get_mut(&node("node2")).unwrap().cut_off = false;
+    for _ in 0..100 {
+        world.run(100);
+        let problems = world.reign().status().problems;
+        assert!(!problems.iter().any(|text| text.contains("deaf")), "{problems:?}");
+    }
+}
+
+#[test]
 fn an_agent_without_its_engine_holds_up_a_new_leader_no_longer_than_that() {
     let mut world = two_nodes().with_app("web", 2, 256);
     let agent = world.agents.get_mut(&node("node2")).unwrap();
@@ -244,6 +280,30 @@ fn rows_of_nodes_that_are_gone_take_nothing_out_of_the_table() {
     world.commit();
     world.run(1_000);
     assert!(world.reign().nodes().iter().all(|node| node.address.is_empty()), "a deleted row is an order");
+}
+
+/// Of two instances of a superseded release the one that people used was taken out.
+#[test]
+fn a_new_leader_chooses_whom_to_take_out_only_when_it_knows_who_is_routed() {
+    for seed in 1..20 {
+        let mut world = World::new(seed, &[("node1", 8192)], 2).with_app("web", 3, 256);
+        world.deploy("web", 2, 256);
+        world.until(60_000, "a first new one is routed", |world| {
+            let routed = world.routed("web");
+            world.serving("web").iter().any(|(id, _, release)| *release == 2 && routed.contains(id))
+        });
+        world.change("web", |app| app.instances = 4);
+        let is_beside = |world: &World| ids(world, "web").difference(&world.routed("web")).count() == 1;
+        world.until(60_000, "a second one serves beside the table", is_beside);
+        let used = |world: &World| ids(world, "web").intersection(&world.routed("web")).count();
+        let before = used(&world);
+        world.change_leader(3_000, 0);
+        world.deploy("web", 3, 256);
+        for _ in 0..100 {
+            world.run(100);
+            assert!(used(&world) >= before, "seed {seed}: {} of {before} are left", used(&world));
+        }
+    }
 }
 
 #[test]
