@@ -11,7 +11,7 @@ use axum::{Json, Router};
 use dinp_common::api::router::RouterReport;
 use dinp_common::lifecycle::Lifecycle;
 use dinp_common::metrics::ops_router_with;
-use dinp_common::model::Version;
+use dinp_common::model::{AppName, Version};
 use dinp_common::problem::ApiQuery;
 use dinp_common::routes::AppRoutes;
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,7 @@ pub struct Routes {
 #[derive(Debug, Deserialize)]
 struct RoutesQuery {
     #[serde(default)]
-    app: Option<String>,
+    app: Option<AppName>,
 }
 
 pub(crate) fn router(reporter: Reporter, lifecycle: &Lifecycle) -> Router {
@@ -45,8 +45,11 @@ async fn status(State(reporter): State<Reporter>) -> Json<RouterReport> {
 }
 
 async fn routes(State(reporter): State<Reporter>, ApiQuery(query): ApiQuery<RoutesQuery>) -> Json<Routes> {
-    let ledger = reporter.ledger.lock();
-    let wanted = |routes: &AppRoutes| query.app.as_ref().is_none_or(|app| routes.app.as_str() == app);
-    let apps = ledger.table().into_values().filter(wanted).collect();
-    Json(Routes { version: ledger.version().unwrap_or_default(), apps })
+    let (version, apps) = {
+        let ledger = reporter.ledger.lock();
+        (ledger.version().unwrap_or_default(), ledger.apps(query.app.as_ref()))
+    };
+    let mut apps: Vec<AppRoutes> = apps.iter().map(|app| app.record()).collect();
+    apps.sort_by(|one, other| one.app.cmp(&other.app));
+    Json(Routes { version, apps })
 }

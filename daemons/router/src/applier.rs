@@ -1,6 +1,6 @@
 //! Puts tables into force in every worker, and knows when they are.
 
-use crate::table::{Shared, Update};
+use crate::table::{Shared, Slice, Update};
 use crate::worker::Handle;
 use dinp_common::model::Version;
 use dinp_common::routes::{Change, Table};
@@ -31,7 +31,7 @@ impl Applier {
         self.ledger.lock().version()
     }
 
-    pub(crate) fn replace(&self, version: Version, table: &Table) {
+    pub(crate) fn replace(&self, version: Version, table: Table) {
         let update = self.ledger.lock().replace(version, table, Instant::now());
         self.hand_out(update);
     }
@@ -44,8 +44,8 @@ impl Applier {
     /// Each worker takes its orders one after the other, so that a later confirmation includes the earlier ones.
     fn hand_out(&self, update: Update) {
         let version = update.version;
-        let update = Arc::new(update);
-        let waits: Vec<_> = self.workers.iter().map(|worker| worker.order(update.clone())).collect();
+        let slices: Vec<Arc<Slice>> = update.slices().into_iter().map(Arc::new).collect();
+        let waits: Vec<_> = self.workers.iter().map(|worker| worker.order(slices.clone())).collect();
         let applier = self.clone();
         tokio::spawn(async move {
             for wait in waits {

@@ -1,14 +1,17 @@
 //! Keeps the table on disk, some time after each change.
 
-use crate::table::{Saved, Shared, save};
+use crate::table::{Saving, Shared, save};
 use dinp_common::error::ErrorChain;
 use dinp_common::model::Version;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Changes within this time are written together.
 const DEBOUNCE: Duration = Duration::from_millis(500);
+/// The writing of a large table takes at most one part in so many of the time.
+const SHARE: u32 = 50;
 
 /// Where and what to write.
 #[derive(Clone)]
@@ -22,11 +25,14 @@ impl Keeper {
     /// Writes after each change, for ever.
     pub(crate) async fn run(self, mut applied: watch::Receiver<Version>) {
         let mut failed = false;
+        let mut pause = DEBOUNCE;
         while applied.changed().await.is_ok() {
-            tokio::time::sleep(DEBOUNCE).await;
+            tokio::time::sleep(pause).await;
             applied.borrow_and_update();
             let keeper = self.clone();
+            let begun = Instant::now();
             let written = tokio::task::spawn_blocking(move || keeper.write()).await.unwrap_or(false);
+            pause = DEBOUNCE.max(begun.elapsed() * SHARE);
             if !written && !std::mem::replace(&mut failed, true) {
                 tracing::error!(dir = %self.dir.display(), "a start without Redis would not find the present table");
             }
@@ -36,12 +42,12 @@ impl Keeper {
 
     /// Writes the table; false if it could not be.
     pub(crate) fn write(&self) -> bool {
-        let saved = {
+        let (version, apps) = {
             let ledger = self.ledger.lock();
             let Some(version) = ledger.version() else { return true };
-            Saved { cluster: self.cluster.clone(), version, apps: ledger.table().into_values().collect() }
+            (version, ledger.apps(None))
         };
-        match save(&self.dir, &saved) {
+        match save(&self.dir, &Saving { cluster: &self.cluster, version, apps: &apps }) {
             Ok(()) => true,
             Err(error) => {
                 tracing::warn!(error = %ErrorChain(&error), "the route table could not be kept on disk");

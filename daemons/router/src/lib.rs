@@ -145,7 +145,7 @@ fn load_from_disk(keeper: &Keeper, applier: &Applier) {
             let version = saved.version;
             let table = saved.table();
             tracing::info!(%version, apps = table.len(), "route table read from disk");
-            applier.replace(version, &table);
+            applier.replace(version, table);
         }
         Ok(None) => {}
         Err(error) => tracing::error!(error = %ErrorChain(&error), "the route table on disk is not used"),

@@ -1,6 +1,6 @@
 //! What the leader is told: each second, and at once after every table that is in force.
 
-use crate::table::Shared;
+use crate::table::{ReleaseStats, Shared};
 use crate::totals::Totals;
 use dinp_common::api::router::{ReleaseCounters, RouterGoodbye, RouterReply, RouterReport};
 use dinp_common::auth::Credential;
@@ -8,6 +8,7 @@ use dinp_common::client::{ApiClient, ClientError};
 use dinp_common::error::ErrorChain;
 use dinp_common::lifecycle::Heartbeat;
 use dinp_common::model::Version;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -29,8 +30,15 @@ pub(crate) struct Reporter {
 }
 
 impl Reporter {
-    /// The report of this moment. The requests in flight are counted after the version was read, never before.
+    /// The report of this moment.
     pub(crate) fn report(&self) -> RouterReport {
+        self.report_of(&self.totals.news.look())
+    }
+
+    /// The report with the counters of these releases. The requests in flight are counted after the version was read,
+    /// never before.
+    fn report_of(&self, news: &[Arc<ReleaseStats>]) -> RouterReport {
+        let counters = news.iter().filter_map(|stats| stats.read()).collect();
         let mut ledger = self.ledger.lock();
         RouterReport {
             router: self.router.clone(),
@@ -38,7 +46,7 @@ impl Reporter {
             status_url: self.status_url.clone(),
             applied: ledger.applied(),
             in_flight: ledger.in_flight(),
-            counters: ledger.counters(),
+            counters,
         }
     }
 
@@ -56,11 +64,15 @@ impl Reporter {
             beat.beat();
             applied.borrow_and_update();
             self.publish_metrics();
-            let report = self.report();
+            let news = self.totals.news.take();
+            let report = self.report_of(&news);
             let sent = tokio::select! {
                 sent = client.post::<_, RouterReply>("/v1/router/report", &report, TIMEOUT) => Some(sent),
                 _ = applied.wait_for(|version| *version > report.applied) => None,
             };
+            if !matches!(sent, Some(Ok(_))) {
+                self.totals.news.put_back(&news);
+            }
             match sent {
                 Some(sent) => self.note(sent, &mut answered),
                 None => applied.mark_changed(),
@@ -92,32 +104,38 @@ impl Reporter {
 
     fn publish_metrics(&self) {
         self.totals.publish();
-        let ledger = self.ledger.lock();
-        let (apps, instances) = ledger.size();
+        let ((apps, instances), applied) = {
+            let ledger = self.ledger.lock();
+            (ledger.size(), ledger.applied())
+        };
         metrics::gauge!("dinp_router_table_apps").set(apps as f64);
         metrics::gauge!("dinp_router_table_instances").set(instances as f64);
-        metrics::gauge!("dinp_router_table_epoch").set(ledger.applied().epoch as f64);
-        metrics::gauge!("dinp_router_table_seq").set(ledger.applied().seq as f64);
+        metrics::gauge!("dinp_router_table_epoch").set(applied.epoch as f64);
+        metrics::gauge!("dinp_router_table_seq").set(applied.seq as f64);
     }
 
-    /// The counters of each release, as Prometheus text: of those that the ledger counts, and of no other for ever.
+    /// The counters of each release that has answered, as Prometheus text: of those that the ledger knows, and of no
+    /// other for ever.
     pub(crate) fn release_metrics(&self) -> String {
-        per_release(&self.ledger.lock().counters())
+        let stats = self.ledger.lock().stats();
+        let mut counters: Vec<ReleaseCounters> = stats.iter().filter_map(|stats| stats.read()).collect();
+        counters.sort_by(|one, other| (&one.app, one.release).cmp(&(&other.app, other.release)));
+        per_release(&counters).expect("a text takes what is written to it")
     }
 }
 
-fn per_release(all: &[ReleaseCounters]) -> String {
+fn per_release(all: &[ReleaseCounters]) -> Result<String, fmt::Error> {
     let mut answers = "# TYPE dinp_router_answers_total counter\n".to_owned();
     let mut failed = "# TYPE dinp_router_failed_attempts_total counter\n".to_owned();
     for ReleaseCounters { app, release, answers: counts, failed: count } in all {
         for (class, count) in ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(counts) {
-            answers += &format!(
-                "dinp_router_answers_total{{app=\"{app}\",release=\"{release}\",class=\"{class}\"}} {count}\n"
-            );
+            let name = "dinp_router_answers_total";
+            writeln!(answers, "{name}{{app=\"{app}\",release=\"{release}\",class=\"{class}\"}} {count}")?;
         }
-        failed += &format!("dinp_router_failed_attempts_total{{app=\"{app}\",release=\"{release}\"}} {count}\n");
+        let name = "dinp_router_failed_attempts_total";
+        writeln!(failed, "{name}{{app=\"{app}\",release=\"{release}\"}} {count}")?;
     }
-    answers + &failed
+    Ok(answers + &failed)
 }
 
 /// The client for the leader.

@@ -1,5 +1,6 @@
-//! Counts over all workers that belong to no app.
+//! Counts over all workers.
 
+use crate::table::News;
 use dinp_common::listen::Untold;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,6 +11,8 @@ use std::time::Instant;
 /// Counts since the start.
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
+    /// What the apps' releases have answered.
+    pub(crate) news: News,
     open: AtomicU64,
     accepted: AtomicU64,
     shed: AtomicU64,

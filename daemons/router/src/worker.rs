@@ -4,7 +4,7 @@ use crate::clients::{Clients, Seat};
 use crate::config::Limits;
 use crate::gate::Gate;
 use crate::proxy::{Proxy, Session};
-use crate::table::Update;
+use crate::table::Slice;
 use crate::totals::Totals;
 use dinp_common::lifecycle::{Heartbeat, Lifecycle};
 use dinp_common::quota::Quota;
@@ -35,8 +35,8 @@ const MAX_SILENCE: Duration = Duration::from_secs(15);
 /// How long connections are left waiting at the start for the first table, before they are told that there is none.
 const FIRST_TABLE: Duration = Duration::from_secs(2);
 
-/// A change of the table, and where to say that it is in force.
-pub(crate) type Order = (Arc<Update>, oneshot::Sender<()>);
+/// A change of the table, in parts, and where to say that all of it is in force.
+pub(crate) type Order = (Vec<Arc<Slice>>, oneshot::Sender<()>);
 
 /// What a worker's connections share.
 struct Worker {
@@ -85,7 +85,7 @@ impl Handle {
     }
 
     /// Hands a change over; the answer comes when it is in force.
-    pub(crate) fn order(&self, update: Arc<Update>) -> oneshot::Receiver<()> {
+    pub(crate) fn order(&self, update: Vec<Arc<Slice>>) -> oneshot::Receiver<()> {
         let (done, wait) = oneshot::channel();
         // A worker that is gone drops `done`, which the caller sees.
         drop(self.orders.send((update, done)));
@@ -128,7 +128,12 @@ async fn run(start: Start, mut inbox: mpsc::UnboundedReceiver<Order>, heartbeat:
     loop {
         tokio::select! {
             Some((update, done)) = inbox.recv() => {
-                worker.proxy.apply(&update);
+                for slice in update {
+                    worker.proxy.apply(&slice);
+                    // Connections come between the parts of a large change.
+                    tokio::task::yield_now().await;
+                }
+                worker.proxy.has_table.cancel();
                 // Nobody may be waiting.
                 done.send(()).ok();
             }
@@ -145,7 +150,7 @@ async fn run(start: Start, mut inbox: mpsc::UnboundedReceiver<Order>, heartbeat:
 async fn accept(listener: TcpListener, worker: Rc<Worker>, connections: TaskTracker) {
     // Those who came while the router was restarted have waited in the queue of the socket: a moment more is better
     // than a refusal.
-    tokio::time::timeout(FIRST_TABLE, worker.proxy.has_table()).await.ok();
+    tokio::time::timeout(FIRST_TABLE, worker.proxy.has_table.cancelled()).await.ok();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,

@@ -1,9 +1,11 @@
 //! Names: of apps, nodes, domains, environment variables, runtimes and instances.
 
 use super::InvalidValue;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
+use std::sync::Arc;
 
 const LABEL_RULE: &str =
     "it must be a DNS label: 1 to 63 lower-case letters, digits and hyphens, with no hyphen at either end";
@@ -15,33 +17,9 @@ fn is_dns_label(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
-macro_rules! name_type {
-    ($(#[$doc:meta])* $name:ident, $what:literal, $check:expr, $rule:expr) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
-
-        impl $name {
-            /// The name as text.
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = InvalidValue;
-
-            fn from_str(text: &str) -> Result<Self, InvalidValue> {
-                let check: fn(&str) -> bool = $check;
-                if check(text) {
-                    Ok(Self(text.to_owned()))
-                } else {
-                    Err(InvalidValue::new($what, text, $rule))
-                }
-            }
-        }
-
+/// What all types have in common that are texts with a rule.
+macro_rules! text_type {
+    ($name:ident) => {
         impl TryFrom<String> for $name {
             type Error = InvalidValue;
 
@@ -52,25 +30,63 @@ macro_rules! name_type {
 
         impl From<$name> for String {
             fn from(name: $name) -> String {
-                name.0
+                name.as_str().to_owned()
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                f.write_str(self.as_str())
             }
         }
 
         impl AsRef<str> for $name {
             fn as_ref(&self) -> &str {
-                &self.0
+                self.as_str()
             }
         }
 
         impl std::borrow::Borrow<str> for $name {
             fn borrow(&self) -> &str {
+                self.as_str()
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+    };
+}
+
+/// A name; copies share one text.
+macro_rules! name_type {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $check:expr, $rule:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+        #[serde(try_from = "String")]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
                 &self.0
+            }
+        }
+
+        text_type!($name);
+
+        impl FromStr for $name {
+            type Err = InvalidValue;
+
+            fn from_str(text: &str) -> Result<Self, InvalidValue> {
+                let check: fn(&str) -> bool = $check;
+                if check(text) {
+                    Ok(Self(text.into()))
+                } else {
+                    Err(InvalidValue::new($what, text, $rule))
+                }
             }
         }
     };
@@ -115,23 +131,53 @@ name_type!(
     },
     "it must be a lower-case host name of at least two labels, such as shop.example.org, without a port"
 );
-name_type!(
-    /// Identity of one instance for all its life: 16 hexadecimal digits. Never used twice.
-    InstanceId,
-    "instance id",
-    |text| text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')),
-    "it must be 16 lower-case hexadecimal digits"
-);
+/// Identity of one instance for all its life: 16 hexadecimal digits. Never used twice.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub struct InstanceId([u8; 16]);
+
+text_type!(InstanceId);
 
 impl InstanceId {
     /// The instance id with these 64 bits; the caller draws them at random.
     pub fn from_bits(bits: u64) -> Self {
-        Self(format!("{bits:016x}"))
+        let digit = |place: usize| b"0123456789abcdef"[(bits >> (60 - 4 * place) & 15) as usize];
+        Self(std::array::from_fn(digit))
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
     /// The first eight digits: what people see, and the end of the container's name.
     pub fn short(&self) -> &str {
-        &self.0[..8]
+        &self.as_str()[..8]
+    }
+}
+
+impl FromStr for InstanceId {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let digits = <[u8; 16]>::try_from(text.as_bytes()).ok();
+        let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        let digits = digits.filter(|digits| digits.iter().all(is_digit));
+        let rule = "it must be 16 lower-case hexadecimal digits";
+        digits.map(Self).ok_or_else(|| InvalidValue::new("instance id", text, rule))
+    }
+}
+
+// As of its text, by which maps find it.
+impl Hash for InstanceId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+impl fmt::Debug for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("InstanceId").field(&self.as_str()).finish()
     }
 }
 
@@ -176,7 +222,12 @@ mod tests {
     fn instance_ids_have_a_short_form() {
         let id = InstanceId::from_bits(0xdead_beef_0000_0001);
         assert_eq!((id.as_str(), id.short()), ("deadbeef00000001", "deadbeef"));
-        assert!("DEADBEEF00000001".parse::<InstanceId>().is_err());
+        assert_eq!("deadbeef00000001".parse(), Ok(id.clone()));
+        assert_eq!(serde_json::to_string(&id).unwrap(), "\"deadbeef00000001\"");
+        for bad in ["DEADBEEF00000001", "deadbeef0000001", "deadbeef000000011", "deadbeef0000000g", ""] {
+            assert!(bad.parse::<InstanceId>().is_err(), "{bad:?}");
+        }
+        assert!(std::collections::HashSet::from([id]).contains("deadbeef00000001"));
     }
 
     #[test]

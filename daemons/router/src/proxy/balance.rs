@@ -57,6 +57,7 @@ mod tests {
         let endpoint = |bits| Endpoint {
             instance: Instance::new(InstanceId::from_bits(bits)),
             address: Address::Ip("127.0.0.1:1".parse().unwrap()),
+            zone: "".into(),
             weight: 1,
             suspect: false,
             stats: ReleaseStats::new("a".parse().unwrap(), 1),

@@ -93,7 +93,7 @@ pub(crate) async fn forward(proxy: &Proxy, host: &str, request: Request, control
         };
         let (failure, left) = match attempt {
             Ok(answer) => {
-                endpoint.stats.answered(answer.response.status());
+                proxy.totals.news.answered(&endpoint.stats, answer.response.status());
                 return Ok(answer);
             }
             Err(failed) => failed,
@@ -113,13 +113,13 @@ pub(crate) async fn forward(proxy: &Proxy, host: &str, request: Request, control
                 request = left;
             }
             (Next::OtherInstance, Some(left)) => {
-                endpoint.stats.failed();
+                proxy.totals.news.failed(&endpoint.stats);
                 tried.push(id);
                 request = left;
                 last = Some(refusal);
             }
             (_, _) => {
-                endpoint.stats.failed();
+                proxy.totals.news.failed(&endpoint.stats);
                 tracing::debug!(app = %endpoint.stats.app, instance = %id, ?failure, "no answer from an instance");
                 return Err(refusal);
             }
@@ -135,7 +135,7 @@ fn choose(
     again: Option<&InstanceId>,
     now: Instant,
 ) -> Result<(Endpoint, InFlight), Refusal> {
-    if !proxy.first_table.is_cancelled() {
+    if !proxy.has_table.is_cancelled() {
         return Err(Refusal::NoTable);
     }
     let hosts = proxy.hosts.borrow();
@@ -143,7 +143,7 @@ fn choose(
     let same = again.and_then(|id| app.endpoints.iter().find(|endpoint| endpoint.instance.id == *id));
     let chosen = same.or_else(|| balance::choose(&app.endpoints, tried, now, |below| rand::random_range(0..below)));
     let Some(endpoint) = chosen else {
-        return Err(match app.routes.state {
+        return Err(match app.state {
             RouteState::Stopped => Refusal::Stopped,
             RouteState::Started => Refusal::NoInstances,
         });

@@ -17,7 +17,7 @@ pub(crate) use tunnel::Tunnel;
 
 use crate::config::Limits;
 use crate::gate::Control;
-use crate::table::{Hosts, Update};
+use crate::table::{Hosts, Slice};
 use crate::totals::Totals;
 use body::{Lease, RequestBody};
 use forward::{Answer, Request as Outgoing};
@@ -40,27 +40,21 @@ pub(crate) struct Proxy {
     hosts: RefCell<Hosts>,
     pool: Rc<Pool>,
     /// Cancelled when there is a table.
-    first_table: CancellationToken,
+    pub(crate) has_table: CancellationToken,
 }
 
 impl Proxy {
     pub(crate) fn new(limits: Rc<Limits>, totals: Arc<Totals>) -> Rc<Self> {
         let pool = Rc::new(Pool::new(limits.clone()));
-        Rc::new(Self { limits, totals, hosts: RefCell::default(), pool, first_table: CancellationToken::new() })
+        Rc::new(Self { limits, totals, hosts: RefCell::default(), pool, has_table: CancellationToken::new() })
     }
 
-    /// Puts a change of the table into force.
-    pub(crate) fn apply(&self, update: &Update) {
-        update.apply(&mut self.hosts.borrow_mut());
-        self.first_table.cancel();
-        for instance in &update.gone {
+    /// Puts a part of a change of the table into force.
+    pub(crate) fn apply(&self, slice: &Slice) {
+        slice.apply(&mut self.hosts.borrow_mut());
+        for instance in &slice.gone {
             self.pool.close(instance);
         }
-    }
-
-    /// Waits until there is a table.
-    pub(crate) async fn has_table(&self) {
-        self.first_table.cancelled().await;
     }
 
     /// Closes connections to instances that have been idle for long.

@@ -1,35 +1,50 @@
 //! The last good table on disk, for a start without Redis.
 
+use super::App;
 use dinp_common::model::Version;
 use dinp_common::routes::{AppRoutes, Table};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const FILE: &str = "routes.json";
 
 /// What the file holds.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Saved {
+#[derive(Debug, Deserialize)]
+pub(crate) struct Saved {
     /// The cluster that the table belongs to.
-    pub cluster: String,
+    cluster: String,
     /// The table's version.
-    pub version: Version,
+    pub(crate) version: Version,
     /// The apps.
-    pub apps: Vec<AppRoutes>,
+    apps: Vec<AppRoutes>,
+}
+
+/// The same to be written: one record at a time is made of the apps.
+#[derive(Debug, Serialize)]
+pub(crate) struct Saving<'a> {
+    pub(crate) cluster: &'a str,
+    pub(crate) version: Version,
+    #[serde(serialize_with = "records")]
+    pub(crate) apps: &'a [Arc<App>],
+}
+
+fn records<S: Serializer>(apps: &[Arc<App>], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(apps.iter().map(|app| app.record()))
 }
 
 impl Saved {
     /// The apps as a table.
-    pub fn table(self) -> Table {
+    pub(crate) fn table(self) -> Table {
         self.apps.into_iter().map(|routes| (routes.app.clone(), routes)).collect()
     }
 }
 
 /// Why a table on disk cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum DiskError {
+pub(crate) enum DiskError {
     /// The file cannot be read or written.
     #[error("{act} the table {}", path.display())]
     Io {
@@ -53,7 +68,7 @@ pub enum DiskError {
 }
 
 /// Reads the table of `cluster`; none where there is no file, or one of another cluster.
-pub fn load(dir: &Path, cluster: &str) -> Result<Option<Saved>, DiskError> {
+pub(crate) fn load(dir: &Path, cluster: &str) -> Result<Option<Saved>, DiskError> {
     let path = dir.join(FILE);
     let text = match std::fs::read(&path) {
         Ok(text) => text,
@@ -70,14 +85,13 @@ pub fn load(dir: &Path, cluster: &str) -> Result<Option<Saved>, DiskError> {
 }
 
 /// Writes the table, so that after a crash at any moment the file holds the old or the new one.
-pub fn save(dir: &Path, saved: &Saved) -> Result<(), DiskError> {
+pub(crate) fn save(dir: &Path, saved: &Saving<'_>) -> Result<(), DiskError> {
     let path = dir.join(FILE);
     let temporary = dir.join(format!("{FILE}.new"));
     let write = || {
-        let text = serde_json::to_vec(saved).map_err(io::Error::other)?;
-        let mut file = File::create(&temporary)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
+        let mut file = BufWriter::new(File::create(&temporary)?);
+        serde_json::to_writer(&mut file, saved).map_err(io::Error::other)?;
+        file.into_inner()?.sync_all()?;
         std::fs::rename(&temporary, &path)?;
         File::open(dir)?.sync_all()
     };
@@ -93,7 +107,7 @@ mod tests {
     fn text_and_back() {
         let dir = TestDir::new("router-disk");
         assert!(load(dir.path(), "dinp").unwrap().is_none());
-        let saved = Saved { cluster: "dinp".into(), version: Version::new(3, 9), apps: Vec::new() };
+        let saved = Saving { cluster: "dinp", version: Version::new(3, 9), apps: &[] };
         save(dir.path(), &saved).unwrap();
         assert_eq!(load(dir.path(), "dinp").unwrap().unwrap().version, Version::new(3, 9));
         assert!(load(dir.path(), "other").unwrap().is_none());

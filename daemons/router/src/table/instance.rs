@@ -1,7 +1,6 @@
 //! What the router knows of one instance beyond its record: requests in flight, failures.
 
-use dinp_common::model::{AppName, InstanceId};
-use http::StatusCode;
+use dinp_common::model::InstanceId;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -89,40 +88,6 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// Answers of one release of one app, since the router's start.
-#[derive(Debug)]
-pub struct ReleaseStats {
-    /// The app.
-    pub app: AppName,
-    /// Id of the release.
-    pub release: u64,
-    answers: [AtomicU64; 5],
-    failed: AtomicU64,
-}
-
-impl ReleaseStats {
-    pub(crate) fn new(app: AppName, release: u64) -> Arc<Self> {
-        Arc::new(Self { app, release, answers: Default::default(), failed: AtomicU64::new(0) })
-    }
-
-    /// Counts an answer.
-    pub fn answered(&self, status: StatusCode) {
-        let class = usize::from(status.as_u16() / 100).clamp(1, 5) - 1;
-        self.answers[class].fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts an attempt without an answer.
-    pub fn failed(&self) {
-        self.failed.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// The answers by first digit, and the failed attempts.
-    pub fn read(&self) -> ([u64; 5], u64) {
-        let answers = std::array::from_fn(|class| self.answers[class].load(Ordering::Relaxed));
-        (answers, self.failed.load(Ordering::Relaxed))
     }
 }
 

@@ -1,31 +1,33 @@
 //! The one place where the table changes.
+//!
+//! The work of a change grows with what it changes, never with the table.
 
-use super::{Address, App, Endpoint, Instance, ReleaseStats, Update};
-use dinp_common::api::router::ReleaseCounters;
+use super::app::Keyed;
+use super::claims::Claims;
+use super::{Address, App, Endpoint, Host, Instance, ReleaseStats, Update};
 use dinp_common::model::{AppName, InstanceId, Version};
-use dinp_common::routes::{AppRoutes, Change, EndpointState, Table, difference};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use dinp_common::routes::{AppRoutes, Change, Endpoint as Record, EndpointState, Table};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long the counters of a release outlive its last endpoint.
 const KEEP_COUNTERS: Duration = Duration::from_secs(900);
-/// How often it is looked for counters to forget.
-const FORGET: Duration = Duration::from_secs(60);
 
 /// The whole table, and what the router knows of the instances in it.
 #[derive(Debug, Default)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     version: Option<Version>,
     /// The version that every worker has confirmed.
     applied: Version,
-    apps: BTreeMap<AppName, Arc<App>>,
-    /// Which apps name a host. The first of them gets it.
-    claims: HashMap<Box<str>, BTreeSet<AppName>>,
-    instances: HashMap<InstanceId, Arc<Instance>>,
+    apps: HashSet<Keyed<App>>,
+    claims: Claims,
+    /// Instances of the table. By the leader's law each has one app for all its life; should it err, two may name one.
+    instances: HashMap<Keyed<Instance>, u32>,
     leaving: HashMap<InstanceId, Leaving>,
-    stats: BTreeMap<(AppName, u64), Counted>,
-    forgot: Option<Instant>,
+    /// Counters of releases that no endpoint is of any more.
+    retired: HashMap<(AppName, u64), Retired>,
+    zones: HashSet<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -36,169 +38,182 @@ struct Leaving {
 }
 
 #[derive(Debug)]
-struct Counted {
+struct Retired {
     stats: Arc<ReleaseStats>,
-    last_used: Instant,
+    at: Instant,
 }
 
 impl Ledger {
     /// Version of the table; none before the first.
-    pub fn version(&self) -> Option<Version> {
+    pub(crate) fn version(&self) -> Option<Version> {
         self.version
     }
 
     /// The version that is in force in every worker.
-    pub fn applied(&self) -> Version {
+    pub(crate) fn applied(&self) -> Version {
         self.applied
     }
 
     /// Notes that every worker has a version.
-    pub fn confirm(&mut self, version: Version) {
+    pub(crate) fn confirm(&mut self, version: Version) {
         self.applied = self.applied.max(version);
     }
 
-    /// Numbers of apps and endpoints.
-    pub fn size(&self) -> (usize, usize) {
+    /// Numbers of apps and instances.
+    pub(crate) fn size(&self) -> (usize, usize) {
         (self.apps.len(), self.instances.len())
     }
 
-    /// The table as it came.
-    pub fn table(&self) -> Table {
-        self.apps.iter().map(|(name, app)| (name.clone(), app.routes.clone())).collect()
+    /// All apps, or the one of this name. What is made of them is made when the ledger is no longer locked.
+    pub(crate) fn apps(&self, name: Option<&AppName>) -> Vec<Arc<App>> {
+        match name {
+            Some(name) => self.apps.get(name).into_iter().map(|app| app.0.clone()).collect(),
+            None => self.apps.iter().map(|app| app.0.clone()).collect(),
+        }
     }
 
     /// Replaces the table.
-    pub fn replace(&mut self, version: Version, table: &Table, now: Instant) -> Update {
-        let changes = difference(&self.table(), table);
+    pub(crate) fn replace(&mut self, version: Version, table: Table, now: Instant) -> Update {
+        let gone = self.apps.iter().filter(|app| !table.contains_key(&app.0.name));
+        let gone = gone.map(|app| Change { app: app.0.name.clone(), routes: None });
+        let mut changes: Vec<Change> = gone.collect();
+        let is_new = |app: &AppName, routes: &AppRoutes| self.apps.get(app).is_none_or(|have| !have.0.is(routes));
+        let changed = table.into_iter().filter(|(app, routes)| is_new(app, routes));
+        changes.extend(changed.map(|(app, routes)| Change { app, routes: Some(routes) }));
         self.change(version, changes, now)
     }
 
     /// Changes some apps.
-    pub fn change(&mut self, version: Version, changes: Vec<Change>, now: Instant) -> Update {
+    pub(crate) fn change(&mut self, version: Version, changes: Vec<Change>, now: Instant) -> Update {
         self.version = Some(version);
-        let mut hosts: BTreeSet<Box<str>> = BTreeSet::new();
-        let mut before: HashSet<InstanceId> = HashSet::new();
+        let mut hosts: HashSet<Host> = HashSet::new();
+        let mut left: Vec<InstanceId> = Vec::new();
         for Change { app: name, routes } in changes {
-            if let Some(old) = self.apps.remove(&name) {
-                before.extend(old.endpoints.iter().map(|endpoint| endpoint.instance.id.clone()));
-                for host in host_keys(&old.routes) {
-                    if let Some(claims) = self.claims.get_mut(&host) {
-                        claims.remove(&name);
-                        if claims.is_empty() {
-                            self.claims.remove(&host);
-                        }
-                    }
-                    hosts.insert(host);
+            let old = self.apps.take(&name).map(|Keyed(old)| old);
+            let new = routes.map(|routes| Arc::new(self.build(routes, old.as_deref())));
+            if let Some(old) = &old {
+                for host in &old.hosts {
+                    self.claims.remove(host, &name);
+                }
+                hosts.extend(old.hosts.iter().cloned());
+                self.retire_counters(old, new.as_deref(), now);
+                for endpoint in &old.endpoints {
+                    left.extend(self.unname(&endpoint.instance.id, version));
                 }
             }
-            let Some(routes) = routes else { continue };
-            for host in host_keys(&routes) {
-                let claims = self.claims.entry(host.clone()).or_default();
-                claims.insert(name.clone());
-                if claims.len() > 1 {
-                    tracing::warn!(host = &*host, apps = ?claims, "host {host} is claimed by several apps, the first gets it");
+            if let Some(new) = new {
+                for host in &new.hosts {
+                    self.claims.add(host, &new);
                 }
-                hosts.insert(host);
+                hosts.extend(new.hosts.iter().cloned());
+                self.apps.insert(Keyed(new));
             }
-            let app = self.build(routes, now);
-            self.apps.insert(name, Arc::new(app));
         }
-        let gone = self.retire(before, version);
-        self.forget_counters(now);
+        self.retired.retain(|_, retired| now.saturating_duration_since(retired.at) < KEEP_COUNTERS);
+        // Another app of the same change may have named one anew.
+        left.retain(|id| self.leaving.contains_key(id));
         let hosts = hosts.into_iter().map(|host| {
-            let app = self.claims.get(&host).and_then(|claims| self.apps.get(claims.first()?)).cloned();
+            let app = self.claims.winner(&host).cloned();
             (host, app)
         });
-        Update { version, hosts: hosts.collect(), gone }
+        Update { version, hosts: hosts.collect(), gone: left }
     }
 
     /// Requests in flight to instances that every worker's table is without.
-    pub fn in_flight(&mut self) -> BTreeMap<InstanceId, u64> {
+    pub(crate) fn in_flight(&mut self) -> BTreeMap<InstanceId, u64> {
         let applied = self.applied;
         self.leaving.retain(|_, leaving| leaving.since > applied || leaving.instance.in_flight() > 0);
         let counted = self.leaving.iter().map(|(id, leaving)| (id.clone(), u64::from(leaving.instance.in_flight())));
         counted.filter(|(_, count)| *count > 0).collect()
     }
 
-    /// Answers per app and release.
-    pub fn counters(&self) -> Vec<ReleaseCounters> {
-        let counters = self.stats.iter().map(|((app, release), counted)| {
-            let (answers, failed) = counted.stats.read();
-            ReleaseCounters { app: app.to_string(), release: *release, answers, failed }
-        });
-        counters.collect()
+    /// The counters of all releases.
+    pub(crate) fn stats(&self) -> Vec<Arc<ReleaseStats>> {
+        let present = self.apps.iter().flat_map(|app| app.0.stats());
+        present.chain(self.retired.values().map(|retired| &retired.stats)).cloned().collect()
     }
 
-    fn build(&mut self, routes: AppRoutes, now: Instant) -> App {
-        let mut endpoints = Vec::with_capacity(routes.endpoints.len());
-        for record in &routes.endpoints {
-            let id = &record.instance;
-            let back = self.leaving.remove(id).map(|leaving| leaving.instance);
-            let instance =
-                self.instances.entry(id.clone()).or_insert_with(|| back.unwrap_or_else(|| Instance::new(id.clone())));
-            let key = (routes.app.clone(), record.release);
-            let counted = self.stats.entry(key).or_insert_with_key(|(app, release)| Counted {
-                stats: ReleaseStats::new(app.clone(), *release),
-                last_used: now,
-            });
-            endpoints.push(Endpoint {
-                instance: instance.clone(),
-                address: Address::new(&record.addr),
-                weight: record.weight,
-                suspect: record.state == EndpointState::Suspect,
-                stats: counted.stats.clone(),
-            });
+    fn build(&mut self, routes: AppRoutes, old: Option<&App>) -> App {
+        let AppRoutes { app: name, state, domains, options, endpoints: records } = routes;
+        let mut endpoints: Vec<Endpoint> = Vec::with_capacity(records.len());
+        for Record { instance, release, addr, zone, weight, state } in records {
+            let known = endpoints.iter().chain(old.into_iter().flat_map(|old| &old.endpoints));
+            let stats = known.map(|one| &one.stats).find(|stats| stats.release == release).cloned();
+            let endpoint = Endpoint {
+                instance: self.name(instance),
+                address: Address::new(&addr),
+                zone: self.zone(&zone),
+                weight,
+                suspect: state == EndpointState::Suspect,
+                stats: stats.unwrap_or_else(|| self.stats_of(&name, release)),
+            };
+            endpoints.push(endpoint);
         }
-        App { routes, endpoints }
-    }
-
-    /// Moves those of `before` that no changed app names any more to the leaving ones.
-    fn retire(&mut self, before: HashSet<InstanceId>, version: Version) -> Vec<InstanceId> {
-        if before.is_empty() {
-            return Vec::new();
-        }
-        // An instance has one app for all its life, so only the apps that changed could name it still; looking at
-        // all apps keeps this right even if a leader should ever err.
-        let present: HashSet<&InstanceId> =
-            self.apps.values().flat_map(|app| &app.endpoints).map(|endpoint| &endpoint.instance.id).collect();
-        let gone: Vec<InstanceId> = before.into_iter().filter(|id| !present.contains(id)).collect();
-        for id in &gone {
-            if let Some(instance) = self.instances.remove(id) {
-                self.leaving.insert(id.clone(), Leaving { instance, since: version });
+        let mut hosts: Vec<Host> = Vec::with_capacity(domains.len());
+        for domain in domains {
+            let key = domain.trim_end_matches('.').to_ascii_lowercase();
+            if !hosts.iter().any(|host| **host == *key) {
+                hosts.push(self.claims.host(&key));
             }
         }
-        gone
+        App { name, state, hosts: hosts.into(), options, endpoints: endpoints.into() }
     }
 
-    fn forget_counters(&mut self, now: Instant) {
-        if self.forgot.is_some_and(|last| now.saturating_duration_since(last) < FORGET) {
-            return;
+    /// The instance of this id, which one more endpoint names from now on.
+    fn name(&mut self, id: InstanceId) -> Arc<Instance> {
+        if let Some((Keyed(instance), _)) = self.instances.get_key_value(&id) {
+            let instance = instance.clone();
+            self.instances.entry(Keyed(instance.clone())).and_modify(|names| *names += 1);
+            return instance;
         }
-        self.forgot = Some(now);
-        for app in self.apps.values() {
-            for endpoint in &app.endpoints {
-                let key = (endpoint.stats.app.clone(), endpoint.stats.release);
-                if let Some(counted) = self.stats.get_mut(&key) {
-                    counted.last_used = now;
-                }
-            }
-        }
-        self.stats.retain(|_, counted| now.saturating_duration_since(counted.last_used) < KEEP_COUNTERS);
+        let back = self.leaving.remove(&id).map(|leaving| leaving.instance);
+        let instance = back.unwrap_or_else(|| Instance::new(id));
+        self.instances.insert(Keyed(instance.clone()), 1);
+        instance
     }
-}
 
-/// The hosts of an app in the form in which they are looked up.
-fn host_keys(routes: &AppRoutes) -> impl Iterator<Item = Box<str>> {
-    routes.domains.iter().map(|domain| domain.trim_end_matches('.').to_ascii_lowercase().into_boxed_str())
+    /// One endpoint names the instance no more; where none does, it leaves with this version.
+    fn unname(&mut self, id: &InstanceId, version: Version) -> Option<InstanceId> {
+        let names = self.instances.get_mut(id)?;
+        *names -= 1;
+        if *names > 0 {
+            return None;
+        }
+        let (Keyed(instance), _) = self.instances.remove_entry(id)?;
+        self.leaving.insert(id.clone(), Leaving { instance, since: version });
+        Some(id.clone())
+    }
+
+    fn stats_of(&mut self, app: &AppName, release: u64) -> Arc<ReleaseStats> {
+        let retired = self.retired.remove(&(app.clone(), release)).map(|retired| retired.stats);
+        retired.unwrap_or_else(|| ReleaseStats::new(app.clone(), release))
+    }
+
+    fn retire_counters(&mut self, old: &App, new: Option<&App>, now: Instant) {
+        let is_present = |release| new.is_some_and(|new| new.stats().any(|stats| stats.release == release));
+        for stats in old.stats().filter(|stats| !is_present(stats.release)) {
+            self.retired.insert((old.name.clone(), stats.release), Retired { stats: stats.clone(), at: now });
+        }
+    }
+
+    /// The text of a zone, once for all endpoints in it.
+    fn zone(&mut self, name: &str) -> Arc<str> {
+        if let Some(zone) = self.zones.get(name) {
+            return zone.clone();
+        }
+        let zone: Arc<str> = name.into();
+        self.zones.insert(zone.clone());
+        zone
+    }
 }
 
 /// The ledger, shared by the tasks of the main runtime; workers never touch it.
 #[derive(Debug, Clone, Default)]
-pub struct Shared(Arc<Mutex<Ledger>>);
+pub(crate) struct Shared(Arc<Mutex<Ledger>>);
 
 impl Shared {
     /// Locks it; never across an await.
-    pub fn lock(&self) -> MutexGuard<'_, Ledger> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Ledger> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -231,70 +246,156 @@ mod tests {
         Change { app: routes.app.clone(), routes: Some(routes) }
     }
 
-    #[test]
-    fn hosts_follow_the_apps() {
-        let mut ledger = Ledger::default();
-        let mut hosts = Hosts::new();
-        let now = Instant::now();
-        ledger.change(Version::new(1, 1), vec![set(routes("a", &["a.x", "Shop.x"], &[1]))], now).apply(&mut hosts);
-        assert_eq!(hosts["shop.x"].routes.app.as_str(), "a");
-        // The domain moves in one step.
-        let moved = vec![set(routes("a", &["a.x"], &[1])), set(routes("b", &["b.x", "shop.x"], &[2]))];
-        ledger.change(Version::new(1, 2), moved, now).apply(&mut hosts);
-        assert_eq!(hosts["shop.x"].routes.app.as_str(), "b");
-        let gone = Change { app: "b".parse().unwrap(), routes: None };
-        ledger.change(Version::new(1, 3), vec![gone], now).apply(&mut hosts);
-        assert_eq!(hosts.keys().map(|host| &**host).collect::<Vec<_>>(), ["a.x"]);
+    fn end(app: &str) -> Change {
+        Change { app: app.parse().unwrap(), routes: None }
+    }
+
+    /// A ledger, and the map that a worker makes of its updates.
+    #[derive(Default)]
+    struct Both {
+        ledger: Ledger,
+        hosts: Hosts,
+        seq: u64,
+    }
+
+    impl Both {
+        fn change(&mut self, changes: Vec<Change>, now: Instant) -> Vec<InstanceId> {
+            self.seq += 1;
+            let update = self.ledger.change(Version::new(1, self.seq), changes, now);
+            self.apply(update)
+        }
+
+        fn replace(&mut self, table: &Table) -> Vec<InstanceId> {
+            self.seq += 1;
+            let update = self.ledger.replace(Version::new(1, self.seq), table.clone(), Instant::now());
+            self.apply(update)
+        }
+
+        fn apply(&mut self, update: Update) -> Vec<InstanceId> {
+            let slices = update.slices();
+            slices.iter().for_each(|slice| slice.apply(&mut self.hosts));
+            slices.into_iter().flat_map(|slice| slice.gone).collect()
+        }
+
+        fn app(&self, host: &str) -> &str {
+            self.hosts[host].name.as_str()
+        }
+
+        fn instance(&self, host: &str, index: usize) -> Arc<Instance> {
+            self.hosts[host].endpoints[index].instance.clone()
+        }
+
+        fn table(&self) -> Table {
+            self.ledger.apps(None).iter().map(|app| (app.name.clone(), app.record())).collect()
+        }
     }
 
     #[test]
-    fn a_host_that_two_apps_claim_goes_to_the_other_when_one_leaves() {
-        let mut ledger = Ledger::default();
-        let mut hosts = Hosts::new();
+    fn hosts_follow_the_apps() {
+        let mut both = Both::default();
         let now = Instant::now();
-        let both = vec![set(routes("b", &["x.y"], &[2])), set(routes("a", &["x.y"], &[1]))];
-        ledger.change(Version::new(1, 1), both, now).apply(&mut hosts);
-        assert_eq!(hosts["x.y"].routes.app.as_str(), "a");
-        ledger
-            .change(Version::new(1, 2), vec![Change { app: "a".parse().unwrap(), routes: None }], now)
-            .apply(&mut hosts);
-        assert_eq!(hosts["x.y"].routes.app.as_str(), "b");
+        both.change(vec![set(routes("a", &["a.x", "Shop.x"], &[1]))], now);
+        assert_eq!(both.app("shop.x"), "a");
+        // The domain moves in one step.
+        both.change(vec![set(routes("a", &["a.x"], &[1])), set(routes("b", &["b.x", "shop.x"], &[2]))], now);
+        assert_eq!(both.app("shop.x"), "b");
+        both.change(vec![end("b")], now);
+        assert_eq!(both.hosts.keys().map(|host| &**host).collect::<Vec<_>>(), ["a.x"]);
+    }
+
+    #[test]
+    fn a_host_that_several_apps_claim_goes_to_the_next_when_one_leaves() {
+        let mut both = Both::default();
+        let now = Instant::now();
+        let all = ["b", "a", "c"].map(|app| set(routes(app, &["x.y", "x.y"], &[])));
+        both.change(all.into(), now);
+        for app in ["a", "b", "c"] {
+            assert_eq!(both.app("x.y"), app);
+            // What is changed keeps its place.
+            both.change(vec![set(routes(app, &["x.y"], &[1]))], now);
+            assert_eq!(both.app("x.y"), app);
+            assert_eq!(both.hosts["x.y"].endpoints.len(), 1);
+            both.change(vec![end(app)], now);
+        }
+        assert!(both.hosts.is_empty());
     }
 
     #[test]
     fn an_instance_keeps_its_state_and_is_counted_after_it_left() {
-        let mut ledger = Ledger::default();
+        let mut both = Both::default();
         let now = Instant::now();
-        ledger.change(Version::new(1, 1), vec![set(routes("a", &["a.x"], &[1, 2]))], now);
-        let first = ledger.apps["a"].endpoints[0].instance.clone();
+        both.change(vec![set(routes("a", &["a.x"], &[1, 2]))], now);
+        let first = both.instance("a.x", 0);
         let request = InFlight::new(&first);
-        let update = ledger.change(Version::new(1, 2), vec![set(routes("a", &["a.x"], &[2]))], now);
-        assert_eq!(update.gone, [InstanceId::from_bits(1)]);
-        ledger.confirm(Version::new(1, 2));
-        assert_eq!(ledger.in_flight(), BTreeMap::from([(InstanceId::from_bits(1), 1)]));
+        assert_eq!(both.change(vec![set(routes("a", &["a.x"], &[2]))], now), [InstanceId::from_bits(1)]);
+        both.ledger.confirm(Version::new(1, 2));
+        assert_eq!(both.ledger.in_flight(), BTreeMap::from([(InstanceId::from_bits(1), 1)]));
         // It comes back while a request is still in flight.
-        ledger.change(Version::new(1, 3), vec![set(routes("a", &["a.x"], &[1, 2]))], now);
-        assert!(Arc::ptr_eq(&ledger.apps["a"].endpoints[0].instance, &first));
-        assert!(ledger.in_flight().is_empty());
-        ledger.change(Version::new(1, 4), vec![set(routes("a", &["a.x"], &[2]))], now);
+        both.change(vec![set(routes("a", &["a.x"], &[1, 2]))], now);
+        assert!(Arc::ptr_eq(&both.instance("a.x", 0), &first));
+        assert!(both.ledger.in_flight().is_empty());
+        both.change(vec![set(routes("a", &["a.x"], &[2]))], now);
         drop(request);
         // Not forgotten before every worker has the table without it: a worker may still choose it.
-        assert!(ledger.in_flight().is_empty());
-        assert_eq!(ledger.leaving.len(), 1);
-        ledger.confirm(Version::new(1, 4));
-        ledger.in_flight();
-        assert!(ledger.leaving.is_empty());
+        assert!(both.ledger.in_flight().is_empty());
+        assert_eq!(both.ledger.leaving.len(), 1);
+        both.ledger.confirm(Version::new(1, 4));
+        both.ledger.in_flight();
+        assert!(both.ledger.leaving.is_empty());
+    }
+
+    #[test]
+    fn an_instance_that_two_apps_name_is_gone_when_neither_does() {
+        let mut both = Both::default();
+        let now = Instant::now();
+        both.change(vec![set(routes("a", &["a.x"], &[1])), set(routes("b", &["b.x"], &[1]))], now);
+        let first = both.instance("a.x", 0);
+        assert!(both.change(vec![end("a")], now).is_empty());
+        // In one change it moves on.
+        assert!(both.change(vec![end("b"), set(routes("c", &["c.x"], &[1]))], now).is_empty());
+        assert!(Arc::ptr_eq(&both.instance("c.x", 0), &first));
+        assert_eq!(both.change(vec![end("c")], now), [InstanceId::from_bits(1)]);
     }
 
     #[test]
     fn counters_outlive_their_release_for_a_while() {
-        let mut ledger = Ledger::default();
+        let mut both = Both::default();
         let start = Instant::now();
-        ledger.change(Version::new(1, 1), vec![set(routes("a", &["a.x"], &[1]))], start);
-        ledger.apps["a"].endpoints[0].stats.answered(http::StatusCode::NOT_FOUND);
-        ledger.change(Version::new(1, 2), vec![set(routes("a", &["a.x"], &[]))], start + Duration::from_secs(60));
-        assert_eq!(ledger.counters()[0].answers, [0, 0, 0, 1, 0]);
-        ledger.change(Version::new(1, 3), vec![], start + KEEP_COUNTERS * 2);
-        assert!(ledger.counters().is_empty());
+        both.change(vec![set(routes("a", &["a.x"], &[1, 2]))], start);
+        let news = crate::table::News::default();
+        news.answered(&both.hosts["a.x"].endpoints[0].stats, http::StatusCode::NOT_FOUND);
+        let counted = |both: &Both| both.ledger.stats().iter().filter_map(|one| one.read()).collect::<Vec<_>>();
+        both.change(vec![set(routes("a", &["a.x"], &[]))], start + Duration::from_secs(60));
+        assert_eq!(counted(&both).iter().map(|one| one.answers).collect::<Vec<_>>(), [[0, 0, 0, 1, 0]]);
+        both.change(vec![set(routes("a", &["a.x"], &[3]))], start + Duration::from_secs(120));
+        both.change(vec![], start + KEEP_COUNTERS * 2);
+        assert_eq!(counted(&both).len(), 1, "the same release goes on counting");
+        both.change(vec![end("a")], start + KEEP_COUNTERS * 2);
+        both.change(vec![], start + KEEP_COUNTERS * 4);
+        assert!(counted(&both).is_empty());
+    }
+
+    #[test]
+    fn a_whole_table_is_what_was_published_however_it_came_about() {
+        let tables = [
+            vec![routes("a", &["a.x", "shop.x"], &[1, 2]), routes("b", &["b.x"], &[3])],
+            vec![routes("b", &["b.x", "shop.x"], &[3, 4]), routes("c", &["c.x"], &[])],
+            (0..1_200_u64).map(|n| routes(&format!("a{n}"), &[&format!("a{n}.x")], &[n])).collect(),
+            vec![],
+        ];
+        let mut both = Both::default();
+        for apps in tables.iter().chain(tables.iter().rev()) {
+            let table: Table = apps.iter().map(|routes| (routes.app.clone(), routes.clone())).collect();
+            both.replace(&table);
+            assert_eq!(both.table(), table);
+            let hosts: BTreeMap<_, _> = both.hosts.iter().map(|(host, app)| (&**host, app.name.as_str())).collect();
+            let wanted = apps.iter().flat_map(|one| one.domains.iter().map(|host| (host.as_str(), one.app.as_str())));
+            assert_eq!(hosts, wanted.collect());
+            let before = both.hosts.clone();
+            assert!(both.replace(&table).is_empty());
+            assert!(both.hosts.iter().all(|(host, app)| Arc::ptr_eq(app, &before[host])), "what is alike stays");
+        }
+        both.replace(&Table::new());
+        assert!(both.hosts.is_empty() && both.ledger.instances.is_empty());
     }
 }

@@ -1,79 +1,75 @@
 //! The route table as workers use it.
 //!
-//! The [`Ledger`] is the one place where the table is changed: it turns changes of apps into changes of hosts,
-//! keeps one [`Instance`] per instance id however often the table changes, and remembers the instances that have
-//! left until nothing is in flight to them. Workers get an [`Update`] and put it into their own map.
+//! The [`Ledger`](ledger::Ledger) is the one place where the table is changed: it turns changes of apps into changes of
+//! hosts, keeps one [`Instance`] per instance id however often the table changes, and remembers the instances that have
+//! left until nothing is in flight to them. Workers get an [`Update`] and put it into their own map, slice by slice.
 
+mod app;
+mod claims;
+mod counts;
 mod disk;
 mod instance;
 mod ledger;
 
-pub use disk::{Saved, load, save};
-pub use instance::{InFlight, Instance, ReleaseStats};
-pub use ledger::Shared;
+pub(crate) use app::{Address, App, Endpoint};
+pub(crate) use counts::{News, ReleaseStats};
+pub(crate) use disk::{Saving, load, save};
+pub(crate) use instance::{InFlight, Instance};
+pub(crate) use ledger::Shared;
 
 use dinp_common::model::{InstanceId, Version};
-use dinp_common::routes::AppRoutes;
+use foldhash::fast::RandomState;
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// An app as workers see it.
-#[derive(Debug)]
-pub struct App {
-    /// The record that it was made from.
-    pub routes: AppRoutes,
-    /// Where to send.
-    pub endpoints: Vec<Endpoint>,
-}
+/// A host name as it is looked up: lower case, without the dot of the root. One text for all maps that name it.
+pub(crate) type Host = Arc<str>;
 
-/// One instance as a target of requests.
-#[derive(Debug, Clone)]
-pub struct Endpoint {
-    /// Its state, the same over all tables.
-    pub instance: Arc<Instance>,
-    /// Its address.
-    pub address: Address,
-    /// Its share; 0 for nothing new.
-    pub weight: u32,
-    /// Whether to try it last.
-    pub suspect: bool,
-    /// Counters of its release.
-    pub stats: Arc<ReleaseStats>,
-}
+/// Host name -> app. Names come from the leader alone, so that nobody can choose them to collide.
+pub(crate) type Hosts = HashMap<Host, Arc<App>, RandomState>;
 
-/// Where an instance listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
-    /// An IP address and port.
-    Ip(SocketAddr),
-    /// A host name and port, to be resolved at each connection.
-    Name(Arc<str>),
-}
-
-impl Address {
-    fn new(text: &str) -> Self {
-        text.parse().map_or_else(|_| Self::Name(text.into()), Self::Ip)
-    }
-}
-
-/// Host name -> app.
-pub type Hosts = HashMap<Box<str>, Arc<App>>;
+/// Hosts that a worker changes before it looks after its connections again.
+const SLICE: usize = 500;
 
 /// What changes in a worker's map.
 #[derive(Debug)]
-pub struct Update {
+pub(crate) struct Update {
     /// The version that the table has then.
-    pub version: Version,
+    pub(crate) version: Version,
     /// Hosts that change; none for one that is gone.
-    pub hosts: Vec<(Box<str>, Option<Arc<App>>)>,
+    pub(crate) hosts: Vec<(Host, Option<Arc<App>>)>,
     /// Instances that are in the table no more.
-    pub gone: Vec<InstanceId>,
+    pub(crate) gone: Vec<InstanceId>,
+}
+
+/// A part of an [`Update`] that a worker puts into force in one go.
+#[derive(Debug)]
+pub(crate) struct Slice {
+    hosts: Vec<(Host, Option<Arc<App>>)>,
+    /// Instances whose connections are of no use when this is in force.
+    pub(crate) gone: Vec<InstanceId>,
 }
 
 impl Update {
+    /// Its parts, in their order; one at the least.
+    pub(crate) fn slices(self) -> Vec<Slice> {
+        let Self { hosts, gone, .. } = self;
+        let mut hosts = hosts.into_iter();
+        let mut slices = Vec::with_capacity(hosts.len() / SLICE + 1);
+        loop {
+            let part: Vec<_> = hosts.by_ref().take(SLICE).collect();
+            if part.len() < SLICE {
+                slices.push(Slice { hosts: part, gone });
+                return slices;
+            }
+            slices.push(Slice { hosts: part, gone: Vec::new() });
+        }
+    }
+}
+
+impl Slice {
     /// Puts it into force.
-    pub fn apply(&self, hosts: &mut Hosts) {
+    pub(crate) fn apply(&self, hosts: &mut Hosts) {
         for (host, app) in &self.hosts {
             match app {
                 Some(app) => hosts.insert(host.clone(), app.clone()),
