@@ -2,13 +2,15 @@
 //! for longest makes room; idle is what is not being answered, a head that is under way included.
 
 use crate::config::Limits;
+use crate::totals::Totals;
 use dinp_common::listen;
 use dinp_common::quota::{Full, Quota, Share};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::Rc;
-use tokio::sync::Notify;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 /// How many of the connections that are idle for longest are looked through for one of a certain client: a worker does
 /// nothing else meanwhile, for each connection that comes. In a crowd one client's may all be younger; it is then refused.
@@ -20,13 +22,29 @@ pub(crate) struct Clients {
     limits: Rc<Limits>,
     /// By the order in which they became idle.
     idle: RefCell<BTreeMap<u64, Rc<Held>>>,
+    /// The same of those that take no place, and can make no room.
+    idle_proxies: RefCell<BTreeMap<u64, Rc<Held>>>,
     next: Cell<u64>,
+    stop: Cell<Stop>,
+    totals: Arc<Totals>,
+}
+
+/// How far the worker has come on its way to an end.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stop {
+    No,
+    /// Who has had an answer goes; who has not said anything yet may ask once.
+    Begun,
+    /// Whoever is idle goes.
+    Late,
 }
 
 /// One connection of a client, until it is dropped.
 pub(crate) struct Seat {
     clients: Rc<Clients>,
     held: Rc<Held>,
+    /// A proxy that is trusted takes none.
+    takes_place: bool,
     /// Its number among the idle ones; none while it is being answered.
     turn: Cell<Option<u64>>,
 }
@@ -35,12 +53,30 @@ struct Held {
     client: IpAddr,
     /// None for a proxy that is trusted: it stands for many clients. Taken away from one that has to make room.
     place: RefCell<Option<Share<IpAddr>>>,
-    make_room: Notify,
+    /// It has had to make room.
+    is_shed: Cell<bool>,
+    waiter: RefCell<Option<Waker>>,
+}
+
+impl Held {
+    fn wake(&self) {
+        if let Some(waiter) = self.waiter.take() {
+            waiter.wake();
+        }
+    }
 }
 
 impl Clients {
-    pub(crate) fn new(places: Quota<IpAddr>, limits: Rc<Limits>) -> Rc<Self> {
-        Rc::new(Self { places, limits, idle: RefCell::default(), next: Cell::new(0) })
+    pub(crate) fn new(places: Quota<IpAddr>, limits: Rc<Limits>, totals: Arc<Totals>) -> Rc<Self> {
+        Rc::new(Self {
+            places,
+            limits,
+            idle: RefCell::default(),
+            idle_proxies: RefCell::default(),
+            next: Cell::new(0),
+            stop: Cell::new(Stop::No),
+            totals,
+        })
     }
 
     /// A place for a new connection, idle at first; where nobody can make room, the limit that is reached, by the key of
@@ -48,8 +84,10 @@ impl Clients {
     pub(crate) fn seat(self: &Rc<Self>, peer: IpAddr) -> Result<Rc<Seat>, &'static str> {
         let client = listen::client(peer);
         let place = if self.limits.trusts(peer) { None } else { Some(self.place(&client)?) };
-        let held = Rc::new(Held { client, place: RefCell::new(place), make_room: Notify::new() });
-        let seat = Rc::new(Seat { clients: self.clone(), held, turn: Cell::new(None) });
+        let takes_place = place.is_some();
+        let (is_shed, waiter) = (Cell::new(false), RefCell::default());
+        let held = Rc::new(Held { client, place: RefCell::new(place), is_shed, waiter });
+        let seat = Rc::new(Seat { clients: self.clone(), held, takes_place, turn: Cell::new(None) });
         seat.idle();
         Ok(seat)
     }
@@ -70,33 +108,71 @@ impl Clients {
         let found = idle.iter().take(LOOK).find(|(_, held)| fits(held));
         let Some(held) = found.map(|(turn, _)| *turn).and_then(|turn| idle.remove(&turn)) else { return false };
         held.place.take();
-        held.make_room.notify_one();
+        held.is_shed.set(true);
+        held.wake();
+        self.totals.shed();
         true
+    }
+
+    /// No request is answered any more but those that are under way, and the first ones of those who have asked nothing
+    /// yet.
+    pub(crate) fn stop(&self) {
+        self.end_idle(Stop::Begun);
+    }
+
+    /// Nor do those get an answer who have still not asked.
+    pub(crate) fn stop_waiting(&self) {
+        self.end_idle(Stop::Late);
+    }
+
+    fn end_idle(&self, stop: Stop) {
+        self.stop.set(stop);
+        let (idle, proxies) = (self.idle.borrow(), self.idle_proxies.borrow());
+        idle.values().chain(proxies.values()).for_each(|held| held.wake());
     }
 }
 
 impl Seat {
-    /// Nothing is being answered any more. What takes no place can make no room.
+    /// Nothing is being answered any more.
     pub(crate) fn idle(&self) {
-        if self.held.place.borrow().is_none() {
-            return;
-        }
         let turn = self.clients.next.get();
         self.clients.next.set(turn + 1);
-        self.clients.idle.borrow_mut().insert(turn, self.held.clone());
+        self.idle_ones().borrow_mut().insert(turn, self.held.clone());
         self.turn.set(Some(turn));
     }
 
     /// A request is being answered.
     pub(crate) fn busy(&self) {
         if let Some(turn) = self.turn.take() {
-            self.clients.idle.borrow_mut().remove(&turn);
+            self.idle_ones().borrow_mut().remove(&turn);
         }
     }
 
-    /// Waits until the connection has to make room for another.
-    pub(crate) async fn has_to_go(&self) {
-        self.held.make_room.notified().await;
+    fn idle_ones(&self) -> &RefCell<BTreeMap<u64, Rc<Held>>> {
+        if self.takes_place { &self.clients.idle } else { &self.clients.idle_proxies }
+    }
+
+    /// Whether no request is answered after the one that is.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.held.is_shed.get() || self.clients.stop.get() > Stop::No
+    }
+
+    /// Ready when the connection, on which nothing has come, has to end. `is_used` says that it has had an answer.
+    pub(crate) fn poll_has_to_go(&self, cx: &mut Context<'_>, is_used: bool) -> Poll<()> {
+        let enough = if is_used { Stop::Begun } else { Stop::Late };
+        if self.clients.stop.get() >= enough { Poll::Ready(()) } else { self.poll_is_shed(cx) }
+    }
+
+    /// Ready when the connection has made room for another.
+    pub(crate) fn poll_is_shed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.held.is_shed.get() {
+            return Poll::Ready(());
+        }
+        let mut waiter = self.held.waiter.borrow_mut();
+        if waiter.as_ref().is_none_or(|waiter| !waiter.will_wake(cx.waker())) {
+            *waiter = Some(cx.waker().clone());
+        }
+        Poll::Pending
     }
 }
 
@@ -110,11 +186,10 @@ impl Drop for Seat {
 mod tests {
     use super::*;
     use crate::config::RouterConfig;
-    use futures_util::FutureExt;
 
     fn clients(each: usize, all: usize) -> Rc<Clients> {
         let config = RouterConfig { trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()], ..RouterConfig::default() };
-        Clients::new(Quota::new(each, all), Rc::new(config.limits()))
+        Clients::new(Quota::new(each, all), Rc::new(config.limits()), Arc::default())
     }
 
     fn seat(clients: &Rc<Clients>, peer: &str) -> Result<Rc<Seat>, &'static str> {
@@ -122,7 +197,7 @@ mod tests {
     }
 
     fn has_to_go(seat: &Seat) -> bool {
-        seat.has_to_go().now_or_never().is_some()
+        seat.poll_has_to_go(&mut Context::from_waker(Waker::noop()), true).is_ready()
     }
 
     #[test]

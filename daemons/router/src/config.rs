@@ -24,7 +24,8 @@ pub struct RouterConfig {
     pub workers: usize,
     /// Where the last good table is kept.
     pub state_dir: PathBuf,
-    /// Time for one connection to an instance, in milliseconds.
+    /// Time for one connection to an instance, in milliseconds; longer than the second after which the kernel sends a lost
+    /// first packet again.
     pub connect_timeout_ms: u64,
     /// Time for all attempts until an answer begins, in seconds; counted anew while a request body moves.
     pub request_timeout_secs: u64,
@@ -63,14 +64,14 @@ impl Default for RouterConfig {
             status_url: None,
             workers: 0,
             state_dir: PathBuf::from("/var/lib/dinp/router"),
-            connect_timeout_ms: 1000,
+            connect_timeout_ms: 3000,
             request_timeout_secs: 60,
             head_timeout_secs: 10,
             keepalive_timeout_secs: 75,
             body_timeout_secs: 60,
             tunnel_timeout_secs: 3600,
             backend_idle_secs: 30,
-            backend_idle_max: 64,
+            backend_idle_max: 1000,
             drain_timeout_secs: 30,
             max_header_bytes: 65_536,
             max_connections_per_client: 1000,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Redis --> feed --> table::Ledger --> applier --> workers (one thread, runtime, pool and map of hosts each)
-//!                        |               client -> a place (clients) -> gate -> hyper -> proxy -> instance
+//!                        |               client -> a place (clients) -> conn (codec) -> an instance (proxy)
 //!                        +--> keeper (disk)           
 //!                        +--> report (leader), api (status listener)
 //! ```
@@ -10,9 +10,10 @@
 mod api;
 mod applier;
 mod clients;
+mod codec;
 mod config;
+mod conn;
 mod feed;
-mod gate;
 mod keeper;
 mod proxy;
 mod report;

@@ -1,23 +1,21 @@
 //! One thread that carries requests: its own runtime, its own table, its own connections to instances.
 
-use crate::clients::{Clients, Seat};
+use crate::clients::Clients;
 use crate::config::Limits;
-use crate::gate::Gate;
-use crate::proxy::{Proxy, Session};
+use crate::conn::{Buffers, Client};
+use crate::proxy::Proxy;
 use crate::table::Slice;
 use crate::totals::Totals;
 use dinp_common::lifecycle::{Heartbeat, Lifecycle};
 use dinp_common::quota::Quota;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
@@ -32,6 +30,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a worker may go without a sign of life.
 const MAX_SILENCE: Duration = Duration::from_secs(15);
 
+/// Time for the first request of a connection that has asked nothing when the router stops.
+const FIRST_REQUEST: Duration = Duration::from_secs(2);
 /// How long connections are left waiting at the start for the first table, before they are told that there is none.
 const FIRST_TABLE: Duration = Duration::from_secs(2);
 
@@ -42,8 +42,9 @@ pub(crate) type Order = (Vec<Arc<Slice>>, oneshot::Sender<()>);
 struct Worker {
     proxy: Rc<Proxy>,
     clients: Rc<Clients>,
+    buffers: Rc<Buffers>,
+    connections: TaskTracker,
     stop: CancellationToken,
-    cut: CancellationToken,
 }
 
 /// A running worker.
@@ -102,25 +103,33 @@ fn carry(start: Start, inbox: mpsc::UnboundedReceiver<Order>, heartbeat: Heartbe
 async fn run(start: Start, mut inbox: mpsc::UnboundedReceiver<Order>, heartbeat: Heartbeat) -> io::Result<()> {
     let limits = Rc::new(start.limits);
     let worker = Rc::new(Worker {
-        clients: Clients::new(start.places, limits.clone()),
+        clients: Clients::new(start.places, limits.clone(), start.totals.clone()),
         proxy: Proxy::new(limits, start.totals),
+        buffers: Rc::default(),
+        connections: TaskTracker::new(),
         stop: start.stop.clone(),
-        cut: CancellationToken::new(),
     });
-    let connections = TaskTracker::new();
     let mut accepting = JoinSet::new();
     for listener in start.listeners {
         let listener = TcpListener::from_std(listener)?;
-        accepting.spawn_local(connections.track_future(accept(listener, worker.clone(), connections.clone())));
+        accepting.spawn_local(worker.connections.track_future(accept(listener, worker.clone())));
     }
     let drained = async {
         start.stop.cancelled().await;
-        connections.close();
-        if tokio::time::timeout(worker.proxy.limits.drain, connections.wait()).await.is_err() {
-            let left = connections.len();
+        worker.clients.stop();
+        worker.connections.close();
+        let waiting = async {
+            tokio::time::sleep(FIRST_REQUEST).await;
+            worker.clients.stop_waiting();
+            worker.connections.wait().await;
+        };
+        let ended = async {
+            tokio::select! { () = worker.connections.wait() => {}, () = waiting => {} }
+        };
+        if tokio::time::timeout(worker.proxy.limits.drain, ended).await.is_err() {
+            // They end with the thread's runtime.
+            let left = worker.connections.len();
             tracing::warn!(connections = left, "drain deadline passed, cutting off {left} connections");
-            worker.cut.cancel();
-            connections.wait().await;
         }
     };
     let mut drained = pin!(drained);
@@ -147,21 +156,18 @@ async fn run(start: Start, mut inbox: mpsc::UnboundedReceiver<Order>, heartbeat:
     }
 }
 
-async fn accept(listener: TcpListener, worker: Rc<Worker>, connections: TaskTracker) {
+async fn accept(listener: TcpListener, worker: Rc<Worker>) {
     // Those who came while the router was restarted have waited in the queue of the socket: a moment more is better
     // than a refusal.
     tokio::time::timeout(FIRST_TABLE, worker.proxy.has_table.cancelled()).await.ok();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = worker.stop.cancelled() => return,
+            () = worker.stop.cancelled() => break,
         };
         match accepted {
             Ok((stream, peer)) => {
-                match worker.clients.seat(peer.ip()) {
-                    Ok(seat) => drop(connections.spawn_local(serve(stream, peer, seat, worker.clone()))),
-                    Err(limit) => worker.proxy.totals.turned_away(peer.ip(), limit),
-                }
+                worker.admit(stream, peer);
                 // The other workers listen on the same socket: let them have the next one.
                 tokio::task::yield_now().await;
             }
@@ -173,67 +179,21 @@ async fn accept(listener: TcpListener, worker: Rc<Worker>, connections: TaskTrac
             }
         }
     }
+    // Whoever is in the queue has been told that it is connected, and is lost with a socket that nobody else holds.
+    while let Poll::Ready(Ok((stream, peer))) = poll_fn(|cx| Poll::Ready(listener.poll_accept(cx))).await {
+        worker.admit(stream, peer);
+    }
 }
 
-/// One client's connection, from accept to close.
-async fn serve(stream: TcpStream, peer: SocketAddr, seat: Rc<Seat>, worker: Rc<Worker>) {
-    if stream.set_nodelay(true).is_err() {
-        return;
-    }
-    let proxy = &worker.proxy;
-    let _open = proxy.totals.connection();
-    let (gate, control) = Gate::new(stream, proxy.limits.clone(), seat.clone());
-    let session = Rc::new(Session::new(proxy.clone(), control.clone(), peer.ip()));
-    {
-        let service = service_fn(|request| {
-            let session = session.clone();
-            async move { Ok::<_, Infallible>(session.answer(request).await) }
-        });
-        let mut connection = pin!(http1::Builder::new().serve_connection(TokioIo::new(gate), service));
-        let mut stopping = false;
-        let mut has_to_go = pin!(seat.has_to_go());
-        loop {
-            tokio::select! {
-                ended = connection.as_mut() => {
-                    if let Err(error) = ended {
-                        tracing::debug!(%peer, error = &error as &dyn std::error::Error, "a client's connection ended");
-                    }
-                    break;
-                }
-                () = worker.stop.cancelled(), if !stopping => {
-                    stopping = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-                () = has_to_go.as_mut(), if !stopping => {
-                    proxy.totals.shed();
-                    // Its next request may just have come: that one is answered yet.
-                    if !control.is_busy() {
-                        return;
-                    }
-                    stopping = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-                () = worker.cut.cancelled() => return,
+impl Worker {
+    fn admit(&self, stream: TcpStream, peer: SocketAddr) {
+        let proxy = &self.proxy;
+        match self.clients.seat(peer.ip()) {
+            Ok(seat) => {
+                let client = Client::new(stream, peer, seat, proxy.clone(), self.buffers.clone());
+                self.connections.spawn_local(client.serve());
             }
+            Err(limit) => proxy.totals.turned_away(peer.ip(), limit),
         }
-    }
-    let tunnel = session.take_tunnel();
-    drop(session);
-    let Some(tunnel) = tunnel else {
-        tokio::select! {
-            () = control.close() => {}
-            () = worker.cut.cancelled() => {}
-        }
-        return;
-    };
-    let Some((client, sent)) = control.into_tunnel() else { return };
-    seat.busy();
-    tokio::select! {
-        ended = tunnel.run(client, sent, proxy.limits.tunnel) => {
-            if let Err(error) = ended {
-                tracing::debug!(%peer, %error, "a tunnel ended");
-            }
-        }
-        () = worker.cut.cancelled() => {}
     }
 }

@@ -328,6 +328,75 @@ async fn an_answer_that_breaks_off_is_not_made_whole() {
     scene.router.stop().await;
 }
 
+/// Sends a body and reads the answer up to this end at the same time, as a browser does; the answer, and whether both came
+/// to an end.
+async fn upload(router: &Router, connection: &str, size: usize, end: &str) -> (String, bool) {
+    let mut stream = TcpStream::connect(router.http).await.unwrap();
+    let (mut read, mut write) = stream.split();
+    let head = format!(
+        "POST / HTTP/1.1\r\nHost: web.apps.localhost\r\nConnection: {connection}\r\nContent-Length: {size}\r\n\r\n"
+    );
+    let send = async {
+        write.write_all(head.as_bytes()).await.ok();
+        write.write_all(&vec![b'x'; size]).await.ok();
+    };
+    let mut answer = Vec::new();
+    let receive = async {
+        while !answer.ends_with(end.as_bytes()) && read.read_buf(&mut answer).await.is_ok_and(|count| count > 0) {}
+    };
+    let both = async { tokio::join!(send, receive) };
+    let has_ended = tokio::time::timeout(PATIENCE, both).await.is_ok();
+    (String::from_utf8_lossy(&answer).into_owned(), has_ended)
+}
+
+/// Answers each request when it has read its head; then reads the body, or hangs up on it.
+async fn answer_early(stream: &mut TcpStream, closes: bool) -> Option<()> {
+    loop {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.ok()?);
+        }
+        stream.write_all(ok("early").as_bytes()).await.ok()?;
+        if closes {
+            return None;
+        }
+        let head = String::from_utf8(head).unwrap();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+        let mut body = (&mut *stream).take(length.parse().unwrap());
+        tokio::io::copy(&mut body, &mut tokio::io::sink()).await.ok()?;
+    }
+}
+
+/// An app may answer before it has read what is sent, go on reading or not, and close or not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_early_answer_reaches_the_client_and_leaves_nothing_behind() {
+    let open = Arc::new(AtomicUsize::new(0));
+    for closes in [false, true] {
+        let open = open.clone();
+        let backend = Backend::start(move |_, mut stream| {
+            let open = open.clone();
+            async move {
+                open.fetch_add(1, Ordering::SeqCst);
+                answer_early(&mut stream, closes).await;
+                open.fetch_sub(1, Ordering::SeqCst);
+            }
+        })
+        .await;
+        let scene = Scene::new(&[backend.endpoint()]).await;
+        for round in 0..30 {
+            let size = 100_000 + 100_000 * round;
+            for connection in ["keep-alive", "close"] {
+                let (answer, has_ended) = upload(&scene.router, connection, size, "early").await;
+                assert!(has_ended, "closes {closes}, {connection}, {size}: no end after {answer:?}");
+                assert_eq!(split(&answer), (200, "early".into()), "closes {closes}, {connection}, {size}");
+            }
+        }
+        eventually("no request to be in flight", || async { scene.router.report().await.in_flight.is_empty() }).await;
+        scene.router.stop().await;
+    }
+    eventually("no connection to the app to be left", || async { open.load(Ordering::SeqCst) == 0 }).await;
+}
+
 #[tokio::test]
 async fn an_answer_to_an_unread_body_arrives() {
     let scene = Scene::new(&[]).await;
@@ -338,4 +407,36 @@ async fn an_answer_to_an_unread_body_arrives() {
     let read = tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.unwrap();
     assert!(read.is_ok() && answer.starts_with("HTTP/1.1 503 "), "{read:?} {answer}");
     scene.router.stop().await;
+}
+
+/// What is no answer is none, whatever else the app says.
+#[tokio::test]
+async fn answers_that_cannot_be_passed_on() {
+    let endless = format!("HTTP/1.1 200 OK\r\n{}", "A: b\r\n".repeat(100_000));
+    let many = format!("HTTP/1.1 200 OK\r\n{}Content-Length: 2\r\n\r\nhi", "Set-Cookie: a=b\r\n".repeat(500));
+    for (method, answer, status) in [
+        ("GET", many.as_str(), 200),
+        ("GET", endless.as_str(), 502),
+        ("GET", "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", 502),
+        ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 2x\r\n\r\n", 502),
+        ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", 200),
+        ("GET", "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nhi", 502),
+        ("GET", "HTTP/1.1 200 OK\r\nA b\r\n\r\nhi", 502),
+        ("GET", "hi", 502),
+    ] {
+        let text: Arc<str> = answer.into();
+        let backend = Backend::start(move |_, mut stream| {
+            let text = text.clone();
+            async move {
+                read_request(&mut stream).await;
+                stream.write_all(text.as_bytes()).await.ok();
+            }
+        })
+        .await;
+        let scene = Scene::new(&[backend.endpoint()]).await;
+        let (seen, body) = scene.call(method, "").await;
+        assert_eq!(seen, status, "{method} {:?}", &answer[..answer.len().min(80)]);
+        assert_eq!(method == "HEAD", body.is_empty());
+        scene.router.stop().await;
+    }
 }

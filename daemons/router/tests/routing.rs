@@ -78,13 +78,13 @@ async fn what_the_app_sees() {
         .await;
     assert!(answer.starts_with("HTTP/1.1 201 Created\r\n"), "{answer}");
     assert!(
-        answer.contains("\r\nx-end: 2\r\n") && !answer.contains("x-hop") && answer.contains("x-request-id: abc\r\n"),
+        answer.contains("\r\nX-End: 2\r\n") && !answer.contains("X-Hop") && answer.contains("x-request-id: abc\r\n"),
         "{answer}"
     );
     let request = seen.lock().unwrap().remove(0);
     assert!(request.starts_with("GET /a%20b?c=d HTTP/1.1\r\n"), "{request}");
     for line in [
-        "host: web.apps.localhost:81",
+        "Host: web.apps.localhost:81",
         "x-forwarded-for: 127.0.0.1",
         "x-forwarded-proto: http",
         "x-forwarded-port: 81",
@@ -93,7 +93,7 @@ async fn what_the_app_sees() {
     ] {
         assert!(request.contains(&format!("\r\n{line}\r\n")), "{line} in {request}");
     }
-    assert!(!request.contains("x-secret") && !request.contains("connection"), "{request}");
+    assert!(!request.contains("X-Secret") && !request.contains("onnection"), "{request}");
 
     // A body in chunks comes as chunks, even with a GET; one with a length keeps it; HTTP/1.0 is served.
     router.raw(b"GET /g HTTP/1.1\r\nHost: web.apps.localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n").await;
@@ -185,7 +185,7 @@ async fn upgraded_connections_are_tunnels_that_count_as_in_flight() {
     let (_redis, _dir, mut leader, router) = setup().await;
     let backend = Backend::start(|_, mut stream| async move {
         let request = read_request(&mut stream).await.unwrap();
-        assert!(request.contains("upgrade: echo\r\n") && request.contains("connection: upgrade\r\n"), "{request}");
+        assert!(request.contains("Upgrade: echo\r\n") && request.contains("connection: upgrade\r\n"), "{request}");
         stream
             .write_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\nhello ")
             .await
@@ -197,19 +197,16 @@ async fn upgraded_connections_are_tunnels_that_count_as_in_flight() {
     let version = leader.publish("web", &[backend.endpoint()]).await;
     router.applied(version).await;
     let mut client = TcpStream::connect(router.http).await.unwrap();
-    // The client does not wait for the answer: what it sends early belongs to the new protocol.
-    client.write_all(b"GET / HTTP/1.1\r\nHost: web.apps.localhost\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nGET /early HTTP/1.1\r\n").await.unwrap();
+    let upgrade = b"GET / HTTP/1.1\r\nHost: web.apps.localhost\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n";
+    client.write_all(upgrade).await.unwrap();
     let mut seen = String::new();
-    while !seen.ends_with("GET /early HTTP/1.1\r\n") {
+    while !seen.ends_with("\r\n\r\nhello ") {
         let mut buffer = [0; 1000];
         let count = tokio::time::timeout(PATIENCE, client.read(&mut buffer)).await.unwrap().unwrap();
         assert!(count > 0, "{seen}");
         seen.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
     }
-    assert!(
-        seen.starts_with("HTTP/1.1 101 Switching Protocols\r\n") && seen.contains("\r\n\r\nhello GET /early"),
-        "{seen}"
-    );
+    assert!(seen.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{seen}");
 
     let version = leader.publish("web", &[]).await;
     router.applied(version).await;
@@ -229,11 +226,26 @@ async fn an_app_that_does_not_upgrade_answers_and_the_connection_goes_on() {
     let backend = Backend::answering("plain").await;
     let version = leader.publish("web", &[backend.endpoint()]).await;
     router.applied(version).await;
-    let answer = router
-        .raw(b"GET / HTTP/1.1\r\nHost: web.apps.localhost\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nGET / HTTP/1.1\r\nHost: none.x\r\nConnection: close\r\n\r\n")
-        .await;
-    let (first, second) = answer.split_once("plain").expect("the app's answer");
-    assert_eq!((split(first).0, split(second).0), (200, 404), "{answer}");
+    let upgrade = b"GET / HTTP/1.1\r\nHost: web.apps.localhost\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n";
+    let after = b"GET / HTTP/1.1\r\nHost: none.x\r\nConnection: close\r\n\r\n";
+    let mut client = TcpStream::connect(router.http).await.unwrap();
+    client.write_all(upgrade).await.unwrap();
+    let mut answer = String::new();
+    while !answer.ends_with("plain") {
+        let mut buffer = [0; 1000];
+        let count = tokio::time::timeout(PATIENCE, client.read(&mut buffer)).await.unwrap().unwrap();
+        assert!(count > 0, "{answer}");
+        answer.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
+    }
+    client.write_all(after).await.unwrap();
+    let mut rest = String::new();
+    client.read_to_string(&mut rest).await.unwrap();
+    assert_eq!((split(&answer).0, split(&rest).0), (200, 404), "{answer} {rest}");
+
+    // Nobody can know whose bytes those would be that come before the app has agreed.
+    let early = router.raw(&[&upgrade[..], after].concat()).await;
+    assert!(early.starts_with("HTTP/1.1 400 ") && early.contains("connection: close\r\n"), "{early}");
+    assert_eq!(early.matches("HTTP/1.1 ").count(), 1, "{early}");
     router.stop().await;
 }
 
@@ -243,14 +255,14 @@ async fn an_upgrade_behind_another_request() {
     let (_redis, _dir, mut leader, router) = setup().await;
     let backend = Backend::start(|_, mut stream| async move {
         while let Some(request) = read_request(&mut stream).await {
-            if request.contains("upgrade: echo\r\n") {
+            if request.contains("Upgrade: echo\r\n") {
                 stream
                     .write_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\nbye")
                     .await
                     .unwrap();
                 return;
             }
-            assert!(!request.contains("upgrade"), "{request}");
+            assert!(!request.contains("Upgrade"), "{request}");
             stream.write_all(ok("plain").as_bytes()).await.unwrap();
         }
     })
@@ -274,7 +286,7 @@ async fn a_client_that_asks_before_it_sends_a_body_is_told_to_go_on() {
     let (_redis, _dir, mut leader, router) = setup().await;
     let backend = Backend::start(|_, mut stream| async move {
         let request = read_request(&mut stream).await.unwrap();
-        assert!(request.ends_with("body") && !request.contains("expect"), "{request}");
+        assert!(request.ends_with("body") && request.contains("Expect: 100-continue\r\n"), "{request}");
         stream.write_all(ok("got it").as_bytes()).await.unwrap();
     })
     .await;
@@ -301,13 +313,12 @@ async fn answers_are_framed_anew() {
             "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
             (200, "5\r\nhello\r\n0\r\n\r\n"),
         ),
-        ("HTTP/1.1 200 OK\r\n\r\nto the end", (200, "A\r\nto the end\r\n0\r\n\r\n")),
+        ("HTTP/1.1 200 OK\r\n\r\nto the end", (200, "a\r\nto the end\r\n0\r\n\r\n")),
         ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nhi", (200, "hi")),
         ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nhi!", (502, "")),
         ("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\nhi!", (502, "")),
         ("HTTP/1.1 204 No Content\r\n\r\n", (204, "")),
         ("HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n", (304, "")),
-        ("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", (200, "hi")),
         ("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi", (200, "hi")),
     ] {
         let (_redis, _dir, mut leader, router) = setup().await;
@@ -323,6 +334,48 @@ async fn answers_are_framed_anew() {
         assert_eq!((status, body.as_str()), expected, "{answer:?}");
         router.stop().await;
     }
+}
+
+/// What an app says before its answer is passed on: hints to all but clients of HTTP/1.0, 100 to those who asked.
+#[tokio::test]
+async fn what_an_app_says_before_its_answer_is_passed_on() {
+    let (_redis, _dir, mut leader, router) = setup().await;
+    let backend = Backend::start(|_, mut stream| async move {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        // Once for each connection.
+        stream.write_all(b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 102 X\r\n\r\n").await.unwrap();
+        stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.unwrap();
+        let mut body = [0; 4];
+        stream.read_exact(&mut body).await.unwrap();
+        let answer = ok("got it").replace("Content-Length", "Connection: close\r\nContent-Length");
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    })
+    .await;
+    let version = leader.publish("web", &[backend.endpoint()]).await;
+    router.applied(version).await;
+    let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 102 X\r\n\r\n";
+    for (version, expect, before) in [
+        ("1.1", "Expect: 100-continue\r\n", format!("{hints}HTTP/1.1 100 Continue\r\n\r\n")),
+        ("1.1", "", hints.to_owned()),
+        ("1.0", "", String::new()),
+    ] {
+        let mut client = TcpStream::connect(router.http).await.unwrap();
+        let head = format!(
+            "POST / HTTP/{version}\r\nHost: web.apps.localhost\r\nConnection: close\r\n{expect}Content-Length: 4\r\n\r\n"
+        );
+        client.write_all(head.as_bytes()).await.unwrap();
+        let mut seen = vec![0; before.len()];
+        tokio::time::timeout(PATIENCE, client.read_exact(&mut seen)).await.unwrap().unwrap();
+        assert_eq!(String::from_utf8_lossy(&seen), before);
+        client.write_all(b"body").await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(split(&answer), (200, "got it".into()), "{answer}");
+    }
+    router.stop().await;
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
 //! Raw requests and what becomes of them: the answer, and the bytes that the app saw. The table of heads is in the
-//! gate's own tests; here it is shown that what is refused does not reach an app, and what does is framed anew.
+//! codec's own tests; here it is shown that what is refused does not reach an app, and what does is framed anew.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 

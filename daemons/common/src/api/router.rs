@@ -24,7 +24,8 @@ pub struct RouterReport {
     /// Requests in flight to instances that are no longer in the table; one that is not named has none.
     #[serde(default)]
     pub in_flight: BTreeMap<InstanceId, u64>,
-    /// Counters since the router's start, per app and release.
+    /// Counters since the router's start, of the releases that have answered something since the last report that was
+    /// taken.
     #[serde(default)]
     pub counters: Vec<ReleaseCounters>,
 }

@@ -1,13 +1,8 @@
 //! The router's own answers: short plain pages with the reason in a header.
 
-use super::body::ResponseBody;
-use crate::gate::{Busy, Fault};
-use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE};
-use http::{HeaderName, HeaderValue, Response, StatusCode};
-
-/// Says why the router itself has answered.
-const X_DINP_ERROR: HeaderName = HeaderName::from_static("x-dinp-error");
+use crate::codec::{Fault, Request};
+use http::StatusCode;
+use std::time::SystemTime;
 
 /// Why the router answers itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,19 +47,27 @@ impl Refusal {
         self.parts().1
     }
 
-    /// The answer.
-    pub(crate) fn page(self, busy: Busy) -> Response<ResponseBody> {
+    /// The answer, whole. `to` is the request and its id, where it is understood so far; `goes_on` says that another one
+    /// may come after it.
+    pub(crate) fn page(self, to: Option<(&Request, &str)>, goes_on: bool) -> Vec<u8> {
         let (status, code, text) = self.parts();
-        let line = format!("{} {}: {text}\n", status.as_u16(), status.canonical_reason().unwrap_or_default());
-        let mut response = Response::new(ResponseBody::page(Bytes::from(line), busy));
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert(X_DINP_ERROR, HeaderValue::from_static(code));
-        if matches!(self, Self::Fault(_)) {
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        let line = format!("{} {}", status.as_u16(), status.canonical_reason().unwrap_or_default());
+        let body = format!("{line}: {text}\n");
+        let connection = match to {
+            _ if !goes_on => "connection: close\r\n",
+            Some((request, _)) if request.is_old => "connection: keep-alive\r\n",
+            _ => "",
+        };
+        let id = to.map(|(_, id)| format!("x-request-id: {id}\r\n")).unwrap_or_default();
+        let mut page = format!(
+            "HTTP/1.1 {line}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {length}\r\n\
+             cache-control: no-store\r\nx-dinp-error: {code}\r\n{id}{connection}date: {date}\r\n\r\n",
+            length = body.len(),
+            date = httpdate::fmt_http_date(SystemTime::now()),
+        );
+        if !to.is_some_and(|(request, _)| request.is_head) {
+            page += &body;
         }
-        response
+        page.into_bytes()
     }
 }

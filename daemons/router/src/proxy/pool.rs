@@ -2,35 +2,66 @@
 //!
 //! They are kept by instance id, never by address: an address without its instance could be anybody's.
 
-use super::body::RequestBody;
-use super::wire::Wire;
 use crate::config::Limits;
 use crate::table::{Address, Endpoint};
-use bytes::Bytes;
 use dinp_common::model::InstanceId;
-use hyper::client::conn::http1::{Builder, SendRequest};
-use hyper_util::rt::TokioIo;
+use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::future::poll_fn;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
 
 /// How long an idle connection is good for a request that may not be sent twice. An app closes idle connections after
 /// some seconds, two at the least in what is widely used; the request that crosses that close is lost.
 const SURELY_OPEN: Duration = Duration::from_secs(1);
 
+/// Silence after which the kernel asks whether the other host is still there, and the time between its questions.
+const KEEP_ALIVE: (u32, u32, u32) = (5, 1, 3);
+
 /// One connection, ready for a request.
 pub(crate) struct Connection {
-    pub(crate) sender: SendRequest<RequestBody>,
-    pub(crate) wire: Wire,
-    /// Gets what was read after a 101.
-    pub(crate) leftover: oneshot::Receiver<Bytes>,
+    pub(crate) stream: TcpStream,
     /// Whether it has carried a request before.
-    pub(crate) reused: bool,
+    pub(crate) is_reused: bool,
+    patience: Duration,
+}
+
+impl Connection {
+    fn new(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        // A host that has died says nothing: without this a request that waits for its answer would wait for long.
+        let (idle, interval, count) = KEEP_ALIVE;
+        setsockopt(&stream, sockopt::KeepAlive, &true)?;
+        setsockopt(&stream, sockopt::TcpKeepIdle, &idle)?;
+        setsockopt(&stream, sockopt::TcpKeepInterval, &interval)?;
+        setsockopt(&stream, sockopt::TcpKeepCount, &count)?;
+        Ok(Self { stream, is_reused: false, patience: Duration::MAX })
+    }
+
+    /// How long what is sent may go unacknowledged by the other host. Not to be short while a body is sent: the kernel
+    /// takes an app that does not read for a while for one that is gone.
+    pub(crate) fn set_patience(&mut self, limit: Duration) {
+        if std::mem::replace(&mut self.patience, limit) != limit {
+            let millis = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
+            if let Err(error) = setsockopt(&self.stream, sockopt::TcpUserTimeout, &millis) {
+                tracing::debug!(%error, "no TCP_USER_TIMEOUT");
+            }
+        }
+    }
+
+    /// Whether nothing has come on it, its end least of all, as far as this worker has been told. Costs nothing.
+    fn seems_open(&self) -> bool {
+        matches!(self.stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// The same, asked of the kernel.
+    fn is_open(&self) -> bool {
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        recv(self.stream.as_raw_fd(), &mut [0], flags) == Err(nix::errno::Errno::EAGAIN)
+    }
 }
 
 struct Idle {
@@ -50,15 +81,14 @@ impl Pool {
     }
 
     /// An idle connection, the one used last.
-    pub(crate) fn take(&self, instance: &InstanceId, replayable: bool, now: Instant) -> Option<Connection> {
+    pub(crate) fn take(&self, instance: &InstanceId, is_replayable: bool, now: Instant) -> Option<Connection> {
         let mut all = self.idle.borrow_mut();
         let idle = all.get_mut(instance)?;
-        let good_for = if replayable { self.limits.backend_idle } else { self.limits.backend_idle.min(SURELY_OPEN) };
+        let good_for = if is_replayable { self.limits.backend_idle } else { self.limits.backend_idle.min(SURELY_OPEN) };
         // The last is the youngest.
         while idle.last().is_some_and(|idle| now.saturating_duration_since(idle.since) < good_for) {
             let Idle { connection, .. } = idle.pop()?;
-            let open = !connection.sender.is_closed() && (replayable || connection.wire.is_open());
-            if open {
+            if connection.seems_open() && (is_replayable || connection.is_open()) {
                 return Some(connection);
             }
         }
@@ -66,17 +96,14 @@ impl Pool {
     }
 
     /// Keeps a connection for the next request.
-    pub(crate) fn put(&self, instance: &InstanceId, mut connection: Connection) {
-        if connection.sender.is_closed() {
-            return;
-        }
-        connection.reused = true;
+    pub(crate) fn put(&self, instance: &InstanceId, connection: Connection) {
         let mut all = self.idle.borrow_mut();
         let idle = match all.get_mut(instance) {
             Some(idle) => idle,
             None => all.entry(instance.clone()).or_default(),
         };
         if idle.len() < self.limits.backend_idle_max {
+            let connection = Connection { is_reused: true, ..connection };
             idle.push(Idle { connection, since: Instant::now() });
         }
     }
@@ -91,7 +118,7 @@ impl Pool {
         self.idle.borrow_mut().retain(|_, idle| {
             idle.retain(|idle| {
                 let age = now.saturating_duration_since(idle.since);
-                age < self.limits.backend_idle && !idle.connection.sender.is_closed()
+                age < self.limits.backend_idle && idle.connection.seems_open()
             });
             !idle.is_empty()
         });
@@ -106,18 +133,6 @@ impl Pool {
             }
         };
         let stream = tokio::time::timeout(limit, connect).await.map_err(|_| io::ErrorKind::TimedOut)??;
-        stream.set_nodelay(true)?;
-        let wire = Wire::new(stream)?;
-        let handshake = Builder::new().handshake(TokioIo::new(wire.clone())).await;
-        let (sender, mut connection) = handshake.map_err(io::Error::other)?;
-        let (leftover_sender, leftover) = oneshot::channel();
-        tokio::task::spawn_local(async move {
-            // The request that was under way, if any, gets the error.
-            if poll_fn(|cx| connection.poll_without_shutdown(cx)).await.is_ok() {
-                // Wanted only after a 101.
-                drop(leftover_sender.send(connection.into_parts().read_buf));
-            }
-        });
-        Ok(Connection { sender, wire, leftover, reused: false })
+        Connection::new(stream)
     }
 }

@@ -40,15 +40,9 @@ pub(crate) fn next(failure: Failure, reused: bool, replayable: bool) -> Next {
     }
 }
 
-/// Whether a request may reach the app twice.
-pub(crate) fn is_replayable(method: &http::Method, has_body: bool) -> bool {
-    method.is_safe() && !has_body
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::Method;
 
     #[test]
     fn all_cases() {
@@ -72,17 +66,6 @@ mod tests {
         ] {
             let case = format!("{failure:?} reused {reused} replayable {replayable}");
             assert_eq!(next(failure, reused, replayable), expected, "{case}");
-        }
-    }
-
-    #[test]
-    fn what_may_reach_the_app_twice() {
-        for method in [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE] {
-            assert!(is_replayable(&method, false), "{method}");
-            assert!(!is_replayable(&method, true), "{method}");
-        }
-        for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH] {
-            assert!(!is_replayable(&method, false), "{method}");
         }
     }
 }

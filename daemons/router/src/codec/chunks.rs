@@ -1,20 +1,33 @@
-//! Where a chunked body ends, and that it is nothing but a chunked body.
+//! Where a chunked body ends, what its content is, and that it is nothing but a chunked body.
 
-use super::head::Fault;
+use super::{Fault, is_name, is_value};
 
 /// Bytes of one line: a size with its extensions, or a trailer.
 const MAX_LINE: usize = 4096;
 /// Bytes of all trailers.
 const MAX_TRAILERS: usize = 16_384;
 
-/// Follows a chunked body as its bytes pass.
+/// Headers that are no trailers: they say where a message ends, where it goes, or who sends it. RFC 9110, 6.5.1.
+const NOT_TRAILERS: [&str; 9] = [
+    "authorization",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "cookie",
+    "host",
+    "transfer-encoding",
+    "x-request-id",
+];
+
+/// Follows a chunked body as its bytes come.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Chunks {
     state: State,
     /// Bytes of the line so far.
     line: usize,
-    /// Bytes of trailers so far.
-    trailers: usize,
+    /// The trailers so far, as they came.
+    trailers: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,23 +71,52 @@ impl Chunks {
         self.state == State::Done
     }
 
-    /// Takes bytes up to the body's end; says how many belong to it.
-    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
-        let mut at = 0;
+    /// Takes bytes up to the body's end, and moves the content of the chunks together at their begin. Says how many bytes
+    /// belong to the body, and how many of content there are.
+    pub(crate) fn join(&mut self, bytes: &mut [u8]) -> Result<(usize, usize), Fault> {
+        let (mut at, mut content) = (0, 0);
         while at < bytes.len() && !self.is_done() {
             if let State::Data { left } = &mut self.state {
                 let step = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len() - at);
+                bytes.copy_within(at..at + step, content);
                 at += step;
+                content += step;
                 *left -= step as u64;
                 if *left == 0 {
                     self.state = State::DataCr;
                 }
                 continue;
             }
+            let before = self.state;
             self.state = self.next(bytes[at])?;
+            let ends_trailer = before == State::TrailerLf;
+            if ends_trailer || matches!(self.state, State::Trailer | State::TrailerLf) {
+                self.trailers.push(bytes[at]);
+            }
             at += 1;
         }
-        Ok(at)
+        if self.is_done() {
+            self.keep_trailers();
+        }
+        Ok((at, content))
+    }
+
+    /// The trailers that may go on, whole lines; all there are when the body is done.
+    pub(crate) fn trailers(&self) -> &[u8] {
+        &self.trailers
+    }
+
+    fn keep_trailers(&mut self) {
+        let is_good = |line: &[u8]| {
+            let Some(colon) = memchr::memchr(b':', line) else { return false };
+            let (name, value) = (&line[..colon], &line[colon + 1..]);
+            let is_other = |other: &&str| !name.eq_ignore_ascii_case(other.as_bytes());
+            is_name(name) && is_value(value) && NOT_TRAILERS.iter().all(is_other)
+        };
+        let lines = std::mem::take(&mut self.trailers);
+        let lines = lines.split_inclusive(|byte| *byte == b'\n');
+        let good = lines.filter(|line| line.strip_suffix(b"\r\n").is_some_and(is_good));
+        self.trailers = good.flatten().copied().collect();
     }
 
     fn next(&mut self, byte: u8) -> Result<State, Fault> {
@@ -107,9 +149,8 @@ impl Chunks {
             (State::LastLf, b'\n') => Ok(State::Done),
             (State::Trailer, b'\r') => Ok(State::TrailerLf),
             (State::TrailerLf, b'\n') => {
-                self.trailers += self.line;
                 self.line = 0;
-                if self.trailers > MAX_TRAILERS { Err(BAD) } else { Ok(State::TrailerBegin) }
+                if self.trailers.len() > MAX_TRAILERS { Err(BAD) } else { Ok(State::TrailerBegin) }
             }
             (State::TrailerBegin, b'!'..=b'~') | (State::Trailer, b'\t' | b' '..=b'~' | 0x80..) => Ok(State::Trailer),
             _ => Err(BAD),
@@ -122,18 +163,35 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Bytes that belong to the body, or none where it is malformed; however it is cut into pieces.
-    fn run(bytes: &[u8], piece: usize) -> Option<(usize, bool)> {
+    /// Bytes that belong to the body, its content and trailers; none where it is malformed. However it is cut.
+    fn read(bytes: &[u8], piece: usize) -> Option<(usize, bool, Vec<u8>, String)> {
         let mut chunks = Chunks::default();
-        let mut total = 0;
+        let (mut total, mut content) = (0, Vec::new());
         for part in bytes.chunks(piece) {
-            let taken = chunks.feed(part).ok()?;
+            let mut part = part.to_vec();
+            let (taken, joined) = chunks.join(&mut part).ok()?;
+            content.extend_from_slice(&part[..joined]);
             total += taken;
             if taken < part.len() {
                 break;
             }
         }
-        Some((total, chunks.is_done()))
+        let trailers = String::from_utf8_lossy(chunks.trailers()).into_owned();
+        Some((total, chunks.is_done(), content, trailers))
+    }
+
+    fn run(bytes: &[u8], piece: usize) -> Option<(usize, bool)> {
+        read(bytes, piece).map(|(total, is_done, ..)| (total, is_done))
+    }
+
+    #[test]
+    fn content_and_trailers() {
+        let body = "3;x=y\r\nabc\r\n2\r\nde\r\n0\r\nA: b\r\nHost: c\r\nno colon\r\nB:\r\n\r\n";
+        for piece in [1, 2, 7, 100] {
+            let (_, is_done, content, trailers) = read(body.as_bytes(), piece).unwrap();
+            assert!(is_done);
+            assert_eq!((content.as_slice(), trailers.as_str()), (&b"abcde"[..], "A: b\r\nB:\r\n"));
+        }
     }
 
     #[test]
@@ -183,7 +241,7 @@ mod tests {
     proptest! {
         #[test]
         fn pieces_do_not_matter(bytes in "([0-9a-f;\r\n]|\r\n|0\r\n\r\n|1\r\nx\r\n){0,12}", piece in 1_usize..7) {
-            prop_assert_eq!(run(bytes.as_bytes(), piece), run(bytes.as_bytes(), 1000));
+            prop_assert_eq!(read(bytes.as_bytes(), piece), read(bytes.as_bytes(), 1000));
         }
 
         #[test]
@@ -195,7 +253,7 @@ mod tests {
                 body.extend(b"\r\n");
             }
             body.extend(b"0\r\n\r\n");
-            prop_assert_eq!(run(&body, 7), Some((body.len(), true)));
+            prop_assert_eq!(read(&body, 7), Some((body.len(), true, parts.concat(), String::new())));
         }
     }
 }

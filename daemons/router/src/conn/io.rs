@@ -1,0 +1,77 @@
+//! Reading and writing with a limit on the time in which nothing moves.
+
+use super::buffer::Buffer;
+use crate::timer::Timer;
+use std::future::poll_fn;
+use std::io::{self, ErrorKind, IoSlice};
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+
+/// Where bytes come from, and the limit on waiting for them.
+pub(super) type Source<'a, 'b> = (&'a mut ReadHalf<'b>, &'a mut Timer);
+/// Where bytes go, and the limit on waiting for that.
+pub(super) type Sink<'a, 'b> = (&'a mut WriteHalf<'b>, &'a mut Timer);
+
+/// Waits until bytes or the end of the stream are there.
+pub(super) async fn readable(stream: &TcpStream, timer: &mut Timer, limit: Duration) -> io::Result<()> {
+    timer.stop();
+    poll_fn(|cx| match stream.poll_read_ready(cx) {
+        Poll::Pending => timer.poll(cx, limit).map(|()| Err(ErrorKind::TimedOut.into())),
+        ready => ready,
+    })
+    .await
+}
+
+/// Reads once; 0 for the end of the stream.
+pub(super) async fn fill(
+    reader: &mut ReadHalf<'_>,
+    buffer: &mut Buffer,
+    timer: &mut Timer,
+    limit: Duration,
+) -> io::Result<usize> {
+    timer.stop();
+    poll_fn(|cx| match buffer.poll_fill(cx, Pin::new(&mut *reader)) {
+        Poll::Pending => timer.poll(cx, limit).map(|()| Err(ErrorKind::TimedOut.into())),
+        ready => ready,
+    })
+    .await
+}
+
+/// A write that failed.
+#[derive(Debug)]
+pub(super) struct Unwritten {
+    /// Bytes that the kernel had taken before.
+    pub(super) taken: usize,
+    pub(super) source: io::Error,
+}
+
+/// Writes all of the slices, with as few calls as it takes.
+pub(super) async fn write_all(
+    writer: &mut WriteHalf<'_>,
+    mut slices: &mut [IoSlice<'_>],
+    timer: &mut Timer,
+    limit: Duration,
+) -> Result<(), Unwritten> {
+    let mut taken = 0;
+    IoSlice::advance_slices(&mut slices, 0);
+    while !slices.is_empty() {
+        timer.stop();
+        let written = poll_fn(|cx| match Pin::new(&mut *writer).poll_write_vectored(cx, slices) {
+            Poll::Pending => timer.poll(cx, limit).map(|()| Err(ErrorKind::TimedOut.into())),
+            ready => ready,
+        });
+        match written.await {
+            Ok(0) => return Err(Unwritten { taken, source: ErrorKind::WriteZero.into() }),
+            Err(source) => return Err(Unwritten { taken, source }),
+            Ok(count) => {
+                taken += count;
+                IoSlice::advance_slices(&mut slices, count);
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! The body of an answer on its way to the client.
+
+use super::buffer::Buffer;
+use super::io::{Sink, Source, fill, write_all};
+use crate::codec::{Body, Encoding, SizeLine};
+use std::io::{self, ErrorKind, IoSlice};
+use std::time::Duration;
+
+/// Writes the head, and passes the body on to its end.
+pub(super) async fn relay(
+    (app, read_timer): Source<'_, '_>,
+    (client, write_timer): Sink<'_, '_>,
+    buffer: &mut Buffer,
+    body: &mut Body,
+    encoding: Encoding,
+    mut head: &[u8],
+    limit: Duration,
+) -> io::Result<()> {
+    let had_any = !body.is_done();
+    let mut is_over = false;
+    loop {
+        let piece = body.take(buffer.data_mut()).map_err(|_| io::Error::from(ErrorKind::InvalidData))?;
+        let is_last = body.is_done() || is_over;
+        let mut line = SizeLine::default();
+        let content = &buffer.data()[piece.content.clone()];
+        let mut slices = [IoSlice::new(head); 6];
+        let is_written = had_any && (!content.is_empty() || is_last);
+        if is_written {
+            slices[1..].copy_from_slice(&encoding.slices(content, is_last, body.trailers(), &mut line));
+        } else {
+            slices[1..].fill(IoSlice::new(b""));
+        }
+        write_all(client, &mut slices, write_timer, limit).await.map_err(|unwritten| unwritten.source)?;
+        head = b"";
+        buffer.consume(piece.consumed);
+        if is_last {
+            return Ok(());
+        }
+        match fill(app, buffer, read_timer, limit).await? {
+            0 if body.ends_with_connection() => is_over = true,
+            0 => return Err(ErrorKind::UnexpectedEof.into()),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! A router that stops: who is connected gets an answer.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod common;
+
+use common::{Backend, Leader, Options, PATIENCE, Router};
+use dinp_common::testing::{Redis, TestDir};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: web.apps.localhost\r\n\r\n";
+
+async fn scene() -> (Redis, TestDir, Backend, Router) {
+    let redis = Redis::start().await;
+    let dir = TestDir::new("router");
+    let mut leader = Leader::new(&redis).await;
+    let router = Router::start(Options::new(&redis, &dir)).await;
+    let backend = Backend::answering("hello").await;
+    let version = leader.publish("web", &[backend.endpoint()]).await;
+    router.applied(version).await;
+    (redis, dir, backend, router)
+}
+
+async fn read_answer(client: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"hello") {
+        let read = tokio::time::timeout(PATIENCE, client.read_buf(&mut answer)).await.unwrap();
+        assert!(read.unwrap() > 0, "{}", String::from_utf8_lossy(&answer));
+    }
+    String::from_utf8(answer).unwrap()
+}
+
+async fn read_to_end(mut client: TcpStream) -> String {
+    let mut answer = String::new();
+    tokio::time::timeout(PATIENCE, client.read_to_string(&mut answer)).await.unwrap().unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn who_has_connected_and_not_asked_yet_is_answered_once_more() {
+    let (_redis, _dir, _backend, router) = scene().await;
+    let (mut used, mut in_a_head) = (connect(&router).await, connect(&router).await);
+    let (mut silent, asks_later) = (connect(&router).await, connect(&router).await);
+    used.write_all(GET).await.unwrap();
+    let answer = read_answer(&mut used).await;
+    assert!(!answer.contains("connection: close"), "{answer}");
+    in_a_head.write_all(&GET[..10]).await.unwrap();
+    let lifecycle = router.lifecycle.clone();
+    let begun = Instant::now();
+    let stopped = tokio::spawn(router.stop());
+    lifecycle.shutdown().cancelled().await;
+
+    // Who has had an answer may be gone at any time, and asks again elsewhere; the others cannot know.
+    assert_eq!(read_to_end(used).await, "");
+    for (mut client, rest) in [(in_a_head, &GET[10..]), (asks_later, GET)] {
+        client.write_all(rest).await.unwrap();
+        let answer = read_to_end(client).await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("connection: close\r\n"), "{answer}");
+    }
+    // Nobody who says nothing holds the stop up for long.
+    assert_eq!(silent.read(&mut [0]).await.unwrap(), 0);
+    stopped.await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+}
+
+async fn connect(router: &Router) -> TcpStream {
+    TcpStream::connect(router.http).await.unwrap()
+}
