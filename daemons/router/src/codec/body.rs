@@ -3,7 +3,6 @@
 use super::Fault;
 use super::chunks::Chunks;
 use std::io::IoSlice;
-use std::ops::Range;
 
 /// How the end of a body is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,10 +28,8 @@ pub(crate) enum Body {
 pub(crate) struct Piece {
     /// So many bytes are dealt with.
     pub(crate) consumed: usize,
-    /// The content among them, in one piece.
-    pub(crate) content: Range<usize>,
-    /// Whether the body has ended.
-    pub(crate) is_last: bool,
+    /// So many bytes of content stand at their begin now.
+    pub(crate) content: usize,
 }
 
 impl Body {
@@ -64,13 +61,13 @@ impl Body {
             Self::Length(left) => {
                 let count = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
                 *left -= count as u64;
-                Ok(Piece { consumed: count, content: 0..count, is_last: *left == 0 })
+                Ok(Piece { consumed: count, content: count })
             }
             Self::Chunked(chunks) => {
                 let (consumed, content) = chunks.join(bytes)?;
-                Ok(Piece { consumed, content: 0..content, is_last: chunks.is_done() })
+                Ok(Piece { consumed, content })
             }
-            Self::UntilClose => Ok(Piece { consumed: bytes.len(), content: 0..bytes.len(), is_last: false }),
+            Self::UntilClose => Ok(Piece { consumed: bytes.len(), content: bytes.len() }),
         }
     }
 
@@ -165,12 +162,12 @@ mod tests {
     #[test]
     fn known_lengths_and_open_ends() {
         let mut body = Body::new(Framing::Length(5));
-        assert_eq!(body.take(&mut b"abc".to_vec()), Ok(Piece { consumed: 3, content: 0..3, is_last: false }));
-        assert_eq!(body.take(&mut b"deGET".to_vec()), Ok(Piece { consumed: 2, content: 0..2, is_last: true }));
+        assert_eq!(body.take(&mut b"abc".to_vec()), Ok(Piece { consumed: 3, content: 3 }));
+        assert_eq!(body.take(&mut b"deGET".to_vec()), Ok(Piece { consumed: 2, content: 2 }));
         assert!(body.is_done());
         assert!(Body::new(Framing::Length(0)).is_done());
         let mut open = Body::new(Framing::UntilClose);
-        assert_eq!(open.take(&mut b"abc".to_vec()), Ok(Piece { consumed: 3, content: 0..3, is_last: false }));
+        assert_eq!(open.take(&mut b"abc".to_vec()), Ok(Piece { consumed: 3, content: 3 }));
         assert!(!open.is_done());
     }
 }

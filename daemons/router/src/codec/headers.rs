@@ -1,6 +1,7 @@
 //! Heads on their way through: what ends here, what goes on, and what is added.
 
 use super::body::Framing;
+use super::host::port_of;
 use super::{Request, Response, fields, has_token, tokens};
 
 /// Headers that are between two neighbours only, besides those that Connection names.
@@ -63,7 +64,7 @@ fn length_line(out: &mut Vec<u8>, length: u64) {
 }
 
 /// Writes a number: as a request needs it too often for the machinery of formatting.
-pub(crate) fn digits(out: &mut Vec<u8>, mut number: u64) {
+fn digits(out: &mut Vec<u8>, mut number: u64) {
     let mut room = [0; 20];
     let mut at = room.len();
     loop {
@@ -75,14 +76,6 @@ pub(crate) fn digits(out: &mut Vec<u8>, mut number: u64) {
         }
     }
     out.extend_from_slice(&room[at..]);
-}
-
-/// The port that a Host header names, if it does.
-fn port_of(host: &[u8]) -> Option<&[u8]> {
-    let colon = host.iter().rposition(|byte| *byte == b':')?;
-    let (name, port) = (&host[..colon], &host[colon + 1..]);
-    let is_inside_brackets = name.starts_with(b"[") && !name.ends_with(b"]");
-    (!is_inside_brackets && !port.is_empty()).then_some(port)
 }
 
 /// The request's id: the client's own if it is sound.
@@ -142,15 +135,15 @@ pub(crate) fn to_app(out: &mut Vec<u8>, request: &Request, bytes: &[u8], origin:
     out.extend_from_slice(&chain);
     out.extend_from_slice(origin.client.as_bytes());
     out.extend_from_slice(b"\r\n");
-    let host = &bytes[request.host.clone()];
+    let host = request.host(bytes);
     if !believed.proto {
         line(out, b"x-forwarded-proto", b"http");
     }
     if !believed.port {
-        line(out, b"x-forwarded-port", port_of(host).unwrap_or(b"80"));
+        line(out, b"x-forwarded-port", port_of(host).unwrap_or("80").as_bytes());
     }
     if !believed.host {
-        line(out, b"x-forwarded-host", host);
+        line(out, b"x-forwarded-host", host.as_bytes());
     }
     line(out, b"x-request-id", origin.id.as_bytes());
     out.extend_from_slice(b"\r\n");

@@ -8,6 +8,7 @@ mod body;
 mod chunks;
 mod fault;
 pub(crate) mod headers;
+pub(crate) mod host;
 mod request;
 mod response;
 #[cfg(test)]

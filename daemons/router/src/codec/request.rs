@@ -46,6 +46,12 @@ pub(crate) enum Scan {
 }
 
 impl Request {
+    /// What its Host says. `bytes` are those in which it was found.
+    pub(crate) fn host<'a>(&self, bytes: &'a [u8]) -> &'a str {
+        // A host that was found valid is ASCII.
+        std::str::from_utf8(&bytes[self.host.clone()]).unwrap_or_default()
+    }
+
     /// Looks for a head at the begin of `bytes`, of which lines up to `scanned` have been seen before.
     pub(crate) fn scan(bytes: &[u8], scanned: usize, limit: usize) -> Scan {
         let skip = bytes.chunks_exact(2).take_while(|pair| pair == b"\r\n").count() * 2;

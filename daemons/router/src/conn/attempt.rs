@@ -138,7 +138,7 @@ impl Attempt<'_> {
                 // The answer was there by the time the client was gone.
                 Poll::Ready(received) => received,
                 Poll::Pending if shared.is_answered.get() => {
-                    tracing::debug!(?failed, "a request broke off after its answer had begun");
+                    tracing::debug!(app = %self.stats.app, ?failed, "a request broke off after its answer had begun");
                     return Ok(Answered { app_goes_on: false, client: After::Breaks });
                 }
                 Poll::Pending => return Err(failed),
@@ -172,22 +172,16 @@ impl Attempt<'_> {
         let mut head = self.head;
         loop {
             let piece = body.take(rest.data_mut()).map_err(Failed::Request)?;
-            // What is not the body's is the next request's.
-            let is_last = piece.is_last || body.is_done();
+            let is_last = body.is_done();
             if piece.consumed > 0 {
                 shared.has_begun.set(true);
             }
             let mut line = SizeLine::default();
-            let content = &rest.data()[piece.content.clone()];
+            let content = &rest.data()[..piece.content];
             let mut slices = [IoSlice::new(head); 6];
-            let is_body = self.request.framing != Framing::Length(0);
-            if is_body {
-                slices[1..].copy_from_slice(&encoding.slices(content, is_last, body.trailers(), &mut line));
-            } else {
-                slices[1..].fill(IoSlice::new(b""));
-            }
+            slices[1..].copy_from_slice(&encoding.slices(content, is_last, body.trailers(), &mut line));
             if let Err(Unwritten { taken, source }) = write_all(app, &mut slices, write_timer, limit).await {
-                tracing::debug!(error = %source, "an app does not take a request");
+                tracing::debug!(app = %self.stats.app, error = %source, "an app does not take a request");
                 if source.kind() == ErrorKind::TimedOut {
                     return Err(Failed::App(Failure::TimedOut));
                 }
@@ -354,7 +348,7 @@ impl Attempt<'_> {
         to_client(out, &response, buffer.data(), Outgoing { is_chunked, is_upgrade, connection, id: self.id });
         buffer.consume(end);
         let broken = |error: io::Error| {
-            tracing::debug!(%error, "an answer broke off");
+            tracing::debug!(app = %self.stats.app, %error, "an answer broke off");
             Answered { app_goes_on: false, client: After::Breaks }
         };
         shared.is_answered.set(true);

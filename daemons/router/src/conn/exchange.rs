@@ -5,8 +5,8 @@ use super::buffer::Buffer;
 use super::tunnel::Tunnel;
 use super::{Client, Next};
 use crate::codec::headers::{Origin, sound_id, to_app};
-use crate::codec::{Body, Framing, Request};
-use crate::proxy::{Connection, Failure, Next as Retry, Refusal, choose, host, next, unreachable};
+use crate::codec::{Body, Framing, Request, host};
+use crate::proxy::{Connection, Failure, Next as Retry, Refusal, choose, next, unreachable};
 use crate::table::{Endpoint, InFlight};
 use dinp_common::model::InstanceId;
 use std::time::{Duration, Instant};
@@ -54,8 +54,7 @@ impl Client {
         }
         let origin = Origin { client: &self.address, is_trusted: self.is_trusted, id };
         to_app(head, request, buffer.data(), origin);
-        let name = std::str::from_utf8(&buffer.data()[request.host.clone()]).unwrap_or_default();
-        host.push_str(&host::key(name));
+        host.push_str(&host::key(request.host(buffer.data())));
         buffer.consume(end);
         let mut body = Body::new(request.framing);
         match self.forward(request, scratch, buffer, &mut body).await {

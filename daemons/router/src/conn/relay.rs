@@ -16,20 +16,14 @@ pub(super) async fn relay(
     mut head: &[u8],
     limit: Duration,
 ) -> io::Result<()> {
-    let had_any = !body.is_done();
     let mut is_over = false;
     loop {
         let piece = body.take(buffer.data_mut()).map_err(|_| io::Error::from(ErrorKind::InvalidData))?;
         let is_last = body.is_done() || is_over;
         let mut line = SizeLine::default();
-        let content = &buffer.data()[piece.content.clone()];
+        let content = &buffer.data()[..piece.content];
         let mut slices = [IoSlice::new(head); 6];
-        let is_written = had_any && (!content.is_empty() || is_last);
-        if is_written {
-            slices[1..].copy_from_slice(&encoding.slices(content, is_last, body.trailers(), &mut line));
-        } else {
-            slices[1..].fill(IoSlice::new(b""));
-        }
+        slices[1..].copy_from_slice(&encoding.slices(content, is_last, body.trailers(), &mut line));
         write_all(client, &mut slices, write_timer, limit).await.map_err(|unwritten| unwritten.source)?;
         head = b"";
         buffer.consume(piece.consumed);

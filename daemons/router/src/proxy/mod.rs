@@ -2,7 +2,6 @@
 
 mod balance;
 mod choice;
-pub(crate) mod host;
 mod pages;
 mod pool;
 mod retry;
