@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use futures_util::future::try_join_all;
 use dinp_integration::testbed::{App, Cluster, Error, Result, Scenario, secs};
 
 /// It listens, and ends three seconds later.
@@ -75,67 +76,71 @@ async fn verdict(cluster: &Cluster, app: &App<'_>, fault: &Fault) -> Result<Stri
     }
 }
 
-async fn takes_nothing_down(count: u32) -> Scenario {
-    let cluster = Cluster::shared().await?;
-    for fault in &FAULTS {
-        let app = cluster.app(&format!("{}{count}", fault.name)).instances(count).deploy().await?;
-        let before = app.settles_at(count as usize, secs(60)).await?;
-        let (release, started) = (app.release().await?, app.started().await?);
+/// A good release of an app of its own, and this one over it.
+async fn takes_nothing_down(cluster: &Cluster, count: u32, fault: &Fault) -> Result<()> {
+    let app = cluster.app(&format!("{}{count}", fault.name)).instances(count).deploy().await?;
+    let before = app.settles_at(count as usize, secs(60)).await?;
+    let (release, started) = (app.release().await?, app.started().await?);
 
-        let load = app.steady().rate(200).start();
-        let began = Instant::now();
-        let said = verdict(&cluster, &app, fault).await?;
-        let took = began.elapsed();
-        let report = load.stop().await?;
-        println!(
-            "{} over {count}: verdict after {:.1} s, {} requests",
-            fault.name,
-            took.as_secs_f32(),
-            report.requests
-        );
-        report.none_failed()?;
-        assert_eq!(report.answers().keys().copied().collect::<Vec<_>>(), ["v1"], "{:?}", report.answers());
-        assert!(took < secs(30), "{}: {took:?}", fault.name);
-        for words in fault.says {
-            assert!(said.contains(words), "{}: nothing of {words:?} in\n{said}", fault.name);
-        }
-
-        assert_eq!(app.release().await?, release, "the old release is in force");
-        let after = app.settles_at(count as usize, secs(60)).await?;
-        let ids =
-            |all: &[dinp_integration::testbed::Instance]| all.iter().map(|one| one.id.clone()).collect::<Vec<_>>();
-        assert_eq!(ids(&after), ids(&before));
-        assert_eq!(app.started().await?, started, "and nothing of it was started again");
-        app.remove().await?;
+    let load = app.steady().rate(100).start();
+    let began = Instant::now();
+    let said = verdict(cluster, &app, fault).await?;
+    let took = began.elapsed();
+    let report = load.stop().await?;
+    println!(
+        "{} over {count}: verdict after {:.1} s, {} requests",
+        fault.name,
+        took.as_secs_f32(),
+        report.requests
+    );
+    report.none_failed()?;
+    assert_eq!(report.answers().keys().copied().collect::<Vec<_>>(), ["v1"], "{:?}", report.answers());
+    assert!(took < secs(30), "{}: {took:?}", fault.name);
+    for words in fault.says {
+        assert!(said.contains(words), "{}: nothing of {words:?} in\n{said}", fault.name);
     }
+
+    assert_eq!(app.release().await?, release, "the old release is in force");
+    let after = app.settles_at(count as usize, secs(60)).await?;
+    let ids = |all: &[dinp_integration::testbed::Instance]| all.iter().map(|one| one.id.clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&after), ids(&before));
+    assert_eq!(app.started().await?, started, "and nothing of it was started again");
+    app.remove().await
+}
+
+/// A first release that is bad.
+async fn leaves_nothing(cluster: &Cluster, fault: &Fault) -> Result<()> {
+    let app = cluster.app(&format!("first-{}", fault.name));
+    let said = verdict(cluster, &app, fault).await?;
+    for words in fault.says {
+        assert!(said.contains(words), "{}: nothing of {words:?} in\n{said}", fault.name);
+    }
+    assert!(!said.contains("what ran before runs"), "nothing ran before:\n{said}");
+    app.settles_at(0, secs(60)).await?;
+    // What it wrote can still be read.
+    let logs = cluster.dinp(&["logs", &app.name]).await?;
+    assert!(!logs.is_empty());
+    app.remove().await
+}
+
+/// The apps know nothing of each other, so all faults come at the same time.
+#[tokio::test]
+async fn a_bad_release_over_one_good_instance_costs_no_request() -> Scenario {
+    let cluster = Cluster::shared().await?;
+    try_join_all(FAULTS.iter().map(|fault| takes_nothing_down(&cluster, 1, fault))).await?;
     Ok(())
 }
 
 #[tokio::test]
-async fn a_bad_release_over_one_good_instance_costs_no_request() -> Scenario {
-    takes_nothing_down(1).await
-}
-
-#[tokio::test]
 async fn a_bad_release_over_three_good_instances_costs_no_request() -> Scenario {
-    takes_nothing_down(3).await
+    let cluster = Cluster::shared().await?;
+    try_join_all(FAULTS.iter().map(|fault| takes_nothing_down(&cluster, 3, fault))).await?;
+    Ok(())
 }
 
 #[tokio::test]
 async fn a_first_release_that_is_bad_leaves_nothing_and_says_why() -> Scenario {
     let cluster = Cluster::shared().await?;
-    for fault in &FAULTS {
-        let app = cluster.app(&format!("first-{}", fault.name));
-        let said = verdict(&cluster, &app, fault).await?;
-        for words in fault.says {
-            assert!(said.contains(words), "{}: nothing of {words:?} in\n{said}", fault.name);
-        }
-        assert!(!said.contains("what ran before runs"), "nothing ran before:\n{said}");
-        app.settles_at(0, secs(60)).await?;
-        // What it wrote can still be read.
-        let logs = cluster.dinp(&["logs", &app.name]).await?;
-        assert!(!logs.is_empty());
-        app.remove().await?;
-    }
+    try_join_all(FAULTS.iter().map(|fault| leaves_nothing(&cluster, fault))).await?;
     Ok(())
 }
