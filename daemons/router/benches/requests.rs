@@ -98,6 +98,7 @@ async fn as_dinp(redis: &str, state: &str, http: &str) {
             max_connections_per_client: 10_000,
             ..RouterConfig::default()
         },
+        config_dir: state.into(),
         redis: RedisAccess {
             url: redis.to_owned(),
             user: "test".into(),

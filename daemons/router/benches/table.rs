@@ -58,6 +58,7 @@ fn as_router(arguments: &[String]) {
     let [redis, state, http, status, leader] = arguments else { panic!("url, directory, three ports") };
     let settings = Settings {
         config: RouterConfig { workers: 2, state_dir: state.into(), ..RouterConfig::default() },
+        config_dir: state.into(),
         redis: RedisAccess {
             url: redis.clone(),
             user: "test".into(),

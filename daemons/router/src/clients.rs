@@ -1,7 +1,7 @@
 //! Connections of clients: so many of each and so many in all. Where there is no place left, the one that has been idle
 //! for longest makes room; idle is what is not being answered, a head that is under way included.
 
-use crate::config::Limits;
+use crate::config::InForce;
 use crate::totals::Totals;
 use dinp_common::listen;
 use dinp_common::quota::{Full, Quota, Share};
@@ -19,7 +19,7 @@ const LOOK: usize = 1000;
 /// The clients of one worker. The places are those of all workers.
 pub(crate) struct Clients {
     places: Quota<IpAddr>,
-    limits: Rc<Limits>,
+    limits: InForce,
     /// By the order in which they became idle.
     idle: RefCell<BTreeMap<u64, Rc<Held>>>,
     /// The same of those that take no place, and can make no room.
@@ -43,7 +43,7 @@ enum Stop {
 pub(crate) struct Seat {
     clients: Rc<Clients>,
     held: Rc<Held>,
-    /// A proxy that is trusted takes none.
+    /// A proxy takes none.
     takes_place: bool,
     /// Its number among the idle ones; none while it is being answered.
     turn: Cell<Option<u64>>,
@@ -51,7 +51,7 @@ pub(crate) struct Seat {
 
 struct Held {
     client: IpAddr,
-    /// None for a proxy that is trusted: it stands for many clients. Taken away from one that has to make room.
+    /// None for a proxy: it stands for many clients. Taken away from one that has to make room.
     place: RefCell<Option<Share<IpAddr>>>,
     /// It has had to make room.
     is_shed: Cell<bool>,
@@ -67,7 +67,7 @@ impl Held {
 }
 
 impl Clients {
-    pub(crate) fn new(places: Quota<IpAddr>, limits: Rc<Limits>, totals: Arc<Totals>) -> Rc<Self> {
+    pub(crate) fn new(places: Quota<IpAddr>, limits: InForce, totals: Arc<Totals>) -> Rc<Self> {
         Rc::new(Self {
             places,
             limits,
@@ -83,7 +83,9 @@ impl Clients {
     /// its configuration.
     pub(crate) fn seat(self: &Rc<Self>, peer: IpAddr) -> Result<Rc<Seat>, &'static str> {
         let client = listen::client(peer);
-        let place = if self.limits.trusts(peer) { None } else { Some(self.place(&client)?) };
+        let limits = self.limits.now();
+        let stands_for_many = limits.trusts(peer) || limits.is_introduced_by(peer);
+        let place = if stands_for_many { None } else { Some(self.place(&client)?) };
         let takes_place = place.is_some();
         let (is_shed, waiter) = (Cell::new(false), RefCell::default());
         let held = Rc::new(Held { client, place: RefCell::new(place), is_shed, waiter });
@@ -133,6 +135,11 @@ impl Clients {
 }
 
 impl Seat {
+    /// A seat for whom a proxy has connected, in place of the proxy's own.
+    pub(crate) fn of(&self, client: IpAddr) -> Result<Rc<Self>, &'static str> {
+        self.clients.seat(client)
+    }
+
     /// Nothing is being answered any more.
     pub(crate) fn idle(&self) {
         let turn = self.clients.next.get();
@@ -189,7 +196,7 @@ mod tests {
 
     fn clients(each: usize, all: usize) -> Rc<Clients> {
         let config = RouterConfig { trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()], ..RouterConfig::default() };
-        Clients::new(Quota::new(each, all), Rc::new(config.limits()), Arc::default())
+        Clients::new(Quota::new(each, all), InForce::new(config.limits()), Arc::default())
     }
 
     fn seat(clients: &Rc<Clients>, peer: &str) -> Result<Rc<Seat>, &'static str> {

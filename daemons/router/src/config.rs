@@ -1,12 +1,15 @@
 //! `router.toml`.
 
+use crate::access::AccessLog;
 use dinp_common::config::{ClusterConfig, ConfigError, DaemonConfig};
 use dinp_common::listen;
 use dinp_common::network::Network;
 use dinp_common::quota::Quota;
 use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 use url::Url;
 
@@ -22,6 +25,8 @@ pub struct RouterConfig {
     pub status_url: Option<Url>,
     /// Threads that carry requests; 0 for one per core.
     pub workers: usize,
+    /// Zone of this router, as nodes name theirs; empty for none.
+    pub zone: String,
     /// Where the last good table is kept.
     pub state_dir: PathBuf,
     /// Time for one connection to an instance, in milliseconds; longer than the second after which the kernel sends a lost
@@ -41,6 +46,8 @@ pub struct RouterConfig {
     pub backend_idle_secs: u64,
     /// Connections to one instance that each worker keeps for the next requests.
     pub backend_idle_max: usize,
+    /// Time between the word that the router stops and the moment from which it takes nothing new, in seconds.
+    pub drain_wait_secs: u64,
     /// Time for requests that are under way when the router stops, in seconds.
     pub drain_timeout_secs: u64,
     /// Largest head of a request, in bytes.
@@ -49,6 +56,10 @@ pub struct RouterConfig {
     pub max_connections_per_client: usize,
     /// Connections of all clients, as far as half of the descriptors suffice.
     pub max_connections: usize,
+    /// Where each request is told of.
+    pub access_log: AccessLog,
+    /// Networks of proxies that begin each connection with the PROXY protocol.
+    pub proxy_protocol: Vec<Network>,
     /// Networks of proxies before this router, whose X-Forwarded-* and Forwarded are believed.
     pub trusted_proxies: Vec<Network>,
 }
@@ -63,6 +74,7 @@ impl Default for RouterConfig {
             status_listen: any(1982),
             status_url: None,
             workers: 0,
+            zone: String::new(),
             state_dir: PathBuf::from("/var/lib/dinp/router"),
             connect_timeout_ms: 3000,
             request_timeout_secs: 60,
@@ -72,10 +84,13 @@ impl Default for RouterConfig {
             tunnel_timeout_secs: 3600,
             backend_idle_secs: 30,
             backend_idle_max: 1000,
+            drain_wait_secs: 0,
             drain_timeout_secs: 30,
             max_header_bytes: 65_536,
             max_connections_per_client: 1000,
             max_connections: 20_000,
+            access_log: AccessLog::Off,
+            proxy_protocol: Vec::new(),
             trusted_proxies: Vec::new(),
         }
     }
@@ -116,6 +131,15 @@ impl DaemonConfig for RouterConfig {
                 return Err(ConfigError::invalid(key, "must be from 1 to 86400"));
             }
         }
+        if matches!(&self.access_log, AccessLog::File(path) if !path.is_absolute()) {
+            return Err(ConfigError::invalid(
+                "access_log",
+                "must be \"off\", \"journal\" or the absolute path of a file",
+            ));
+        }
+        if self.drain_wait_secs > 3600 {
+            return Err(ConfigError::invalid("drain_wait_secs", "must be at most 3600"));
+        }
         match &self.status_url {
             Some(url) if url.scheme() != "http" || url.host_str().is_none() => {
                 Err(ConfigError::invalid("status_url", format!("{url} is not an http:// URL with a host")))
@@ -138,7 +162,9 @@ pub struct Limits {
     pub(crate) backend_idle_max: usize,
     pub(crate) drain: Duration,
     pub(crate) head_bytes: usize,
+    pub(crate) zone: String,
     pub(crate) trusted: Vec<Network>,
+    pub(crate) proxy_protocol: Vec<Network>,
 }
 
 impl Limits {
@@ -146,9 +172,53 @@ impl Limits {
     pub(crate) fn trusts(&self, peer: IpAddr) -> bool {
         self.trusted.iter().any(|network| network.contains(peer))
     }
+
+    /// Whether this peer begins with the PROXY protocol, and nothing else is taken from it.
+    pub(crate) fn is_introduced_by(&self, peer: IpAddr) -> bool {
+        self.proxy_protocol.iter().any(|network| network.contains(peer))
+    }
 }
 
+/// The limits in force in one worker. A reload replaces all of them at once; what has begun with the old ones goes on with
+/// them until it asks again.
+#[derive(Clone, Debug)]
+pub(crate) struct InForce(Rc<RefCell<Rc<Limits>>>);
+
+impl InForce {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self(Rc::new(RefCell::new(Rc::new(limits))))
+    }
+
+    pub(crate) fn now(&self) -> Rc<Limits> {
+        self.0.borrow().clone()
+    }
+
+    pub(crate) fn replace(&self, limits: Limits) {
+        *self.0.borrow_mut() = Rc::new(limits);
+    }
+}
+
+/// Keys of which a reload changes nothing.
+const FIXED: [&str; 9] = [
+    "listen",
+    "status_listen",
+    "status_url",
+    "workers",
+    "state_dir",
+    "max_connections_per_client",
+    "max_connections",
+    "drain_wait_secs",
+    "access_log",
+];
+
 impl RouterConfig {
+    /// Keys that differ from those of another configuration, and are read at the start alone.
+    pub(crate) fn differs_in(&self, other: &Self) -> Vec<&'static str> {
+        let value = |config: &Self| serde_json::to_value(config).unwrap_or_default();
+        let (one, other) = (value(self), value(other));
+        FIXED.into_iter().filter(|key| one.get(key) != other.get(key)).collect()
+    }
+
     /// Places for clients' connections, for all workers together.
     pub(crate) fn places(&self) -> Quota<IpAddr> {
         // Each may need a second descriptor, to an instance.
@@ -167,7 +237,9 @@ impl RouterConfig {
             backend_idle_max: self.backend_idle_max,
             drain: Duration::from_secs(self.drain_timeout_secs),
             head_bytes: self.max_header_bytes,
+            zone: self.zone.clone(),
             trusted: self.trusted_proxies.clone(),
+            proxy_protocol: self.proxy_protocol.clone(),
         }
     }
 
@@ -200,6 +272,15 @@ mod tests {
         for key in keys.as_object().unwrap().keys() {
             assert!(shown.contains(key), "{key} is not in etc/router.toml");
         }
+    }
+
+    #[test]
+    fn what_a_reload_does_not_change_is_known() {
+        let old = RouterConfig::default();
+        let new = RouterConfig { workers: 3, body_timeout_secs: 7, ..RouterConfig::default() };
+        assert_eq!(new.differs_in(&old), ["workers"]);
+        let keys = serde_json::to_value(&old).unwrap();
+        assert!(FIXED.iter().all(|key| keys.get(key).is_some()));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! `dinp-router`: HTTP for the apps, by host name.
 
-use dinp_common::daemon;
+use dinp_common::daemon::Daemon;
 use dinp_common::man::Manual;
+use dinp_router::top;
 use std::process::ExitCode;
 
 const MANUAL: Manual = Manual {
@@ -17,5 +18,5 @@ requests under way are finished first (drain_timeout_secs).",
 };
 
 fn main() -> ExitCode {
-    daemon::main("router", MANUAL, dinp_router::run)
+    Daemon::new("router", MANUAL).subcommand(top::command(), top::run).main(dinp_router::run)
 }

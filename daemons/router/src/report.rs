@@ -1,5 +1,6 @@
 //! What the leader is told: each second, and at once after every table that is in force.
 
+use crate::api::{ReleaseTraffic, Traffic};
 use crate::table::{ReleaseStats, Shared};
 use crate::totals::Totals;
 use dinp_common::api::router::{ReleaseCounters, RouterGoodbye, RouterReply, RouterReport};
@@ -8,6 +9,7 @@ use dinp_common::client::{ApiClient, ClientError};
 use dinp_common::error::ErrorChain;
 use dinp_common::lifecycle::Heartbeat;
 use dinp_common::model::Version;
+use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
@@ -114,6 +116,25 @@ impl Reporter {
         metrics::gauge!("dinp_router_table_seq").set(applied.seq as f64);
     }
 
+    /// The counters of each release that has answered, and what is in flight to it.
+    pub(crate) fn traffic(&self) -> Traffic {
+        let (stats, apps) = {
+            let ledger = self.ledger.lock();
+            (ledger.stats(), ledger.apps(None))
+        };
+        let mut in_flight: HashMap<(&str, u64), u64> = HashMap::new();
+        for endpoint in apps.iter().flat_map(|app| &app.endpoints) {
+            let of = (endpoint.stats.app.as_str(), endpoint.stats.release);
+            *in_flight.entry(of).or_default() += u64::from(endpoint.instance.in_flight());
+        }
+        let releases = stats.iter().filter_map(|stats| stats.read()).map(|counters| {
+            let ReleaseCounters { app, release, answers, failed, micros } = counters;
+            let in_flight = in_flight.get(&(app.as_str(), release)).copied().unwrap_or_default();
+            ReleaseTraffic { app, release, answers, failed, micros, in_flight }
+        });
+        Traffic { connections: self.totals.open(), releases: releases.collect() }
+    }
+
     /// The counters of each release that has answered, as Prometheus text: of those that the ledger knows, and of no
     /// other for ever.
     pub(crate) fn release_metrics(&self) -> String {
@@ -124,18 +145,20 @@ impl Reporter {
     }
 }
 
+/// Classes that have no answer have no line: most releases have one or two.
 fn per_release(all: &[ReleaseCounters]) -> Result<String, fmt::Error> {
     let mut answers = "# TYPE dinp_router_answers_total counter\n".to_owned();
     let mut failed = "# TYPE dinp_router_failed_attempts_total counter\n".to_owned();
-    for ReleaseCounters { app, release, answers: counts, failed: count } in all {
-        for (class, count) in ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(counts) {
-            let name = "dinp_router_answers_total";
-            writeln!(answers, "{name}{{app=\"{app}\",release=\"{release}\",class=\"{class}\"}} {count}")?;
+    let mut seconds = "# TYPE dinp_router_answer_seconds_total counter\n".to_owned();
+    for ReleaseCounters { app, release, answers: counts, failed: count, micros } in all {
+        let of = format!("app=\"{app}\",release=\"{release}\"");
+        for (class, count) in (1..=5).zip(counts).filter(|(_, count)| **count > 0) {
+            writeln!(answers, "dinp_router_answers_total{{{of},class=\"{class}xx\"}} {count}")?;
         }
-        let name = "dinp_router_failed_attempts_total";
-        writeln!(failed, "{name}{{app=\"{app}\",release=\"{release}\"}} {count}")?;
+        writeln!(failed, "dinp_router_failed_attempts_total{{{of}}} {count}")?;
+        writeln!(seconds, "dinp_router_answer_seconds_total{{{of}}} {}.{:06}", micros / 1_000_000, micros % 1_000_000)?;
     }
-    Ok(answers + &failed)
+    Ok(answers + &failed + &seconds)
 }
 
 /// The client for the leader.

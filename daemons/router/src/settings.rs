@@ -4,6 +4,7 @@ use dinp_common::auth::Credential;
 use dinp_common::config::{ClusterConfig, Loaded};
 use dinp_common::credentials::{CredentialError, Secret};
 use dinp_common::network::Network;
+use std::path::PathBuf;
 use url::Url;
 
 use crate::config::RouterConfig;
@@ -40,6 +41,8 @@ impl RedisAccess {
 pub struct Settings {
     /// `router.toml`.
     pub config: RouterConfig,
+    /// The directory that it is read from, again at each reload.
+    pub config_dir: PathBuf,
     /// How to reach the routes.
     pub redis: RedisAccess,
     /// The servers to report to.
@@ -59,6 +62,7 @@ impl Settings {
             status_networks: loaded.cluster.status_networks,
             credential: Credential::read("service-router")?,
             config: loaded.daemon,
+            config_dir: loaded.dir,
         })
     }
 }

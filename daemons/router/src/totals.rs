@@ -16,6 +16,7 @@ pub(crate) struct Totals {
     open: AtomicU64,
     accepted: AtomicU64,
     shed: AtomicU64,
+    unlogged: AtomicU64,
     turned_away: Mutex<BTreeMap<&'static str, u64>>,
     untold: Mutex<Untold>,
     refused: Mutex<BTreeMap<&'static str, u64>>,
@@ -38,9 +39,19 @@ impl Totals {
         Open(self.clone())
     }
 
+    /// Clients' connections that are open.
+    pub(crate) fn open(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
     /// Counts a connection that was closed to make room for another.
     pub(crate) fn shed(&self) {
         self.shed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts lines of the access log that are lost.
+    pub(crate) fn unlogged(&self, lines: u64) {
+        self.unlogged.fetch_add(lines, Ordering::Relaxed);
     }
 
     /// Counts a connection for which there was no room under that limit, and tells of it now and then.
@@ -59,9 +70,10 @@ impl Totals {
 
     /// Hands the counts over to the metrics.
     pub(crate) fn publish(&self) {
-        metrics::gauge!("dinp_router_connections").set(self.open.load(Ordering::Relaxed) as f64);
+        metrics::gauge!("dinp_router_connections").set(self.open() as f64);
         metrics::counter!("dinp_router_connections_total").absolute(self.accepted.load(Ordering::Relaxed));
         metrics::counter!("dinp_router_connections_shed_total").absolute(self.shed.load(Ordering::Relaxed));
+        metrics::counter!("dinp_router_access_log_lost_lines_total").absolute(self.unlogged.load(Ordering::Relaxed));
         for (limit, count) in &*self.turned_away.lock().unwrap_or_else(PoisonError::into_inner) {
             metrics::counter!("dinp_connections_refused_total", "limit" => *limit).absolute(*count);
         }

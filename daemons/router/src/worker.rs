@@ -1,7 +1,8 @@
 //! One thread that carries requests: its own runtime, its own table, its own connections to instances.
 
+use crate::access::Log;
 use crate::clients::Clients;
-use crate::config::Limits;
+use crate::config::{InForce, Limits};
 use crate::conn::{Buffers, Client};
 use crate::proxy::Proxy;
 use crate::table::Slice;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet, LocalSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -55,10 +56,13 @@ pub(crate) struct Handle {
 /// What a worker is started with.
 pub(crate) struct Start {
     pub(crate) listeners: Vec<std::net::TcpListener>,
-    pub(crate) limits: Limits,
+    /// The limits, as they are and will be.
+    pub(crate) limits: watch::Receiver<Limits>,
     /// Places for clients' connections, shared by all workers.
     pub(crate) places: Quota<IpAddr>,
     pub(crate) totals: Arc<Totals>,
+    /// The access log, where there is one.
+    pub(crate) log: Option<Log>,
     /// Accept nothing more, and end when what is under way is done.
     pub(crate) stop: CancellationToken,
 }
@@ -101,10 +105,11 @@ fn carry(start: Start, inbox: mpsc::UnboundedReceiver<Order>, heartbeat: Heartbe
 }
 
 async fn run(start: Start, mut inbox: mpsc::UnboundedReceiver<Order>, heartbeat: Heartbeat) -> io::Result<()> {
-    let limits = Rc::new(start.limits);
+    let mut changed_limits = start.limits;
+    let limits = InForce::new(changed_limits.borrow_and_update().clone());
     let worker = Rc::new(Worker {
         clients: Clients::new(start.places, limits.clone(), start.totals.clone()),
-        proxy: Proxy::new(limits, start.totals),
+        proxy: Proxy::new(limits, start.totals, start.log),
         buffers: Rc::default(),
         connections: TaskTracker::new(),
         stop: start.stop.clone(),
@@ -126,7 +131,7 @@ async fn run(start: Start, mut inbox: mpsc::UnboundedReceiver<Order>, heartbeat:
         let ended = async {
             tokio::select! { () = worker.connections.wait() => {}, () = waiting => {} }
         };
-        if tokio::time::timeout(worker.proxy.limits.drain, ended).await.is_err() {
+        if tokio::time::timeout(worker.proxy.limits.now().drain, ended).await.is_err() {
             // They end with the thread's runtime.
             let left = worker.connections.len();
             tracing::warn!(connections = left, "drain deadline passed, cutting off {left} connections");
@@ -145,6 +150,9 @@ async fn run(start: Start, mut inbox: mpsc::UnboundedReceiver<Order>, heartbeat:
                 worker.proxy.has_table.cancel();
                 // Nobody may be waiting.
                 done.send(()).ok();
+            }
+            Ok(()) = changed_limits.changed() => {
+                worker.proxy.limits.replace(changed_limits.borrow_and_update().clone());
             }
             _ = sweep.tick() => {
                 heartbeat.beat();

@@ -1,21 +1,29 @@
-//! Raw requests and what becomes of them: the answer, and the bytes that the app saw. The table of heads is in the
-//! codec's own tests; here it is shown that what is refused does not reach an app, and what does is framed anew.
+//! Raw requests and what becomes of them: the answer, and the bytes that the app saw.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod common;
 
-use common::{Backend, Leader, Options, Router, ok, split};
+use common::{Backend, Leader, Options, Router};
 use dinp_common::testing::{Redis, TestDir};
+use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
-const HOST: &str = "Host: web.apps.localhost\r\n";
+/// Lines `> request`, of which `=` is what the app saw and `<` the answer, or `<+` where the connection went on: where a
+/// request behind it was served as well. Behind `>|` comes none. `UPDATE_GOLDEN=1` writes what is found.
+const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/requests.txt");
 
-/// A whole request to the app, with everything after the request line given.
-fn post(rest: &str) -> String {
-    format!("POST /x HTTP/1.1\r\n{HOST}{rest}")
-}
+const NEXT: &str = "GET /next HTTP/1.1\r\nHost: web.apps.localhost\r\nConnection: close\r\n\r\n";
+const NEXT_SEEN: &str = "GET /next HTTP/1.1\r\nHost: web.apps.localhost\r\n<usual>\r\n";
+/// What the router tells the app of every request from here, in this order; `<usual>` in the table.
+const USUAL: &str = "x-forwarded-for: 127.0.0.1\r\nx-forwarded-proto: http\r\nx-forwarded-port: 80\r\n\
+    x-forwarded-host: web.apps.localhost\r\nx-request-id: ID\r\n";
+/// The begin of each page of the router's own, behind the status line; `<page>` in the table.
+const PAGE: &str = "content-type: text/plain; charset=utf-8\r\ncontent-length: LENGTH\r\ncache-control: no-store\r\n\
+    x-dinp-error: ";
+const NEXT_ANSWER: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\nx-request-id: ID\r\n\r\nok";
 
 #[tokio::test]
 async fn raw_requests() {
@@ -24,68 +32,183 @@ async fn raw_requests() {
     let mut leader = Leader::new(&redis).await;
     let router = Router::start(Options::new(&redis, &dir)).await;
     let seen = Arc::new(Mutex::new(Vec::new()));
-    // Answers when the last chunk has come, not before: the router does not forward the rest of a request that an app
-    // has answered already.
     let backend = Backend::start({
         let seen = seen.clone();
-        move |_, mut stream| {
-            let seen = seen.clone();
-            async move {
-                let mut buffer = [0; 65_536];
-                while let Ok(count @ 1..) = stream.read(&mut buffer).await {
-                    let whole = {
-                        let mut seen = seen.lock().unwrap();
-                        seen.extend_from_slice(&buffer[..count]);
-                        seen.ends_with(b"\r\n0\r\n\r\n")
-                    };
-                    if whole {
-                        stream.write_all(ok("ok").as_bytes()).await.ok();
-                    }
-                }
-            }
-        }
+        move |_, stream| answer_each(stream, seen.clone())
     })
     .await;
     let version = leader.publish("web", &[backend.endpoint()]).await;
     router.applied(version).await;
 
-    let smuggled = "GET /smuggled HTTP/1.1\r\nHost: web.apps.localhost\r\n\r\n";
-    for (request, status) in [
-        (post(&format!("Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{smuggled}")), 400),
-        (post(&format!("Transfer-Encoding: chunked\r\nContent-Length: 60\r\n\r\n0\r\n\r\n{smuggled}")), 400),
-        (post(&format!("Transfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n0\r\n\r\n{smuggled}")), 400),
-        (post(&format!("Transfer-Encoding:\u{b}chunked\r\n\r\n0\r\n\r\n{smuggled}")), 400),
-        (post(&format!("Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n{smuggled}")), 400),
-        (post(&format!("X: y\r\n Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n{smuggled}")), 400),
-        (post(&format!("Content-Length: 0\r\nContent-Length: 60\r\n\r\n{smuggled}")), 400),
-        (post(&format!("Content-Length: +0\r\n\r\n{smuggled}")), 400),
-        (post(&format!("X: a\rContent-Length: 60\r\n\r\n{smuggled}")), 400),
-        (post(&format!("X: a\nContent-Length: 60\r\n\r\n{smuggled}")), 400),
-        (post(&format!("X: a\0b\r\n\r\n{smuggled}")), 400),
-        (format!("POST /x HTTP/1.0\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n{smuggled}"), 400),
-        (format!("GET /x HTTP/1.1\r\n{HOST}Host: other.example\r\n\r\n"), 400),
-        ("GET /x HTTP/1.1\r\n\r\n".into(), 400),
-        (format!("GET http://other.example/x HTTP/1.1\r\n{HOST}\r\n"), 400),
-        (format!("GET x HTTP/1.1\r\n{HOST}\r\n"), 400),
-        (format!("GET /x HTTP/1.1 HTTP/1.1\r\n{HOST}\r\n"), 400),
-        (format!("CONNECT web.apps.localhost:80 HTTP/1.1\r\n{HOST}\r\n"), 405),
-        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(), 505),
-    ] {
-        let answer = router.raw(request.as_bytes()).await;
-        assert_eq!(split(&answer).0, status, "{request:?}: {answer}");
-        assert!(answer.contains("connection: close\r\n") && answer.contains("x-dinp-error: "), "{request:?}: {answer}");
-        assert_eq!(answer.matches("content-length: ").count(), 1, "{request:?}: {answer}");
-        assert_eq!(String::from_utf8_lossy(&seen.lock().unwrap()), "", "{request:?}");
+    let wanted = std::fs::read_to_string(TABLE).unwrap();
+    let mut found = String::new();
+    let mut count = 0;
+    for line in wanted.lines() {
+        let (request, next) = match (line.strip_prefix("> "), line.strip_prefix(">| ")) {
+            (Some(request), _) => (request, NEXT),
+            (_, Some(request)) => (request, ""),
+            _ if line.is_empty() || line.starts_with('#') => {
+                writeln!(found, "{line}").unwrap();
+                continue;
+            }
+            _ => continue,
+        };
+        count += 1;
+        let answer = router.raw(&[&unescaped(request), next.as_bytes()].concat()).await;
+        let bytes = std::mem::take(&mut *seen.lock().unwrap());
+        let (answer, bytes) = (masked(answer.as_bytes()).replace(&page_of(&answer), "<page>"), masked(&bytes));
+        let bytes = bytes.replace(USUAL, "<usual>");
+        // Whatever the table says: what is refused does not reach the app, nor does what is smuggled behind it.
+        assert!(!bytes.contains("/smuggled"), "{line}\n{bytes}");
+        assert!(
+            !answer.contains("bad_request") || !answer.starts_with("HTTP/1.1 4") || bytes.is_empty(),
+            "{line}\n{bytes}"
+        );
+        let goes_on = !next.is_empty() && bytes.ends_with(NEXT_SEEN) && answer.ends_with(NEXT_ANSWER);
+        let (end, seen_end) = if goes_on { (NEXT_ANSWER, NEXT_SEEN) } else { ("", "") };
+        writeln!(found, "{line}").unwrap();
+        let bytes = bytes.strip_suffix(seen_end).unwrap();
+        if !bytes.is_empty() {
+            writeln!(found, "= {}", escaped(bytes)).unwrap();
+        }
+        let plus = if goes_on { "+" } else { "" };
+        writeln!(found, "<{plus} {}", escaped(answer.strip_suffix(end).unwrap())).unwrap();
     }
-
-    // What is sound arrives, framed anew: no extension, no leading zero, nothing after it.
-    let sound = post("Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n0005;a=b\r\nhello\r\n0;c\r\n\r\n");
-    let answer = router.raw(sound.as_bytes()).await;
-    assert_eq!(split(&answer).0, 200, "{answer}");
-    let bytes = String::from_utf8_lossy(&seen.lock().unwrap()).into_owned();
-    assert!(bytes.starts_with("POST /x HTTP/1.1\r\n"), "{bytes}");
-    assert!(bytes.ends_with("\r\n\r\n5\r\nhello\r\n0\r\n\r\n"), "{bytes}");
+    assert!(count >= 300, "{count} requests");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(TABLE, &found).unwrap();
+    }
+    let wanted = std::fs::read_to_string(TABLE).unwrap();
+    for (found, wanted) in found.lines().zip(wanted.lines()) {
+        assert_eq!(found, wanted, "UPDATE_GOLDEN=1 writes it anew");
+    }
+    assert_eq!(found, wanted);
     router.stop().await;
+}
+
+/// The begin of a page with the length that it has to have.
+fn page_of(answer: &str) -> String {
+    let length = answer.split_once("\r\n\r\n").map_or(0, |(_, body)| body.len());
+    PAGE.replace("LENGTH", &length.to_string())
+}
+
+/// An app that notes all bytes, and answers each request when it has all of it.
+async fn answer_each(mut stream: TcpStream, seen: Arc<Mutex<Vec<u8>>>) {
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 65_536];
+    while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+        seen.lock().unwrap().extend_from_slice(&buffer[..count]);
+        bytes.extend_from_slice(&buffer[..count]);
+        while let Some(end) = end_of_request(&bytes) {
+            let is_head = bytes.starts_with(b"HEAD ");
+            bytes.drain(..end);
+            let body = if is_head { "" } else { "ok" };
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{body}");
+            if stream.write_all(answer.as_bytes()).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Where the first request ends, as an app reads it that believes what it is told.
+fn end_of_request(bytes: &[u8]) -> Option<usize> {
+    let line_end = |from: usize| bytes[from..].windows(2).position(|pair| pair == b"\r\n").map(|at| from + at);
+    let head = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
+    let text = String::from_utf8_lossy(&bytes[..head]).to_lowercase();
+    let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")).map(|n| n.parse().unwrap());
+    if !text.contains("\r\ntransfer-encoding: chunked\r\n") {
+        let end = head + length.unwrap_or(0_usize);
+        return (bytes.len() >= end).then_some(end);
+    }
+    let mut at = head;
+    loop {
+        let end = line_end(at)?;
+        let size = usize::from_str_radix(std::str::from_utf8(&bytes[at..end]).unwrap(), 16).unwrap();
+        at = end + 2;
+        if size == 0 {
+            break;
+        }
+        at += size + 2;
+        if at > bytes.len() {
+            return None;
+        }
+    }
+    loop {
+        let end = line_end(at)?;
+        let is_last = end == at;
+        at = end + 2;
+        if is_last {
+            return Some(at);
+        }
+    }
+}
+
+/// Without what differs from one time to the next.
+fn masked(bytes: &[u8]) -> String {
+    let text: String = bytes.iter().copied().map(char::from).collect();
+    let mask = |line: &str| match line.split_once(": ") {
+        Some(("date", _)) => "date: DATE".to_owned(),
+        Some(("x-request-id", id)) if id.len() == 32 => "x-request-id: ID".to_owned(),
+        _ => line.to_owned(),
+    };
+    text.split("\r\n").map(mask).collect::<Vec<_>>().join("\r\n")
+}
+
+/// As one line of ASCII; what is repeated often as `\\(times*character)`.
+fn escaped(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(one) = rest.chars().next() {
+        let run = rest.chars().take_while(|other| *other == one).count();
+        if run >= 32 && one.is_ascii_alphanumeric() {
+            write!(out, "\\({run}*{one})").unwrap();
+            rest = &rest[run..];
+            continue;
+        }
+        match one {
+            '\r' => out.push_str("\\r"),
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            '\\' => out.push_str("\\\\"),
+            ' '..='~' => out.push(one),
+            _ => write!(out, "\\x{:02x}", u32::from(one)).unwrap(),
+        }
+        rest = &rest[one.len_utf8()..];
+    }
+    out
+}
+
+fn unescaped(text: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut rest = text;
+    while let Some(one) = rest.bytes().next() {
+        rest = &rest[1..];
+        if one != b'\\' {
+            out.push(one);
+            continue;
+        }
+        let (kind, behind) = rest.split_at(1);
+        rest = behind;
+        match kind {
+            "r" => out.push(b'\r'),
+            "n" => out.push(b'\n'),
+            "t" => out.push(b'\t'),
+            "\\" => out.push(b'\\'),
+            "x" => {
+                out.push(u8::from_str_radix(&rest[..2], 16).unwrap());
+                rest = &rest[2..];
+            }
+            "(" => {
+                let (run, behind) = rest.split_once(')').unwrap();
+                let (times, byte) = run.split_once('*').unwrap();
+                out.extend(byte.bytes().cycle().take(times.parse().unwrap()));
+                rest = behind;
+            }
+            _ => panic!("\\{kind} in {text}"),
+        }
+    }
+    out
 }
 
 #[tokio::test]

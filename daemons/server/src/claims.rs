@@ -210,6 +210,7 @@ fn bound_counters(one: ReleaseCounters) -> ReleaseCounters {
         release: one.release,
         answers: one.answers.map(|count| count.min(COUNT)),
         failed: one.failed.min(COUNT),
+        micros: one.micros.min(COUNT),
     }
 }
 
@@ -287,7 +288,13 @@ mod tests {
             status_url: "http://10.0.0.20:1982".into(),
             applied: Version::new(3, 9),
             in_flight: [(InstanceId::from_bits(1), 2)].into(),
-            counters: vec![ReleaseCounters { app: "web".into(), release: 7, answers: [0, 5, 0, 1, 0], failed: 1 }],
+            counters: vec![ReleaseCounters {
+                app: "web".into(),
+                release: 7,
+                answers: [0, 5, 0, 1, 0],
+                failed: 1,
+                micros: 0,
+            }],
         }
     }
 
@@ -383,8 +390,13 @@ mod tests {
         });
         assert_eq!((chars(&one.reason), chars(&one.last_failure), chars(&one.ticket)), (SENTENCE, SENTENCE, TICKET));
         assert_eq!((one.output.len(), chars(&one.output[0])), (OUTPUT_LINES, OUTPUT_LINE_CHARS));
-        let counters =
-            vec![ReleaseCounters { app: long.clone(), release: 1, answers: [u64::MAX; 5], failed: u64::MAX }];
+        let counters = vec![ReleaseCounters {
+            app: long.clone(),
+            release: 1,
+            answers: [u64::MAX; 5],
+            failed: u64::MAX,
+            micros: u64::MAX,
+        }];
         let of_router = RouterReport { router: long.clone(), version: long.clone(), counters, ..router() };
         let of_router = Bounded::of(of_router, NOW).unwrap();
         assert_eq!((chars(&of_router.router), chars(&of_router.version)), (WORD, WORD));
@@ -398,8 +410,13 @@ mod tests {
 
     #[test]
     fn counters_of_routers_are_numbers_for_every_program() {
-        let counters =
-            vec![ReleaseCounters { app: "web".into(), release: 1, answers: [u64::MAX; 5], failed: u64::MAX }];
+        let counters = vec![ReleaseCounters {
+            app: "web".into(),
+            release: 1,
+            answers: [u64::MAX; 5],
+            failed: u64::MAX,
+            micros: u64::MAX,
+        }];
         let in_flight = [(InstanceId::from_bits(1), u64::MAX)].into();
         let seen = Bounded::of(RouterReport { counters, in_flight, ..router() }, NOW).unwrap();
         assert_eq!((seen.counters[0].answers, seen.counters[0].failed), ([COUNT; 5], COUNT));

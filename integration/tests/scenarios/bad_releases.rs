@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use futures_util::future::try_join_all;
 use dinp_integration::testbed::{App, Cluster, Error, Result, Scenario, secs};
+use futures_util::future::try_join_all;
 
 /// It listens, and ends three seconds later.
 const ENDS_AFTER_LISTENING: &str = "\
@@ -87,12 +87,7 @@ async fn takes_nothing_down(cluster: &Cluster, count: u32, fault: &Fault) -> Res
     let said = verdict(cluster, &app, fault).await?;
     let took = began.elapsed();
     let report = load.stop().await?;
-    println!(
-        "{} over {count}: verdict after {:.1} s, {} requests",
-        fault.name,
-        took.as_secs_f32(),
-        report.requests
-    );
+    println!("{} over {count}: verdict after {:.1} s, {} requests", fault.name, took.as_secs_f32(), report.requests);
     report.none_failed()?;
     assert_eq!(report.answers().keys().copied().collect::<Vec<_>>(), ["v1"], "{:?}", report.answers());
     assert!(took < secs(30), "{}: {took:?}", fault.name);

@@ -41,6 +41,9 @@ pub struct ReleaseCounters {
     pub answers: [u64; 5],
     /// Attempts that got no answer.
     pub failed: u64,
+    /// Time from a request's way to the app until its answer began, of all answers together, in microseconds.
+    #[serde(default)]
+    pub micros: u64,
 }
 
 /// Answer to a router's report.

@@ -33,10 +33,19 @@ pub(crate) struct Piece {
 }
 
 impl Body {
+    /// Of an answer.
     pub(crate) fn new(framing: Framing) -> Self {
+        Self::of(framing, false)
+    }
+
+    pub(crate) fn of_request(framing: Framing) -> Self {
+        Self::of(framing, true)
+    }
+
+    fn of(framing: Framing, is_request: bool) -> Self {
         match framing {
             Framing::Length(length) => Self::Length(length),
-            Framing::Chunked => Self::Chunked(Chunks::default()),
+            Framing::Chunked => Self::Chunked(Chunks::new(is_request)),
             Framing::UntilClose => Self::UntilClose,
         }
     }

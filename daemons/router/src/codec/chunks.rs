@@ -1,5 +1,6 @@
 //! Where a chunked body ends, what its content is, and that it is nothing but a chunked body.
 
+use super::headers::is_claim;
 use super::{Fault, is_name, is_value};
 
 /// Bytes of one line: a size with its extensions, or a trailer.
@@ -28,6 +29,8 @@ pub(crate) struct Chunks {
     line: usize,
     /// The trailers so far, as they came.
     trailers: Vec<u8>,
+    /// It is a client's: what it could claim of itself in a header is no trailer either.
+    is_request: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +69,10 @@ impl Default for State {
 }
 
 impl Chunks {
+    pub(crate) fn new(is_request: bool) -> Self {
+        Self { is_request, ..Self::default() }
+    }
+
     /// Whether the body's last byte has passed.
     pub(crate) fn is_done(&self) -> bool {
         self.state == State::Done
@@ -107,11 +114,15 @@ impl Chunks {
     }
 
     fn keep_trailers(&mut self) {
+        let is_request = self.is_request;
         let is_good = |line: &[u8]| {
             let Some(colon) = memchr::memchr(b':', line) else { return false };
             let (name, value) = (&line[..colon], &line[colon + 1..]);
             let is_other = |other: &&str| !name.eq_ignore_ascii_case(other.as_bytes());
-            is_name(name) && is_value(value) && NOT_TRAILERS.iter().all(is_other)
+            is_name(name)
+                && is_value(value)
+                && !(is_request && is_claim(name, false))
+                && NOT_TRAILERS.iter().all(is_other)
         };
         let lines = std::mem::take(&mut self.trailers);
         let lines = lines.split_inclusive(|byte| *byte == b'\n');

@@ -13,30 +13,25 @@ pub(crate) struct Fault {
 }
 
 impl Fault {
-    pub(crate) const fn bad(text: &'static str) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, code: "bad_request", text }
+    const fn new(status: StatusCode, code: &'static str, text: &'static str) -> Self {
+        Self { status, code, text }
     }
 
-    pub(crate) const TOO_LARGE: Self = Self {
-        status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-        code: "header_too_large",
-        text: "the header of the request is too large",
-    };
-    pub(crate) const SLOW_HEAD: Self = Self {
-        status: StatusCode::REQUEST_TIMEOUT,
-        code: "header_timeout",
-        text: "the header of the request did not arrive in time",
-    };
-    pub(crate) const SLOW_BODY: Self = Self {
-        status: StatusCode::REQUEST_TIMEOUT,
-        code: "body_timeout",
-        text: "the body of the request did not arrive in time",
-    };
-    pub(super) const VERSION: Self = Self {
-        status: StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-        code: "bad_request",
-        text: "only HTTP/1.0 and HTTP/1.1 are spoken here",
-    };
+    pub(crate) const fn bad(text: &'static str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_request", text)
+    }
+
+    pub(crate) const TOO_LARGE: Self = Self::new(
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        "header_too_large",
+        "the header of the request is too large",
+    );
+    pub(crate) const SLOW_HEAD: Self =
+        Self::new(StatusCode::REQUEST_TIMEOUT, "header_timeout", "the header of the request did not arrive in time");
+    pub(crate) const SLOW_BODY: Self =
+        Self::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", "the body of the request did not arrive in time");
+    pub(super) const VERSION: Self =
+        Self::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "bad_request", "only HTTP/1.0 and HTTP/1.1 are spoken here");
     pub(super) const CONNECT: Self =
-        Self { status: StatusCode::METHOD_NOT_ALLOWED, code: "bad_request", text: "CONNECT is not for this server" };
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "bad_request", "CONNECT is not for this server");
 }

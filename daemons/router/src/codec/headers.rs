@@ -43,7 +43,7 @@ fn is_named(name: &[u8], message: &[u8]) -> bool {
 /// Whether a client could claim with a header to have come from a proxy. An app that reads its headers from an environment
 /// takes `X_Forwarded_Proto` for `X-Forwarded-Proto` and `Proxy` for the proxy to use itself, so those go whoever sends
 /// them.
-fn is_claim(name: &[u8], is_trusted: bool) -> bool {
+pub(super) fn is_claim(name: &[u8], is_trusted: bool) -> bool {
     let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
     let begins = |other: &[u8]| name.get(..other.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(other));
     let of_a_proxy = || begins(b"x-forwarded-") || is(b"forwarded") || is(b"x-forwarded") || is(b"x-real-ip");

@@ -9,6 +9,9 @@ mod chunks;
 mod fault;
 pub(crate) mod headers;
 pub(crate) mod host;
+mod introduction;
+#[cfg(test)]
+mod mutations;
 mod request;
 mod response;
 #[cfg(test)]
@@ -16,6 +19,7 @@ mod tests;
 
 pub(crate) use body::{Body, Encoding, Framing, SizeLine};
 pub(crate) use fault::Fault;
+pub(crate) use introduction::Introduction;
 pub(crate) use request::{Request, Scan};
 pub(crate) use response::{Answer, Response};
 

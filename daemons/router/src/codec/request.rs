@@ -15,7 +15,7 @@ pub(crate) struct Request {
     pub(crate) method: Range<usize>,
     /// The target in origin form (or `*`): empty for an absolute one without a path, which means `/`.
     pub(crate) target: Range<usize>,
-    /// The lines after the first, with the empty one at the end.
+    /// The lines after the first, with the empty one at the end; the head ends with them.
     pub(crate) lines: Range<usize>,
     pub(crate) host: Range<usize>,
     pub(crate) framing: Framing,
@@ -37,8 +37,8 @@ pub(crate) struct Request {
 /// What a scan of the bytes so far finds.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Scan {
-    /// A whole head, which ends here.
-    Complete(Request, usize),
+    /// A whole head.
+    Complete(Request),
     /// Nothing wrong yet. Lines up to here have been looked at.
     Partial(usize),
     /// Not to be served.
@@ -70,7 +70,7 @@ impl Request {
                     return Scan::Fault(Fault::TOO_LARGE);
                 }
                 return match Self::parse(bytes, skip, end) {
-                    Ok(request) => Scan::Complete(request, end),
+                    Ok(request) => Scan::Complete(request),
                     Err(fault) => Scan::Fault(fault),
                 };
             }
@@ -289,7 +289,8 @@ fn is_authority(text: &[u8]) -> bool {
         && host.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
     let port_ok = match port {
         [] => true,
-        [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
+        [b':'] => true,
+        [b':', digits @ ..] => digits.len() <= 5 && decimal(digits).is_some_and(|port| port <= 65_535),
         _ => false,
     };
     host_ok && port_ok

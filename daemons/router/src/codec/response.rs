@@ -9,7 +9,7 @@ use std::ops::Range;
 pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) reason: Range<usize>,
-    /// The lines after the first, with the empty one at the end.
+    /// The lines after the first, with the empty one at the end; the head ends with them.
     pub(crate) lines: Range<usize>,
     pub(crate) framing: Framing,
     /// What Content-Length says, with a body or without one.
@@ -25,8 +25,8 @@ pub(crate) struct Response {
 /// What a scan of the bytes so far finds.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// A whole head, which ends here.
-    Complete(Response, usize),
+    /// A whole head.
+    Complete(Response),
     /// More has to come. Lines up to here have been looked at.
     Partial(usize),
     /// It is no answer.
@@ -34,7 +34,8 @@ pub(crate) enum Answer {
 }
 
 impl Response {
-    /// Looks for a head at the begin of `bytes`, of which lines up to `scanned` have been seen before. `to_head` says that the request was a HEAD: its answer has no body.
+    /// Looks for a head at the begin of `bytes`, of which lines up to `scanned` have been seen before. `to_head` says
+    /// that the request was a HEAD: its answer has no body.
     ///
     /// Lines may end in LF alone: programs that print their own headers do that, and here they get their CR.
     pub(crate) fn scan(bytes: &[u8], scanned: usize, to_head: bool) -> Answer {
@@ -44,7 +45,7 @@ impl Response {
             let is_empty = end == line || (end == line + 1 && bytes[line] == b'\r');
             if is_empty {
                 let response = Self::parse(bytes, end + 1, to_head);
-                return response.map_or(Answer::Garbage, |response| Answer::Complete(response, end + 1));
+                return response.map_or(Answer::Garbage, Answer::Complete);
             }
             line = end + 1;
         }
@@ -174,7 +175,7 @@ mod tests {
 
     fn framing(lines: &str) -> Option<(Framing, bool)> {
         match scan(&format!("HTTP/1.1 200 OK\r\n{lines}\r\n")) {
-            Answer::Complete(response, _) => Some((response.framing, response.keeps_alive)),
+            Answer::Complete(response) => Some((response.framing, response.keeps_alive)),
             _ => None,
         }
     }
@@ -182,8 +183,11 @@ mod tests {
     #[test]
     fn heads() {
         let text = "HTTP/1.0 404 Not there\r\nA: b\r\n\r\nrest";
-        let Answer::Complete(response, end) = scan(text) else { panic!("{:?}", scan(text)) };
-        assert_eq!((response.status, &text[response.reason], &text[end..]), (404, "Not there", "rest"));
+        let Answer::Complete(response) = scan(text) else { panic!("{:?}", scan(text)) };
+        assert_eq!(
+            (response.status, &text[response.reason.clone()], &text[response.lines.end..]),
+            (404, "Not there", "rest")
+        );
         assert_eq!(&text[response.lines], "A: b\r\n\r\n");
         assert_eq!((response.framing, response.keeps_alive), (Framing::UntilClose, false));
         for text in ["HTTP/1.1 200\n\n", "HTTP/1.1 200 \r\n\r\n", "HTTP/1.1 299 \u{e4}\nA:\n\n"] {
@@ -240,7 +244,7 @@ mod tests {
         for (status, to_head) in [(200, true), (204, false), (304, false), (103, false)] {
             let text = format!("HTTP/1.1 {status} X\r\nContent-Length: 5\r\n\r\n");
             let answer = Response::scan(text.as_bytes(), 0, to_head);
-            let Answer::Complete(response, _) = answer else { panic!("{answer:?}") };
+            let Answer::Complete(response) = answer else { panic!("{answer:?}") };
             assert_eq!((response.framing, response.length), (Framing::Length(0), Some(5)), "{status}");
             assert!(response.keeps_alive);
         }

@@ -4,8 +4,9 @@
 //! same time, and an app that takes nothing more is still heard to its end.
 
 use super::buffer::{Buffer, Buffers};
-use super::io::{Sink, Source, Unwritten, fill, readable, write_all};
 use super::relay::relay;
+use super::wire::{Sink, Source, Unwritten, fill, readable, write_all};
+use crate::access::Served;
 use crate::clients::Seat;
 use crate::codec::headers::{Outgoing, to_client};
 use crate::codec::{Answer, Body, Encoding, Fault, Framing, Request, Response, SizeLine};
@@ -44,6 +45,29 @@ pub(super) struct Attempt<'a> {
     pub(super) news: &'a News,
     /// Of the release that is asked.
     pub(super) stats: &'a Arc<ReleaseStats>,
+    pub(super) counts: Counts,
+}
+
+/// What is told of an attempt afterwards.
+pub(super) struct Counts {
+    began: Instant,
+    /// The status of the answer, and the time until it came.
+    answer: Cell<Option<(u16, Duration)>>,
+    received: Cell<u64>,
+    sent: Cell<u64>,
+}
+
+impl Counts {
+    pub(super) fn new(began: Instant) -> Self {
+        Self { began, answer: Cell::default(), received: Cell::default(), sent: Cell::default() }
+    }
+
+    pub(super) fn tell(&self, served: &mut Served) {
+        if let Some((status, took)) = self.answer.get() {
+            (served.status, served.app_took) = (status, took);
+        }
+        (served.received, served.sent) = (self.received.get(), self.sent.get());
+    }
 }
 
 /// What an attempt leaves to the next one. Limits on waiting are set again only when they are due too early, so that a
@@ -176,6 +200,7 @@ impl Attempt<'_> {
             if piece.consumed > 0 {
                 shared.has_begun.set(true);
             }
+            self.counts.received.set(self.counts.received.get() + piece.content as u64);
             let mut line = SizeLine::default();
             let content = &rest.data()[..piece.content];
             let mut slices = [IoSlice::new(head); 6];
@@ -216,11 +241,11 @@ impl Attempt<'_> {
         let mut asks = self.request.expects_continue;
         self.wait(&mut from, &mut to, shared, &mut asks).await?;
         let mut buffer = self.buffers.take();
-        let (response, end) = loop {
-            let (response, end) = self.head(&mut from, &mut to, shared, &mut buffer, &mut asks).await?;
+        let response = loop {
+            let response = self.head(&mut from, &mut to, shared, &mut buffer, &mut asks).await?;
             let is_upgrade = response.status == 101 && self.request.is_upgrade;
             if response.status >= 200 || is_upgrade {
-                break (response, end);
+                break response;
             }
             if response.status == 101 {
                 return Err(Failed::App(Failure::Garbage));
@@ -233,9 +258,9 @@ impl Attempt<'_> {
                 let written = write_all(to.0, &mut [IoSlice::new(out)], to.1, self.limits.body).await;
                 written.map_err(|_| Failed::Gone)?;
             }
-            buffer.consume(end);
+            buffer.consume(response.lines.end);
         };
-        self.pass_on(from, to, shared, buffer, response, end, out).await
+        self.pass_on(from, to, shared, buffer, response, out).await
     }
 
     /// Waits for the first byte of the answer. A client that asked is told to go on when the app has not said so in time.
@@ -277,7 +302,7 @@ impl Attempt<'_> {
         self.deadline.max(shared.moved.get() + self.limits.request)
     }
 
-    /// The next head of an answer, and its end in the buffer.
+    /// The next head of an answer.
     async fn head(
         &self,
         from: &mut Source<'_, '_>,
@@ -285,14 +310,14 @@ impl Attempt<'_> {
         shared: &Shared,
         buffer: &mut Buffer,
         asks: &mut bool,
-    ) -> Result<(Response, usize), Failed> {
+    ) -> Result<Response, Failed> {
         let most = self.limits.head_bytes.max(ANSWER_HEAD);
         let (mut had_any, mut scanned) = (false, 0);
         loop {
             if !buffer.is_empty() {
                 had_any = true;
                 match Response::scan(buffer.data(), scanned, self.request.is_head) {
-                    Answer::Complete(response, end) => return Ok((response, end)),
+                    Answer::Complete(response) => return Ok(response),
                     Answer::Partial(lines) if buffer.data().len() <= most => scanned = lines,
                     Answer::Partial(_) | Answer::Garbage => return Err(Failed::App(Failure::Garbage)),
                 }
@@ -315,7 +340,6 @@ impl Attempt<'_> {
     }
 
     /// Passes the final answer on, whose head stands at the begin of the buffer.
-    #[allow(clippy::too_many_arguments, reason = "the two ends, and what was read of the answer")]
     async fn pass_on(
         &self,
         from: Source<'_, '_>,
@@ -323,7 +347,6 @@ impl Attempt<'_> {
         shared: &Shared,
         mut buffer: Buffer,
         response: Response,
-        end: usize,
         out: &mut Vec<u8>,
     ) -> Result<Answered, Failed> {
         let limit = self.limits.body;
@@ -346,14 +369,16 @@ impl Attempt<'_> {
         };
         out.clear();
         to_client(out, &response, buffer.data(), Outgoing { is_chunked, is_upgrade, connection, id: self.id });
-        buffer.consume(end);
+        buffer.consume(response.lines.end);
         let broken = |error: io::Error| {
             tracing::debug!(app = %self.stats.app, %error, "an answer broke off");
             Answered { app_goes_on: false, client: After::Breaks }
         };
         shared.is_answered.set(true);
         let status = StatusCode::from_u16(response.status).unwrap_or_default();
-        self.news.answered(self.stats, status);
+        let took = self.counts.began.elapsed();
+        self.counts.answer.set(Some((response.status, took)));
+        self.news.answered(self.stats, status, took);
         if is_upgrade {
             if let Err(Unwritten { source, .. }) = write_all(to.0, &mut [IoSlice::new(out)], to.1, limit).await {
                 return Ok(broken(source));
@@ -362,7 +387,7 @@ impl Attempt<'_> {
         }
         let mut body = Body::new(response.framing);
         let encoding = if is_chunked { Encoding::Chunked } else { Encoding::Plain };
-        let relayed = relay(from, to, &mut buffer, &mut body, encoding, out, limit).await;
+        let relayed = relay(from, to, &mut buffer, (&mut body, encoding), out, &self.counts.sent, limit).await;
         if let Err(error) = relayed {
             return Ok(broken(error));
         }
@@ -373,7 +398,7 @@ impl Attempt<'_> {
 }
 
 /// Returns when the client has hung up; while it has sent its next request already, that is not seen.
-async fn watch(client: &mut ReadHalf<'_>) {
+pub(super) async fn watch(client: &mut ReadHalf<'_>) {
     let ended = poll_fn(|cx| {
         let mut one = [0];
         let mut room = tokio::io::ReadBuf::new(&mut one);

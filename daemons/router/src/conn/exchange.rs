@@ -1,12 +1,13 @@
 //! One request, over as many attempts as it takes.
 
-use super::attempt::{After, Answered, Attempt, Failed, Gear};
+use super::attempt::{After, Answered, Attempt, Counts, Failed, Gear, watch};
 use super::buffer::Buffer;
 use super::tunnel::Tunnel;
 use super::{Client, Next};
+use crate::access::{Asked, Entry, Served};
 use crate::codec::headers::{Origin, sound_id, to_app};
 use crate::codec::{Body, Framing, Request, host};
-use crate::proxy::{Connection, Failure, Next as Retry, Refusal, choose, next, unreachable};
+use crate::proxy::{Case, Connection, Failure, Form, Next as Retry, Reader, Refusal, choose, next, unreachable};
 use crate::table::{Endpoint, InFlight};
 use dinp_common::model::InstanceId;
 use std::time::{Duration, Instant};
@@ -28,6 +29,9 @@ pub(super) struct Scratch {
     gear: Gear,
 }
 
+/// How long to wait before all instances of an app are tried once more; doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
 /// What is left when all attempts are over.
 enum Outcome {
     Answered(Answered, Option<Tunnel>),
@@ -36,14 +40,9 @@ enum Outcome {
 }
 
 impl Client {
-    /// Answers the request whose head stands at the begin of the buffer and ends at `end`.
-    pub(super) async fn exchange(
-        &mut self,
-        buffer: &mut Buffer,
-        request: &Request,
-        end: usize,
-        scratch: &mut Scratch,
-    ) -> Next {
+    /// Answers the request whose head stands at the begin of the buffer.
+    pub(super) async fn exchange(&mut self, buffer: &mut Buffer, request: &Request, scratch: &mut Scratch) -> Next {
+        let began = Instant::now();
         let Scratch { head, host, id, .. } = scratch;
         head.clear();
         host.clear();
@@ -52,42 +51,64 @@ impl Client {
             Some(own) => id.push_str(own),
             None => id.extend(random_id()),
         }
-        let origin = Origin { client: &self.address, is_trusted: self.is_trusted, id };
+        let is_trusted = self.proxy.limits.now().trusts(self.client);
+        let origin = Origin { client: &self.address, is_trusted, id };
         to_app(head, request, buffer.data(), origin);
         host.push_str(&host::key(request.host(buffer.data())));
-        buffer.consume(end);
-        let mut body = Body::new(request.framing);
-        match self.forward(request, scratch, buffer, &mut body).await {
+        buffer.consume(request.lines.end);
+        let mut body = Body::of_request(request.framing);
+        let mut served = Served::default();
+        let next = match self.forward((request, began), scratch, buffer, &mut body, &mut served).await {
             Outcome::Answered(answered, tunnel) => match (answered.client, tunnel) {
                 (After::GoesOn, _) => Next::Request,
-                (After::Ends, _) if body.is_done() => Next::Close,
+                (After::Ends, _) if body.is_done() && !self.says_more(buffer) => Next::Close,
                 (After::Ends, _) => Next::Linger,
                 (After::IsTunnel(_), Some(tunnel)) => Next::Tunnel(tunnel),
-                (After::Breaks | After::IsTunnel(_), _) => Next::Close,
+                (After::Breaks | After::IsTunnel(_), _) => {
+                    served.error = Some("broken_off");
+                    Next::Close
+                }
             },
-            Outcome::Refused(refusal) => self.refuse(refusal, Some((request, &scratch.id)), body.is_done()).await,
-            Outcome::Gone => Next::Close,
+            Outcome::Refused(refusal) => {
+                (served.status, served.error) = (refusal.status(), Some(refusal.code()));
+                let reader = Reader { request, id: &scratch.id, form: Form::preferred(&scratch.head) };
+                self.refuse(refusal, Some(&reader), body.is_done(), buffer).await
+            }
+            Outcome::Gone => {
+                served.error = Some("client_gone");
+                Next::Close
+            }
+        };
+        if self.proxy.lines.are_wanted() {
+            served.took = began.elapsed();
+            let Scratch { head, host, id, .. } = scratch;
+            let asked = Asked { head, host, id, is_old: request.is_old };
+            self.proxy.lines.note(&Entry { client: &self.address, asked: Some(asked), served: &served });
         }
+        next
     }
 
     /// Sends the request to an instance of the app that answers to its host.
     ///
-    /// The table is looked at anew for each attempt, so that none goes to an instance that has left it meanwhile.
+    /// The table is looked at anew for each attempt, so that none goes to an instance that has left it meanwhile. Where no
+    /// instance takes a connection, all are tried again for a while: one that is just being replaced is soon there.
     async fn forward(
         &mut self,
-        request: &Request,
+        (request, began): (&Request, Instant),
         scratch: &mut Scratch,
         buffer: &mut Buffer,
         body: &mut Body,
+        served: &mut Served,
     ) -> Outcome {
         let Scratch { head, host, id, gear } = scratch;
         let (proxy, buffers, seat) = (self.proxy.clone(), self.buffers.clone(), self.seat.clone());
-        let deadline = Instant::now() + proxy.limits.request;
+        let limits = proxy.limits.now();
+        let deadline = began + limits.request;
         let is_replayable = request.is_safe && body.is_done();
         let mut tried: Vec<InstanceId> = Vec::new();
         // The instance whose idle connection was closed under our hands.
         let mut again: Option<InstanceId> = None;
-        let mut last = None;
+        let (mut last, mut has_reached, mut pause) = (None, false, FIRST_PAUSE);
         loop {
             let now = Instant::now();
             if now >= deadline {
@@ -95,30 +116,49 @@ impl Client {
             }
             let chosen = match choose(&proxy, host, &tried, again.as_ref(), now) {
                 Ok(chosen) => chosen,
+                Err(_) if last.is_some() && !has_reached && now + pause < deadline.min(began + limits.connect) => {
+                    let (mut reader, _) = self.stream.split();
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = watch(&mut reader) => return Outcome::Gone,
+                    }
+                    pause *= 2;
+                    tried.clear();
+                    continue;
+                }
                 Err(none) => return Outcome::Refused(last.unwrap_or(none)),
             };
-            let endpoint = &chosen.0;
+            let endpoint = chosen.endpoint();
             let instance = endpoint.instance.id.clone();
-            let idle = if again.take().is_some() { None } else { proxy.pool.take(&instance, is_replayable, now) };
+            // One attempt is enough to find an idle connection closed: the next one asks the kernel first.
+            let may_be_closed = is_replayable && last.is_none();
+            let idle = if again.take().is_some() { None } else { proxy.pool.take(&instance, may_be_closed, now) };
             let is_reused = idle.is_some();
             let connected = match idle {
                 Some(connection) => Ok(connection),
-                None => proxy.pool.connect(endpoint, proxy.limits.connect.min(deadline - now)).await,
+                None => proxy.pool.connect(endpoint, limits.connect.min(deadline - now)).await,
             };
+            served.attempts += 1;
+            if proxy.lines.are_wanted() {
+                served.by = Some((endpoint.stats.clone(), instance.clone()));
+            }
             let attempt = match connected {
                 Ok(connection) => {
                     let attempt = Attempt {
                         request,
                         head,
                         id,
-                        limits: &proxy.limits,
+                        limits: &limits,
                         buffers: &buffers,
                         seat: &seat,
                         news: &proxy.totals.news,
                         stats: &endpoint.stats,
                         deadline,
+                        counts: Counts::new(now),
                     };
-                    self.attempt(&attempt, connection, &chosen, buffer, body, gear).await
+                    let outcome = self.attempt(&attempt, connection, endpoint, buffer, body, gear).await;
+                    attempt.counts.tell(served);
+                    outcome
                 }
                 Err(error) => {
                     unreachable(&proxy, endpoint, &error);
@@ -134,17 +174,21 @@ impl Client {
             let refusal = match failure {
                 Failure::TimedOut => Refusal::TimedOut,
                 Failure::Garbage => Refusal::BadAnswer,
-                Failure::NoConnection => Refusal::NoConnection,
-                Failure::Ended | Failure::Unsent => Refusal::NoAnswer,
+                Failure::NoConnection if !has_reached => Refusal::NoConnection,
+                Failure::NoConnection | Failure::Ended | Failure::Unsent => Refusal::NoAnswer,
             };
-            match next(failure, is_reused, is_replayable) {
+            let case = Case { is_reused, is_replayable, has_reached };
+            has_reached |= failure == Failure::Ended;
+            let may_again = || failure != Failure::Ended || proxy.budget.take(&endpoint.stats, now);
+            match next(failure, case) {
+                // An idle connection that was closed says nothing of the app.
                 Retry::NewConnection => again = Some(instance),
-                Retry::OtherInstance => {
+                Retry::OtherInstance if may_again() => {
                     proxy.totals.news.failed(&endpoint.stats);
                     tried.push(instance);
                     last = Some(refusal);
                 }
-                Retry::GiveUp => {
+                _ => {
                     proxy.totals.news.failed(&endpoint.stats);
                     tracing::debug!(app = %endpoint.stats.app, %instance, ?failure, "no answer from an instance");
                     return Outcome::Refused(refusal);
@@ -158,7 +202,7 @@ impl Client {
         &mut self,
         attempt: &Attempt<'_>,
         mut connection: Connection,
-        (endpoint, in_flight): &(Endpoint, InFlight),
+        endpoint: &Endpoint,
         buffer: &mut Buffer,
         body: &mut Body,
         gear: &mut Gear,
@@ -174,7 +218,7 @@ impl Client {
         if let After::IsTunnel(said) = &mut answered.client {
             connection.set_patience(limits.body);
             let said = std::mem::take(said);
-            return Ok((answered, Some(Tunnel::new(connection, said, in_flight.another()))));
+            return Ok((answered, Some(Tunnel::new(connection, said, InFlight::new(&endpoint.instance)))));
         }
         if answered.app_goes_on {
             self.proxy.pool.put(&endpoint.instance.id, connection);

@@ -5,22 +5,23 @@
 mod attempt;
 mod buffer;
 mod exchange;
-mod io;
 mod relay;
 mod tunnel;
+mod wire;
 
 pub(crate) use buffer::Buffers;
 
+use crate::access::{Entry, Served};
 use crate::clients::Seat;
-use crate::codec::{Fault, Request, Scan};
-use crate::proxy::{Proxy, Refusal};
+use crate::codec::{Fault, Introduction, Request, Scan};
+use crate::proxy::{Proxy, Reader, Refusal};
 use crate::timer::Timer;
 use crate::totals::Open;
 use buffer::Buffer;
 use exchange::Scratch;
 use std::future::poll_fn;
-use std::io::{ErrorKind, IoSlice};
-use std::net::SocketAddr;
+use std::io::{self, ErrorKind, IoSlice};
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -28,6 +29,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tunnel::Tunnel;
+use wire::write_all;
 
 /// Time that a client whose request was not read to its end gets to read our answer.
 const LINGER: Duration = Duration::from_secs(5);
@@ -38,9 +40,12 @@ const WARM: Duration = Duration::from_secs(1);
 pub(crate) struct Client {
     stream: TcpStream,
     _open: Open,
-    /// Its address as apps are told of it.
+    /// Who has connected.
+    peer: IpAddr,
+    /// For whom: the same, unless a proxy has named another.
+    client: IpAddr,
+    /// The same, as apps are told of it.
     address: String,
-    is_trusted: bool,
     seat: Rc<Seat>,
     proxy: Rc<Proxy>,
     buffers: Rc<Buffers>,
@@ -76,29 +81,75 @@ impl Client {
         proxy: Rc<Proxy>,
         buffers: Rc<Buffers>,
     ) -> Self {
-        let address = peer.ip().to_canonical();
-        let is_trusted = proxy.limits.trusts(address);
+        let peer = peer.ip().to_canonical();
         let _open = proxy.totals.connection();
         // Without it answers wait for each other; a socket that does not know it is about to end anyhow.
         stream.set_nodelay(true).ok();
-        Self { stream, _open, address: address.to_string(), is_trusted, seat, proxy, buffers, is_used: false }
+        Self { stream, _open, peer, client: peer, address: peer.to_string(), seat, proxy, buffers, is_used: false }
     }
 
     /// Serves it to its end.
     pub(crate) async fn serve(mut self) {
         let mut timer = Timer::default();
+        let mut said = None;
+        if self.proxy.limits.now().is_introduced_by(self.peer) {
+            match Box::pin(self.introduction(&mut timer)).await {
+                Some(buffer) => said = Some(buffer).filter(|buffer| !buffer.is_empty()),
+                None => return,
+            }
+        }
         loop {
-            let limit = if self.is_used { self.proxy.limits.keepalive } else { self.proxy.limits.head };
-            match self.come(&mut timer, limit).await {
-                Come::Nothing => return,
-                Come::Bytes => {}
+            let limits = self.proxy.limits.now();
+            let limit = if self.is_used { limits.keepalive } else { limits.head };
+            if said.is_none() && matches!(self.come(&mut timer, limit).await, Come::Nothing) {
+                return;
             }
             // In a box: what requests need is large, and most connections are idle.
-            match Box::pin(self.requests()).await {
+            let buffer = said.take().unwrap_or_else(|| self.buffers.take());
+            match Box::pin(self.requests(buffer)).await {
                 Next::Request => {}
                 Next::Close => return,
                 Next::Linger => return self.linger().await,
-                Next::Tunnel(tunnel) => return self.tunnel(tunnel).await,
+                Next::Tunnel(tunnel) => return Box::pin(self.tunnel(tunnel)).await,
+            }
+        }
+    }
+
+    /// Reads for whom a proxy has connected, and gives what it has said beyond that. None where it does not say: from such
+    /// a peer nothing else is taken, as it could claim to be anybody.
+    async fn introduction(&mut self, timer: &mut Timer) -> Option<Buffer> {
+        let limit = self.proxy.limits.now().head;
+        if matches!(self.come(timer, limit).await, Come::Nothing) {
+            return None;
+        }
+        let deadline = Instant::now() + limit;
+        let mut buffer = self.buffers.take();
+        loop {
+            match Introduction::scan(buffer.data()) {
+                Introduction::Complete(client, end) => {
+                    buffer.consume(end);
+                    if let Some(client) = client {
+                        self.client = client.ip().to_canonical();
+                        self.address = self.client.to_string();
+                        match self.seat.of(self.client) {
+                            Ok(seat) => self.seat = seat,
+                            Err(limit) => {
+                                self.proxy.totals.turned_away(self.client, limit);
+                                return None;
+                            }
+                        }
+                    }
+                    return Some(buffer);
+                }
+                Introduction::Garbage => {
+                    self.proxy.totals.refused("bad_proxy_header");
+                    tracing::debug!(peer = %self.peer, "a connection does not begin with the PROXY protocol");
+                    return None;
+                }
+                Introduction::Partial => {}
+            }
+            if !matches!(self.more(&mut buffer, timer, deadline).await, Ok(1..)) {
+                return None;
             }
         }
     }
@@ -119,28 +170,27 @@ impl Client {
     }
 
     /// Answers requests as long as one comes soon after the other.
-    async fn requests(&mut self) -> Next {
-        let mut buffer = self.buffers.take();
+    async fn requests(&mut self, mut buffer: Buffer) -> Next {
         let (mut timer, mut scratch) = (Timer::default(), Scratch::default());
         loop {
-            let (request, end) = match self.head(&mut buffer, &mut timer).await {
-                Ok(Some(head)) => head,
+            let request = match self.head(&mut buffer, &mut timer).await {
+                Ok(Some(request)) => request,
                 Ok(None) => return Next::Close,
-                Err(fault) => return self.refuse(Refusal::Fault(fault), None, false).await,
+                Err(fault) => return self.refuse(Refusal::Fault(fault), None, false, &buffer).await,
             };
             self.is_used = true;
             self.seat.busy();
-            if request.is_upgrade && buffer.data().len() > end {
+            if request.is_upgrade && buffer.data().len() > request.lines.end {
                 let fault = Fault::bad("bytes follow a request for another protocol before it was agreed to");
-                return self.refuse(Refusal::Fault(fault), None, false).await;
+                return self.refuse(Refusal::Fault(fault), None, false, &buffer).await;
             }
-            let next = self.exchange(&mut buffer, &request, end, &mut scratch).await;
+            let next = self.exchange(&mut buffer, &request, &mut scratch).await;
             if !matches!(next, Next::Request) {
                 return next;
             }
             self.seat.idle();
             if buffer.is_empty() {
-                match self.come(&mut timer, WARM.min(self.proxy.limits.keepalive)).await {
+                match self.come(&mut timer, WARM.min(self.proxy.limits.now().keepalive)).await {
                     Come::Bytes => {}
                     // Whether it has to end, or may wait for longer, is seen there.
                     Come::Nothing => return Next::Request,
@@ -151,32 +201,19 @@ impl Client {
 
     /// Reads the head of the next request; none at the end of the connection. Its time counts from its first byte, and no
     /// later byte begins it anew.
-    async fn head(&mut self, buffer: &mut Buffer, timer: &mut Timer) -> Result<Option<(Request, usize)>, Fault> {
-        let limits = self.proxy.limits.clone();
+    async fn head(&mut self, buffer: &mut Buffer, timer: &mut Timer) -> Result<Option<Request>, Fault> {
+        let limits = self.proxy.limits.now();
         let deadline = Instant::now() + limits.head;
         let mut scanned = 0;
         loop {
             if !buffer.is_empty() {
                 match Request::scan(buffer.data(), scanned, limits.head_bytes) {
-                    Scan::Complete(request, end) => return Ok(Some((request, end))),
+                    Scan::Complete(request) => return Ok(Some(request)),
                     Scan::Fault(fault) => return Err(fault),
                     Scan::Partial(lines) => scanned = lines,
                 }
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            let (mut reader, _) = self.stream.split();
-            timer.stop();
-            let read = poll_fn(|cx| {
-                if let Poll::Ready(read) = buffer.poll_fill(cx, Pin::new(&mut reader)) {
-                    return Poll::Ready(read);
-                }
-                // Who is in the middle of a head has not been served yet, and is in the way of those who wait for a place.
-                if self.seat.poll_is_shed(cx).is_ready() {
-                    return Poll::Ready(Err(ErrorKind::ConnectionAborted.into()));
-                }
-                timer.poll(cx, left).map(|()| Err(ErrorKind::TimedOut.into()))
-            });
-            match read.await {
+            match self.more(buffer, timer, deadline).await {
                 Ok(1..) => {}
                 Err(error) if error.kind() == ErrorKind::TimedOut && !buffer.is_empty() => {
                     return Err(Fault::SLOW_HEAD);
@@ -186,22 +223,43 @@ impl Client {
         }
     }
 
-    /// Answers itself. `to` is the request and its id, where it is understood so far; `is_read` says that it was read to
-    /// its end.
-    async fn refuse(&mut self, refusal: Refusal, to: Option<(&Request, &str)>, is_read: bool) -> Next {
+    /// Reads once, until the deadline.
+    async fn more(&mut self, buffer: &mut Buffer, timer: &mut Timer, deadline: Instant) -> io::Result<usize> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let (mut reader, _) = self.stream.split();
+        timer.stop();
+        poll_fn(|cx| {
+            if let Poll::Ready(read) = buffer.poll_fill(cx, Pin::new(&mut reader)) {
+                return Poll::Ready(read);
+            }
+            // Who is in the middle of a head has not been served yet, and is in the way of those who wait for a place.
+            if self.seat.poll_is_shed(cx).is_ready() {
+                return Poll::Ready(Err(ErrorKind::ConnectionAborted.into()));
+            }
+            timer.poll(cx, left).map(|()| Err(ErrorKind::TimedOut.into()))
+        })
+        .await
+    }
+
+    /// Answers itself. `buffer` holds what the client has sent beyond the request. Without a reader the request was not understood, and is told of here. `is_read` says that the request was read to its end.
+    async fn refuse(&mut self, refusal: Refusal, reader: Option<&Reader<'_>>, is_read: bool, buffer: &Buffer) -> Next {
         self.proxy.totals.refused(refusal.code());
+        if reader.is_none() {
+            let served = Served { status: refusal.status(), error: Some(refusal.code()), ..Served::default() };
+            self.proxy.lines.note(&Entry { client: &self.address, asked: None, served: &served });
+        }
         let goes_on = is_read
             && !matches!(refusal, Refusal::Fault(_))
-            && to.is_some_and(|(request, _)| request.keeps_alive)
+            && reader.is_some_and(|reader| reader.request.keeps_alive)
             && !self.seat.is_closing();
-        let page = refusal.page(to, goes_on);
+        let page = refusal.page(reader, goes_on);
         let (_, mut writer) = self.stream.split();
-        let limit = self.proxy.limits.body;
-        let written = io::write_all(&mut writer, &mut [IoSlice::new(&page)], &mut Timer::default(), limit).await;
-        match (written.is_ok(), goes_on, is_read) {
-            (true, true, _) => Next::Request,
-            (true, false, false) => Next::Linger,
-            (false, ..) | (true, false, true) => Next::Close,
+        let limit = self.proxy.limits.now().body;
+        let written = write_all(&mut writer, &mut [IoSlice::new(&page)], &mut Timer::default(), limit).await;
+        match written {
+            Ok(()) if goes_on => Next::Request,
+            Ok(()) if !is_read || self.says_more(buffer) => Next::Linger,
+            _ => Next::Close,
         }
     }
 
@@ -216,8 +274,14 @@ impl Client {
         tokio::time::timeout(LINGER, discard).await.ok();
     }
 
+    /// Whether the client has sent more already than was asked for: it would not read our answer if its connection were
+    /// closed with that unread.
+    fn says_more(&self, buffer: &Buffer) -> bool {
+        !buffer.is_empty() || matches!(self.stream.try_read(&mut [0]), Ok(1))
+    }
+
     async fn tunnel(self, tunnel: Tunnel) {
-        if let Err(error) = tunnel.run(self.stream, &self.buffers, self.proxy.limits.tunnel).await {
+        if let Err(error) = tunnel.run(self.stream, &self.buffers, self.proxy.limits.now().tunnel).await {
             tracing::debug!(client = self.address, %error, "a tunnel ended");
         }
     }

@@ -1,19 +1,20 @@
 //! The body of an answer on its way to the client.
 
 use super::buffer::Buffer;
-use super::io::{Sink, Source, fill, write_all};
+use super::wire::{Sink, Source, fill, write_all};
 use crate::codec::{Body, Encoding, SizeLine};
+use std::cell::Cell;
 use std::io::{self, ErrorKind, IoSlice};
 use std::time::Duration;
 
-/// Writes the head, and passes the body on to its end.
+/// Writes the head, and passes the body on to its end. `sent` counts its content.
 pub(super) async fn relay(
     (app, read_timer): Source<'_, '_>,
     (client, write_timer): Sink<'_, '_>,
     buffer: &mut Buffer,
-    body: &mut Body,
-    encoding: Encoding,
+    (body, encoding): (&mut Body, Encoding),
     mut head: &[u8],
+    sent: &Cell<u64>,
     limit: Duration,
 ) -> io::Result<()> {
     let mut is_over = false;
@@ -26,6 +27,7 @@ pub(super) async fn relay(
         slices[1..].copy_from_slice(&encoding.slices(content, is_last, body.trailers(), &mut line));
         write_all(client, &mut slices, write_timer, limit).await.map_err(|unwritten| unwritten.source)?;
         head = b"";
+        sent.set(sent.get() + piece.content as u64);
         buffer.consume(piece.consumed);
         if is_last {
             return Ok(());

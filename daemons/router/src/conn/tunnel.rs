@@ -1,7 +1,7 @@
 //! A connection that has become something else: bytes go both ways until one side ends, or none has moved for long.
 
 use super::buffer::Buffers;
-use super::io::{fill, readable, write_all};
+use super::wire::{fill, readable, write_all};
 use crate::proxy::Connection;
 use crate::table::InFlight;
 use crate::timer::Timer;

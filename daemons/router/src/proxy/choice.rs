@@ -2,34 +2,58 @@
 
 use super::pages::Refusal;
 use super::{Proxy, balance};
-use crate::table::{Endpoint, InFlight};
+use crate::table::{App, Endpoint};
 use dinp_common::model::InstanceId;
 use dinp_common::routes::RouteState;
 use std::io;
+use std::sync::Arc;
 use std::time::Instant;
 
-/// Looks the host up and chooses an endpoint; from here on the request counts as in flight to it.
+/// The endpoint of one attempt; as long as this lives a request is in flight to it.
+pub(crate) struct Choice {
+    app: Arc<App>,
+    index: usize,
+}
+
+impl Choice {
+    fn new(app: Arc<App>, index: usize) -> Self {
+        app.endpoints[index].instance.begin();
+        Self { app, index }
+    }
+
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.app.endpoints[self.index]
+    }
+}
+
+impl Drop for Choice {
+    fn drop(&mut self) {
+        self.endpoint().instance.end();
+    }
+}
+
+/// Looks the host up and chooses an endpoint. `again` is the instance that is asked once more, if it is still there.
 pub(crate) fn choose(
     proxy: &Proxy,
     host: &str,
     tried: &[InstanceId],
     again: Option<&InstanceId>,
     now: Instant,
-) -> Result<(Endpoint, InFlight), Refusal> {
+) -> Result<Choice, Refusal> {
     if !proxy.has_table.is_cancelled() {
         return Err(Refusal::NoTable);
     }
     let hosts = proxy.hosts.borrow();
     let app = hosts.get(host).ok_or(Refusal::UnknownHost)?;
-    let same = again.and_then(|id| app.endpoints.iter().find(|endpoint| endpoint.instance.id == *id));
-    let chosen = same.or_else(|| balance::choose(&app.endpoints, tried, now, |below| rand::random_range(0..below)));
-    let Some(endpoint) = chosen else {
-        return Err(match app.state {
-            RouteState::Stopped => Refusal::Stopped,
-            RouteState::Started => Refusal::NoInstances,
-        });
-    };
-    Ok((endpoint.clone(), InFlight::new(&endpoint.instance)))
+    let same = again.and_then(|id| app.endpoints.iter().position(|endpoint| endpoint.instance.id == *id));
+    let zone = &proxy.limits.now().zone;
+    let random = |below| rand::random_range(0..below);
+    let chosen = same.or_else(|| balance::choose(&app.endpoints, zone, tried, now, random));
+    match (chosen, app.state) {
+        (Some(index), _) => Ok(Choice::new(app.clone(), index)),
+        (None, RouteState::Stopped) => Err(Refusal::Stopped),
+        (None, RouteState::Started) => Err(Refusal::NoInstances),
+    }
 }
 
 /// Notes that no connection could be made.

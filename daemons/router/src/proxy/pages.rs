@@ -1,6 +1,8 @@
-//! The router's own answers: short plain pages with the reason in a header.
+//! The router's own answers: short pages in the form that the client prefers, with the reason in a header.
 
+use super::form::Form;
 use crate::codec::{Fault, Request};
+use dinp_common::problem::{self, Problem};
 use http::StatusCode;
 use std::time::SystemTime;
 
@@ -42,32 +44,123 @@ impl Refusal {
         }
     }
 
+    /// The status of the answer.
+    pub(crate) fn status(self) -> u16 {
+        self.parts().0.as_u16()
+    }
+
     /// The reason as it stands in the header and in metrics.
     pub(crate) fn code(self) -> &'static str {
         self.parts().1
     }
 
-    /// The answer, whole. `to` is the request and its id, where it is understood so far; `goes_on` says that another one
-    /// may come after it.
-    pub(crate) fn page(self, to: Option<(&Request, &str)>, goes_on: bool) -> Vec<u8> {
+    /// The answer, whole. `goes_on` says that another request may come after it.
+    pub(crate) fn page(self, reader: Option<&Reader<'_>>, goes_on: bool) -> Vec<u8> {
         let (status, code, text) = self.parts();
-        let line = format!("{} {}", status.as_u16(), status.canonical_reason().unwrap_or_default());
-        let body = format!("{line}: {text}\n");
-        let connection = match to {
+        let (number, reason) = (status.as_u16(), status.canonical_reason().unwrap_or_default());
+        let connection = match reader {
             _ if !goes_on => "connection: close\r\n",
-            Some((request, _)) if request.is_old => "connection: keep-alive\r\n",
+            Some(reader) if reader.request.is_old => "connection: keep-alive\r\n",
             _ => "",
         };
-        let id = to.map(|(_, id)| format!("x-request-id: {id}\r\n")).unwrap_or_default();
+        let id = reader.map(|reader| format!("x-request-id: {}\r\n", reader.id)).unwrap_or_default();
+        let form = reader.map(|reader| reader.form).unwrap_or_default();
+        let (kind, body) = match form {
+            Form::Text => ("text/plain; charset=utf-8", format!("{number} {reason}: {text}\n")),
+            Form::Html => ("text/html; charset=utf-8", html(number, reason, text, reader.map(|reader| reader.id))),
+            Form::Json => {
+                let mut problem = Problem::new(status, code.replace('_', "-"), text);
+                if let Some(reader) = reader {
+                    problem.extra.insert("request_id".to_owned(), reader.id.into());
+                }
+                (problem::CONTENT_TYPE, serde_json::to_string(&problem).unwrap_or_default() + "\n")
+            }
+        };
         let mut page = format!(
-            "HTTP/1.1 {line}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {length}\r\n\
+            "HTTP/1.1 {number} {reason}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\
              cache-control: no-store\r\nx-dinp-error: {code}\r\n{id}{connection}date: {date}\r\n\r\n",
             length = body.len(),
             date = httpdate::fmt_http_date(SystemTime::now()),
         );
-        if !to.is_some_and(|(request, _)| request.is_head) {
+        if !reader.is_some_and(|reader| reader.request.is_head) {
             page += &body;
         }
         page.into_bytes()
+    }
+}
+
+/// Who reads an answer of the router's own: a request that is understood.
+pub(crate) struct Reader<'a> {
+    pub(crate) request: &'a Request,
+    pub(crate) id: &'a str,
+    pub(crate) form: Form,
+}
+
+/// For a browser: no script, nothing that it would have to fetch, and an end of its own whatever app is behind it.
+fn html(number: u16, reason: &str, text: &str, id: Option<&str>) -> String {
+    let id = id.map(|id| format!("<p><small>request {}</small>", escaped(id))).unwrap_or_default();
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width\">\
+         <meta name=\"color-scheme\" content=\"light dark\"><title>{number} {reason}</title>\
+         <body style=\"font: 1rem/1.5 system-ui, sans-serif; max-width: 36rem; margin: 15vh auto; padding: 0 1rem\">\
+         <h1>{number} {reason}</h1><p>{text}.{id}\n"
+    )
+}
+
+/// What a client has said of itself, as text of a page.
+fn escaped(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut out, one| {
+        match one {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            _ => out.push(one),
+        }
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::Scan;
+
+    fn page(head: &str, id: &str) -> String {
+        let Scan::Complete(request) = Request::scan(head.as_bytes(), 0, 8192) else { panic!("{head}") };
+        let form = Form::preferred(head.as_bytes());
+        String::from_utf8(Refusal::Stopped.page(Some(&Reader { request: &request, id, form }), true)).unwrap()
+    }
+
+    #[test]
+    fn in_the_form_that_is_preferred() {
+        for (accept, kind, body) in [
+            ("*/*", "text/plain; charset=utf-8", "503 Service Unavailable: this app is stopped\n"),
+            (
+                "application/json",
+                "application/problem+json",
+                "{\"type\":\"urn:dinp:no-instances\",\"title\":\"No instances\",\"status\":503,\
+                 \"detail\":\"this app is stopped\",\"request_id\":\"<i>\"}\n",
+            ),
+        ] {
+            let page = page(&format!("GET / HTTP/1.1\r\nHost: a.x\r\nAccept: {accept}\r\n\r\n"), "<i>");
+            let (head, rest) = page.split_once("\r\n\r\n").unwrap();
+            assert!(head.contains(&format!("content-type: {kind}\r\ncontent-length: {}\r\n", body.len())), "{head}");
+            assert!(head.contains("x-dinp-error: no_instances\r\nx-request-id: <i>\r\n"), "{head}");
+            assert_eq!(rest, body);
+        }
+        let page = page("GET / HTTP/1.1\r\nHost: a.x\r\nAccept: text/html\r\n\r\n", "<script>\"&");
+        assert!(page.contains("<h1>503 Service Unavailable</h1><p>this app is stopped.<p>"), "{page}");
+        assert!(page.contains("request &lt;script&gt;&quot;&amp;</small>"), "{page}");
+    }
+
+    #[test]
+    fn to_a_head_and_to_what_is_not_understood() {
+        let answer = page("HEAD / HTTP/1.1\r\nHost: a.x\r\n\r\n", "i");
+        assert!(answer.ends_with("\r\n\r\n") && answer.contains("content-length: 45\r\n"), "{answer}");
+        let refused = String::from_utf8(Refusal::Fault(Fault::bad("it is not")).page(None, false)).unwrap();
+        assert!(refused.ends_with("\r\n\r\n400 Bad Request: it is not\n"), "{refused}");
+        assert!(refused.contains("connection: close\r\n") && !refused.contains("x-request-id"), "{refused}");
     }
 }

@@ -2,15 +2,15 @@
 //!
 //! They are kept by instance id, never by address: an address without its instance could be anybody's.
 
-use crate::config::Limits;
+use crate::config::InForce;
 use crate::table::{Address, Endpoint};
 use dinp_common::model::InstanceId;
+use foldhash::fast::RandomState;
 use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
@@ -71,12 +71,12 @@ struct Idle {
 
 /// The idle connections of one worker.
 pub(crate) struct Pool {
-    idle: RefCell<HashMap<InstanceId, Vec<Idle>>>,
-    limits: Rc<Limits>,
+    idle: RefCell<HashMap<InstanceId, Vec<Idle>, RandomState>>,
+    limits: InForce,
 }
 
 impl Pool {
-    pub(crate) fn new(limits: Rc<Limits>) -> Self {
+    pub(crate) fn new(limits: InForce) -> Self {
         Self { idle: RefCell::default(), limits }
     }
 
@@ -84,7 +84,8 @@ impl Pool {
     pub(crate) fn take(&self, instance: &InstanceId, is_replayable: bool, now: Instant) -> Option<Connection> {
         let mut all = self.idle.borrow_mut();
         let idle = all.get_mut(instance)?;
-        let good_for = if is_replayable { self.limits.backend_idle } else { self.limits.backend_idle.min(SURELY_OPEN) };
+        let most = self.limits.now().backend_idle;
+        let good_for = if is_replayable { most } else { most.min(SURELY_OPEN) };
         // The last is the youngest.
         while idle.last().is_some_and(|idle| now.saturating_duration_since(idle.since) < good_for) {
             let Idle { connection, .. } = idle.pop()?;
@@ -102,7 +103,7 @@ impl Pool {
             Some(idle) => idle,
             None => all.entry(instance.clone()).or_default(),
         };
-        if idle.len() < self.limits.backend_idle_max {
+        if idle.len() < self.limits.now().backend_idle_max {
             let connection = Connection { is_reused: true, ..connection };
             idle.push(Idle { connection, since: Instant::now() });
         }
@@ -115,10 +116,11 @@ impl Pool {
 
     /// Closes what was idle for too long or is closed on the other side.
     pub(crate) fn sweep(&self, now: Instant) {
+        let most = self.limits.now().backend_idle;
         self.idle.borrow_mut().retain(|_, idle| {
             idle.retain(|idle| {
                 let age = now.saturating_duration_since(idle.since);
-                age < self.limits.backend_idle && idle.connection.seems_open()
+                age < most && idle.connection.seems_open()
             });
             !idle.is_empty()
         });

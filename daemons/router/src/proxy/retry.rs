@@ -27,16 +27,26 @@ pub(crate) enum Next {
     GiveUp,
 }
 
-/// Decides. `reused` says that the connection had carried an earlier request, `replayable` that the request may reach
-/// the app twice: its method is safe and it has no body.
-pub(crate) fn next(failure: Failure, reused: bool, replayable: bool) -> Next {
+/// The request of which an attempt has failed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Case {
+    /// The connection had carried an earlier request.
+    pub(crate) is_reused: bool,
+    /// It may reach the app twice: its method is safe and it has no body.
+    pub(crate) is_replayable: bool,
+    /// An earlier attempt had reached the app: whatever ends instances here may end the next one.
+    pub(crate) has_reached: bool,
+}
+
+/// Decides.
+pub(crate) fn next(failure: Failure, case: Case) -> Next {
     match failure {
-        Failure::NoConnection => Next::OtherInstance,
-        Failure::Unsent if reused => Next::NewConnection,
-        Failure::Unsent => Next::OtherInstance,
-        Failure::Ended if replayable && reused => Next::NewConnection,
-        Failure::Ended if replayable => Next::OtherInstance,
-        Failure::Ended | Failure::Garbage | Failure::TimedOut => Next::GiveUp,
+        Failure::Unsent if case.is_reused => Next::NewConnection,
+        Failure::NoConnection | Failure::Unsent => Next::OtherInstance,
+        Failure::Ended if !case.is_replayable || case.has_reached => Next::GiveUp,
+        Failure::Ended if case.is_reused => Next::NewConnection,
+        Failure::Ended => Next::OtherInstance,
+        Failure::Garbage | Failure::TimedOut => Next::GiveUp,
     }
 }
 
@@ -48,7 +58,7 @@ mod tests {
     fn all_cases() {
         use Failure::{Ended, Garbage, NoConnection, TimedOut, Unsent};
         use Next::{GiveUp, NewConnection, OtherInstance};
-        for (failure, reused, replayable, expected) in [
+        for (failure, is_reused, is_replayable, expected) in [
             (NoConnection, false, true, OtherInstance),
             (NoConnection, false, false, OtherInstance),
             (Unsent, true, true, NewConnection),
@@ -64,8 +74,11 @@ mod tests {
             (TimedOut, false, true, GiveUp),
             (TimedOut, true, false, GiveUp),
         ] {
-            let case = format!("{failure:?} reused {reused} replayable {replayable}");
-            assert_eq!(next(failure, reused, replayable), expected, "{case}");
+            let case = Case { is_reused, is_replayable, has_reached: false };
+            assert_eq!(next(failure, case), expected, "{failure:?} {case:?}");
+            let case = Case { has_reached: true, ..case };
+            let expected = if failure == Ended { GiveUp } else { expected };
+            assert_eq!(next(failure, case), expected, "{failure:?} {case:?}");
         }
     }
 }

@@ -84,6 +84,10 @@ impl App {
             && self.endpoints.iter().zip(endpoints).all(|(endpoint, record)| endpoint.is(record))
     }
 
+    pub(super) fn instances(&self) -> impl Iterator<Item = &InstanceId> {
+        self.endpoints.iter().map(|endpoint| &endpoint.instance.id)
+    }
+
     /// The counters of its releases.
     pub(super) fn stats(&self) -> impl Iterator<Item = &Arc<ReleaseStats>> {
         let mut seen = Vec::new();

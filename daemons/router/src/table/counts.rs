@@ -5,6 +5,7 @@ use dinp_common::model::AppName;
 use http::StatusCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Answers of one release of one app, since the router's start.
 #[derive(Debug)]
@@ -15,14 +16,27 @@ pub(crate) struct ReleaseStats {
     pub(crate) release: u64,
     answers: [AtomicU64; 5],
     failed: AtomicU64,
+    /// Time until the answers began, of all together, in microseconds.
+    micros: AtomicU64,
     /// Whether it is among the [`News`].
     is_news: AtomicBool,
 }
 
 impl ReleaseStats {
     pub(crate) fn new(app: AppName, release: u64) -> Arc<Self> {
-        let zero = AtomicU64::new(0);
-        Arc::new(Self { app, release, answers: Default::default(), failed: zero, is_news: AtomicBool::new(false) })
+        Arc::new(Self {
+            app,
+            release,
+            answers: Default::default(),
+            failed: AtomicU64::new(0),
+            micros: AtomicU64::new(0),
+            is_news: AtomicBool::new(false),
+        })
+    }
+
+    /// All answers.
+    pub(crate) fn answered(&self) -> u64 {
+        self.answers.iter().map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
     /// The answers by first digit, and the failed attempts; none where there were neither.
@@ -30,7 +44,8 @@ impl ReleaseStats {
         let answers: [u64; 5] = std::array::from_fn(|class| self.answers[class].load(Ordering::Relaxed));
         let failed = self.failed.load(Ordering::Relaxed);
         let has_any = failed > 0 || answers.iter().any(|count| *count > 0);
-        has_any.then(|| ReleaseCounters { app: self.app.to_string(), release: self.release, answers, failed })
+        let micros = self.micros.load(Ordering::Relaxed);
+        has_any.then(|| ReleaseCounters { app: self.app.to_string(), release: self.release, answers, failed, micros })
     }
 }
 
@@ -39,10 +54,11 @@ impl ReleaseStats {
 pub(crate) struct News(Mutex<Vec<Arc<ReleaseStats>>>);
 
 impl News {
-    /// Counts an answer.
-    pub(crate) fn answered(&self, stats: &Arc<ReleaseStats>, status: StatusCode) {
+    /// Counts an answer that began after this time.
+    pub(crate) fn answered(&self, stats: &Arc<ReleaseStats>, status: StatusCode, took: Duration) {
         let class = usize::from(status.as_u16() / 100).clamp(1, 5) - 1;
         stats.answers[class].fetch_add(1, Ordering::SeqCst);
+        stats.micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.note(stats);
     }
 
@@ -98,15 +114,15 @@ mod tests {
         let news = News::default();
         let [one, two] = [1, 2].map(|release| ReleaseStats::new("a".parse().unwrap(), release));
         assert_eq!(two.read(), None, "what has no counts is not told of");
-        news.answered(&one, StatusCode::NOT_FOUND);
-        news.answered(&one, StatusCode::OK);
+        news.answered(&one, StatusCode::NOT_FOUND, Duration::from_millis(1));
+        news.answered(&one, StatusCode::OK, Duration::from_millis(1));
         news.failed(&two);
         let all = [(1, [0, 1, 0, 1, 0], 0), (2, [0; 5], 1)];
         assert_eq!(read(&news.look()), all);
         let taken = news.take();
         assert_eq!(read(&taken), all);
         assert!(news.look().is_empty());
-        news.answered(&one, StatusCode::OK);
+        news.answered(&one, StatusCode::OK, Duration::from_millis(1));
         assert_eq!(read(&news.look()), [(1, [0, 2, 0, 1, 0], 0)]);
         news.put_back(&taken);
         assert_eq!(news.take().len(), 2, "nothing is told twice");

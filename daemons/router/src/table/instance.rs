@@ -10,6 +10,12 @@ const ASIDE_FIRST: Duration = Duration::from_millis(100);
 /// Longest time that an endpoint is set aside for.
 const ASIDE_MOST: Duration = Duration::from_secs(10);
 
+/// Time in which a new instance comes to its whole share: caches fill, code is compiled, connections are made.
+const SLOW_START: Duration = Duration::from_secs(10);
+/// A whole share, and what a new instance begins with.
+const WARM: u32 = 1000;
+const COLD: u32 = WARM / 10;
+
 /// One instance, shared by all workers and by all tables that name it.
 #[derive(Debug)]
 pub struct Instance {
@@ -19,6 +25,8 @@ pub struct Instance {
     failures: AtomicU32,
     /// Until when it is set aside, in milliseconds since [`origin`]; 0 for not at all.
     aside_until: AtomicU64,
+    /// When it began to come to its share, as above; 0 where it has had it all along.
+    began: AtomicU64,
 }
 
 /// Zero of the clock that [`Instance::aside_until`] counts on.
@@ -36,13 +44,47 @@ impl Instance {
     /// An instance that nothing is known of yet.
     pub fn new(id: InstanceId) -> Arc<Self> {
         origin();
-        let zero = AtomicU32::new(0);
-        Arc::new(Self { id, in_flight: zero, failures: AtomicU32::new(0), aside_until: AtomicU64::new(0) })
+        Arc::new(Self {
+            id,
+            in_flight: AtomicU32::new(0),
+            failures: AtomicU32::new(0),
+            aside_until: AtomicU64::new(0),
+            began: AtomicU64::new(0),
+        })
+    }
+
+    /// It is new beside others that are not.
+    pub fn starts_slowly(&self, now: Instant) {
+        self.began.store(millis(now), Ordering::Relaxed);
+    }
+
+    /// How much of its share it gets, in thousandths.
+    pub fn warmth(&self, now: Instant) -> u32 {
+        let began = self.began.load(Ordering::Relaxed);
+        if began == 0 {
+            return WARM;
+        }
+        let age = millis(now).saturating_sub(began);
+        let whole = SLOW_START.as_millis() as u64;
+        if age >= whole {
+            self.began.store(0, Ordering::Relaxed);
+            return WARM;
+        }
+        COLD + ((u64::from(WARM - COLD) * age) / whole) as u32
     }
 
     /// Requests in flight to it.
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Acquire)
+    }
+
+    /// A request is in flight to it from now on, until its [`end`](Self::end).
+    pub(crate) fn begin(&self) {
+        self.in_flight.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn end(&self) {
+        self.in_flight.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Notes that no connection could be made: it is set aside for a moment, longer each time in a row.
@@ -67,27 +109,21 @@ impl Instance {
     }
 }
 
-/// One request (or tunnel) in flight to an instance, from the choice of the endpoint until it is dropped.
+/// Something that is in flight to an instance for long, whatever becomes of the table: a tunnel.
 #[derive(Debug)]
 pub struct InFlight(Arc<Instance>);
 
 impl InFlight {
     /// Counts one.
     pub fn new(instance: &Arc<Instance>) -> Self {
-        instance.in_flight.fetch_add(1, Ordering::AcqRel);
+        instance.begin();
         Self(instance.clone())
-    }
-
-    /// Counts another one to the same instance.
-    #[must_use]
-    pub fn another(&self) -> Self {
-        Self::new(&self.0)
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.0.end();
     }
 }
 

@@ -90,7 +90,7 @@ impl Ledger {
         let mut left: Vec<InstanceId> = Vec::new();
         for Change { app: name, routes } in changes {
             let old = self.apps.take(&name).map(|Keyed(old)| old);
-            let new = routes.map(|routes| Arc::new(self.build(routes, old.as_deref())));
+            let new = routes.map(|routes| Arc::new(self.build(routes, old.as_deref(), now)));
             if let Some(old) = &old {
                 for host in &old.hosts {
                     self.claims.remove(host, &name);
@@ -133,14 +133,20 @@ impl Ledger {
         present.chain(self.retired.values().map(|retired| &retired.stats)).cloned().collect()
     }
 
-    fn build(&mut self, routes: AppRoutes, old: Option<&App>) -> App {
+    fn build(&mut self, routes: AppRoutes, old: Option<&App>, now: Instant) -> App {
         let AppRoutes { app: name, state, domains, options, endpoints: records } = routes;
         let mut endpoints: Vec<Endpoint> = Vec::with_capacity(records.len());
+        let before: HashSet<&InstanceId> = old.into_iter().flat_map(App::instances).collect();
         for Record { instance, release, addr, zone, weight, state } in records {
             let known = endpoints.iter().chain(old.into_iter().flat_map(|old| &old.endpoints));
             let stats = known.map(|one| &one.stats).find(|stats| stats.release == release).cloned();
+            let instance = self.name(instance);
+            // Where all are new, or the only one is, there is nobody to spare it.
+            if !before.is_empty() && !before.contains(&instance.id) {
+                instance.starts_slowly(now);
+            }
             let endpoint = Endpoint {
-                instance: self.name(instance),
+                instance,
                 address: Address::new(&addr),
                 zone: self.zone(&zone),
                 weight,
@@ -363,7 +369,7 @@ mod tests {
         let start = Instant::now();
         both.change(vec![set(routes("a", &["a.x"], &[1, 2]))], start);
         let news = crate::table::News::default();
-        news.answered(&both.hosts["a.x"].endpoints[0].stats, http::StatusCode::NOT_FOUND);
+        news.answered(&both.hosts["a.x"].endpoints[0].stats, http::StatusCode::NOT_FOUND, Duration::ZERO);
         let counted = |both: &Both| both.ledger.stats().iter().filter_map(|one| one.read()).collect::<Vec<_>>();
         both.change(vec![set(routes("a", &["a.x"], &[]))], start + Duration::from_secs(60));
         assert_eq!(counted(&both).iter().map(|one| one.answers).collect::<Vec<_>>(), [[0, 0, 0, 1, 0]]);

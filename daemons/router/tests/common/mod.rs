@@ -61,6 +61,7 @@ impl Router {
         let status = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let lifecycle = Lifecycle::for_tests();
         let settings = Settings {
+            config_dir: options.config.state_dir.clone(),
             config: options.config,
             redis: RedisAccess {
                 url: options.redis_url,
