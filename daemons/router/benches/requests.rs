@@ -1,6 +1,6 @@
 //! CPU time of one request through the router, beside HAProxy, nginx and a relay that understands nothing.
 //!
-//! `scripts/bench requests [--rounds N] [--json]`. Client and instance run in this process on the first core, each proxy
+//! `scripts/bench requests [--rounds N] [--case WORDS] [--proxy NAME] [--json]`. Client and instance run in this process on the first core, each proxy
 //! in its own process on the second, one thread each. Rounds of all proxies are interleaved, because the speed of a shared
 //! machine changes from one minute to the next: what counts is the ratio within a round, of which the median is shown.
 
@@ -61,7 +61,14 @@ fn main() {
     let after = |name: &str| arguments.iter().skip_while(|word| *word != name).nth(1);
     let rounds = after("--rounds").map_or(5, |count| count.parse().unwrap());
     pin(Pid::from_raw(0), 0);
-    let results = runtime().block_on(measure(rounds));
+    let cases: Vec<Case> = CASES
+        .into_iter()
+        .filter(|case| after("--case").is_none_or(|words| case.name.contains(words.as_str())))
+        .collect();
+    let wanted = after("--proxy");
+    let proxies: Vec<&'static str> =
+        PROXIES.into_iter().filter(|name| *name == "dinp" || wanted.is_none_or(|wanted| wanted == name)).collect();
+    let results = runtime().block_on(measure(rounds, &cases, &proxies));
     if arguments.iter().any(|word| word == "--json") {
         println!("{}", serde_json::to_string(&results).unwrap());
         return;
@@ -70,8 +77,9 @@ fn main() {
     print!("{:<30}", "");
     PROXIES.iter().for_each(|proxy| print!(" {proxy:>17}"));
     println!();
-    for (case, by_proxy) in &results {
-        print!("{case:<30}");
+    for Case { name, .. } in &cases {
+        let by_proxy = &results[name];
+        print!("{name:<30}");
         for proxy in PROXIES {
             let Some(micros) = by_proxy.get(proxy) else {
                 print!(" {:>17}", "-");
@@ -200,7 +208,7 @@ impl Proxy {
 
 fn haproxy(address: &str, app: &str) -> String {
     format!(
-        "global\n nbthread 1\n maxconn 20000\ndefaults\n mode http\n timeout connect 3s\n timeout client 75s\n \
+        "global\n nbthread 1\n maxconn 4000\ndefaults\n mode http\n timeout connect 3s\n timeout client 75s\n \
          timeout server 60s\n http-reuse safe\nfrontend f\n bind {address}\n option forwardfor\n \
          unique-id-format %{{+X}}o%ci:%cp_%fi:%fp_%Ts_%rt:%pid\n unique-id-header X-Request-Id\n \
          http-request set-header X-Forwarded-Proto http\n http-request set-header X-Forwarded-Port 80\n \
@@ -329,18 +337,21 @@ fn ratio(ours: &[f64], theirs: &[f64]) -> f64 {
 }
 
 /// Microseconds of CPU per request of each round, by case and proxy.
-async fn measure(rounds: usize) -> BTreeMap<&'static str, BTreeMap<&'static str, Vec<f64>>> {
+async fn measure(
+    rounds: usize,
+    cases: &[Case],
+    proxies: &[&'static str],
+) -> BTreeMap<&'static str, BTreeMap<&'static str, Vec<f64>>> {
     let app = answer_all().await;
     let redis = Redis::start().await;
     let dir = TestDir::new("bench-requests");
     publish(&redis, &app).await;
-    let proxies: Vec<Proxy> =
-        PROXIES.into_iter().filter_map(|name| Proxy::start(name, &app, &redis, dir.path())).collect();
+    let proxies: Vec<Proxy> = proxies.iter().filter_map(|name| Proxy::start(name, &app, &redis, dir.path())).collect();
     for proxy in &proxies {
         proxy.ready().await;
     }
     let mut results: BTreeMap<_, BTreeMap<_, Vec<f64>>> = BTreeMap::new();
-    for case in CASES {
+    for &case in cases {
         for round in 0..=rounds {
             for proxy in &proxies {
                 let before = proxy.cpu();

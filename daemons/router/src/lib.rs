@@ -53,6 +53,11 @@ use worker::{Handle, Start};
 /// Silence of the report loop that counts as stuck.
 const MAX_SILENCE: Duration = Duration::from_secs(30);
 
+/// Connections come and go by the thousand, and what one has needed stands between what others still need: this allocator
+/// gives it back, where the C library's keeps it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Time for the last lines of the access log.
 const LAST_LINES: Duration = Duration::from_secs(1);
 

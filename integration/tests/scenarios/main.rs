@@ -22,6 +22,7 @@ mod packages;
 mod power_cut;
 mod rolling;
 mod router_answers;
+mod router_life;
 mod samples;
 mod scaling;
 mod single_machine;

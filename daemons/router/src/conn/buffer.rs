@@ -1,5 +1,5 @@
-//! Room for bytes on their way. A connection has some only while there are bytes; a worker keeps what is free for the
-//! next one that needs it.
+//! Room for bytes on their way. A buffer has some only while there are bytes in it; a worker keeps what is free for the next
+//! one that needs it, which thus finds it in the processor's cache.
 
 use std::cell::RefCell;
 use std::io;
@@ -20,8 +20,7 @@ pub(crate) struct Buffers(RefCell<Vec<Vec<u8>>>);
 impl Buffers {
     /// An empty buffer.
     pub(crate) fn take(self: &Rc<Self>) -> Buffer {
-        let free = self.0.borrow_mut().pop();
-        Buffer { bytes: free.unwrap_or_else(|| vec![0; SIZE]), start: 0, end: 0, home: self.clone() }
+        Buffer { bytes: Vec::new(), start: 0, end: 0, home: self.clone() }
     }
 }
 
@@ -36,12 +35,7 @@ pub(crate) struct Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let bytes = std::mem::take(&mut self.bytes);
-        let mut free = self.home.0.borrow_mut();
-        // One that had to grow for a large head does not stay.
-        if bytes.len() == SIZE && free.len() < MOST_FREE {
-            free.push(bytes);
-        }
+        self.give_room_back();
     }
 }
 
@@ -63,10 +57,21 @@ impl Buffer {
         self.start += count;
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
+            self.give_room_back();
         }
     }
 
-    /// Reads once behind what there is; grows where there is no room. Says how many bytes came, 0 for the end.
+    fn give_room_back(&mut self) {
+        let bytes = std::mem::take(&mut self.bytes);
+        let mut free = self.home.0.borrow_mut();
+        // One that had to grow for a large head does not stay.
+        if bytes.len() == SIZE && free.len() < MOST_FREE {
+            free.push(bytes);
+        }
+    }
+
+    /// Reads once behind what there is; grows where there is no room. Says how many bytes came, 0 for the end. While it has
+    /// to wait with nothing in it, it needs no room.
     pub(crate) fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
@@ -76,8 +81,12 @@ impl Buffer {
             self.make_room();
         }
         let mut room = ReadBuf::new(&mut self.bytes[self.end..]);
-        ready!(reader.poll_read(cx, &mut room))?;
+        let read = reader.poll_read(cx, &mut room);
         let count = room.filled().len();
+        if read.is_pending() && self.is_empty() {
+            self.give_room_back();
+        }
+        ready!(read)?;
         self.end += count;
         Poll::Ready(Ok(count))
     }
@@ -87,7 +96,10 @@ impl Buffer {
             self.bytes.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
-        if self.end == self.bytes.len() {
+        if self.bytes.is_empty() {
+            let free = self.home.0.borrow_mut().pop();
+            self.bytes = free.unwrap_or_else(|| vec![0; SIZE]);
+        } else if self.end == self.bytes.len() {
             self.bytes.resize(self.bytes.len() * 2, 0);
         }
     }
@@ -117,6 +129,19 @@ mod tests {
         assert!(buffer.is_empty());
         drop(buffer);
         assert_eq!(buffers.0.borrow().len(), 1);
+    }
+
+    #[test]
+    fn who_waits_with_nothing_holds_nothing() {
+        let buffers = Rc::new(Buffers::default());
+        let mut buffer = buffers.take();
+        let (reader, _writer) = tokio::io::simplex(10);
+        let mut reader = std::pin::pin!(reader);
+        let read = poll_fn(|cx| buffer.poll_fill(cx, reader.as_mut()));
+        assert!(read.now_or_never().is_none());
+        assert_eq!((buffer.bytes.len(), buffers.0.borrow().len()), (0, 1));
+        assert_eq!(fill(&mut buffer, b"abc"), 3);
+        assert_eq!((buffer.data(), buffers.0.borrow().len()), (&b"abc"[..], 0));
     }
 
     #[test]

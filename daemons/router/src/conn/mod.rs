@@ -109,7 +109,7 @@ impl Client {
             match Box::pin(self.requests(buffer)).await {
                 Next::Request => {}
                 Next::Close => return,
-                Next::Linger => return self.linger().await,
+                Next::Linger => return Box::pin(self.linger()).await,
                 Next::Tunnel(tunnel) => return Box::pin(self.tunnel(tunnel)).await,
             }
         }
@@ -284,5 +284,29 @@ impl Client {
         if let Err(error) = tunnel.run(self.stream, &self.buffers, self.proxy.limits.now().tunnel).await {
             tracing::debug!(client = self.address, %error, "a tunnel ended");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clients::Clients;
+    use crate::config::{InForce, RouterConfig};
+    use dinp_common::quota::Quota;
+    use std::sync::Arc;
+
+    /// Most connections are idle: what one of them holds is this, and what tokio adds.
+    #[tokio::test]
+    async fn an_idle_connection_is_small() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let limits = InForce::new(RouterConfig::default().limits());
+        let clients = Clients::new(Quota::new(9, 9), limits.clone(), Arc::default());
+        let peer = stream.local_addr().unwrap();
+        let seat = clients.seat(peer.ip()).unwrap();
+        let proxy = Proxy::new(limits, Arc::default(), None);
+        let client = Client::new(stream, peer, seat, proxy, Rc::default());
+        let size = size_of_val(&client.serve());
+        assert!(size <= 1024, "{size} bytes");
     }
 }

@@ -41,6 +41,9 @@ pub(super) async fn fill(
     .await
 }
 
+/// Most bytes that are put together before they are written.
+const TOGETHER: usize = 1024;
+
 /// A write that failed.
 #[derive(Debug)]
 pub(super) struct Unwritten {
@@ -52,17 +55,42 @@ pub(super) struct Unwritten {
 /// Writes all of the slices, with as few calls as it takes.
 pub(super) async fn write_all(
     writer: &mut WriteHalf<'_>,
+    slices: &mut [IoSlice<'_>],
+    timer: &mut Timer,
+    limit: Duration,
+) -> Result<(), Unwritten> {
+    let total: usize = slices.iter().map(|slice| slice.len()).sum();
+    if total > TOGETHER {
+        return write_parts(writer, slices, timer, limit).await;
+    }
+    // What is small is cheaper to copy than to tell the kernel of in parts.
+    let mut room = [0; TOGETHER];
+    let mut end = 0;
+    for slice in slices.iter() {
+        room[end..end + slice.len()].copy_from_slice(slice);
+        end += slice.len();
+    }
+    write_parts(writer, &mut [IoSlice::new(&room[..end])], timer, limit).await
+}
+
+async fn write_parts(
+    writer: &mut WriteHalf<'_>,
     mut slices: &mut [IoSlice<'_>],
     timer: &mut Timer,
     limit: Duration,
 ) -> Result<(), Unwritten> {
     let mut taken = 0;
     IoSlice::advance_slices(&mut slices, 0);
-    while !slices.is_empty() {
+    while let [first, rest @ ..] = &*slices {
         timer.stop();
-        let written = poll_fn(|cx| match Pin::new(&mut *writer).poll_write_vectored(cx, slices) {
-            Poll::Pending => timer.poll(cx, limit).map(|()| Err(ErrorKind::TimedOut.into())),
-            ready => ready,
+        let is_alone = rest.iter().all(|slice| slice.is_empty());
+        let written = poll_fn(|cx| {
+            let writer = Pin::new(&mut *writer);
+            let written = if is_alone { writer.poll_write(cx, first) } else { writer.poll_write_vectored(cx, slices) };
+            match written {
+                Poll::Pending => timer.poll(cx, limit).map(|()| Err(ErrorKind::TimedOut.into())),
+                ready => ready,
+            }
         });
         match written.await {
             Ok(0) => return Err(Unwritten { taken, source: ErrorKind::WriteZero.into() }),

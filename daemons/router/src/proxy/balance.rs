@@ -23,7 +23,8 @@ pub(crate) fn choose(
     now: Instant,
     mut random: impl FnMut(u64) -> u64,
 ) -> Option<usize> {
-    let ready = |endpoint: &Endpoint| endpoint.weight > 0 && !endpoint.suspect;
+    let usable = |endpoint: &Endpoint| endpoint.weight > 0 && !endpoint.instance.is_dispossessed();
+    let ready = |endpoint: &Endpoint| usable(endpoint) && !endpoint.suspect;
     let most_aside = endpoints.iter().filter(|endpoint| ready(endpoint)).count() / 2;
     let aside = |endpoint: &Endpoint| ready(endpoint) && endpoint.instance.is_aside(now);
     // Endpoints from this index on are not set aside.
@@ -34,9 +35,9 @@ pub(crate) fn choose(
         false => u8::from(index < cutoff && aside(endpoint)),
     };
     let ranked = || {
-        let untried = |endpoint: &Endpoint| endpoint.weight > 0 && !tried.contains(&endpoint.instance.id);
-        let usable = endpoints.iter().enumerate().filter(move |(_, endpoint)| untried(endpoint));
-        usable.map(|(index, endpoint)| (rank(index, endpoint), index, endpoint))
+        let untried = |endpoint: &Endpoint| usable(endpoint) && !tried.contains(&endpoint.instance.id);
+        let untried = endpoints.iter().enumerate().filter(move |(_, endpoint)| untried(endpoint));
+        untried.map(|(index, endpoint)| (rank(index, endpoint), index, endpoint))
     };
     let best = ranked().map(|(rank, ..)| rank).min()?;
     let candidates = || {

@@ -45,7 +45,8 @@ pub(crate) fn choose(
     }
     let hosts = proxy.hosts.borrow();
     let app = hosts.get(host).ok_or(Refusal::UnknownHost)?;
-    let same = again.and_then(|id| app.endpoints.iter().position(|endpoint| endpoint.instance.id == *id));
+    let is_same = |one: &Endpoint, id: &InstanceId| one.instance.id == *id && !one.instance.is_dispossessed();
+    let same = again.and_then(|id| app.endpoints.iter().position(|endpoint| is_same(endpoint, id)));
     let zone = &proxy.limits.now().zone;
     let random = |below| rand::random_range(0..below);
     let chosen = same.or_else(|| balance::choose(&app.endpoints, zone, tried, now, random));

@@ -40,7 +40,7 @@ pub(crate) struct Endpoint {
 }
 
 /// Where an instance listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Address {
     /// An IP address and port.
     Ip(SocketAddr),

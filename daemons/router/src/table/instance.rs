@@ -2,7 +2,7 @@
 
 use dinp_common::model::InstanceId;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// First time that an endpoint is set aside for; doubled with each failure in a row.
@@ -27,6 +27,8 @@ pub struct Instance {
     aside_until: AtomicU64,
     /// When it began to come to its share, as above; 0 where it has had it all along.
     began: AtomicU64,
+    /// Its address is that of a newer one.
+    is_dispossessed: AtomicBool,
 }
 
 /// Zero of the clock that [`Instance::aside_until`] counts on.
@@ -50,6 +52,7 @@ impl Instance {
             failures: AtomicU32::new(0),
             aside_until: AtomicU64::new(0),
             began: AtomicU64::new(0),
+            is_dispossessed: AtomicBool::new(false),
         })
     }
 
@@ -100,6 +103,16 @@ impl Instance {
             self.failures.store(0, Ordering::Relaxed);
             self.aside_until.store(0, Ordering::Relaxed);
         }
+    }
+
+    /// Another instance has been seen at its address, or that is over.
+    pub(crate) fn set_dispossessed(&self, is_so: bool) {
+        self.is_dispossessed.store(is_so, Ordering::Release);
+    }
+
+    /// Whether nothing may be sent to it: what listens at its address is not it.
+    pub(crate) fn is_dispossessed(&self) -> bool {
+        self.is_dispossessed.load(Ordering::Acquire)
     }
 
     /// Whether it is set aside now.

@@ -4,6 +4,7 @@
 
 use super::app::Keyed;
 use super::claims::Claims;
+use super::owners::Owners;
 use super::{Address, App, Endpoint, Host, Instance, ReleaseStats, Update};
 use dinp_common::model::{AppName, InstanceId, Version};
 use dinp_common::routes::{AppRoutes, Change, Endpoint as Record, EndpointState, Table};
@@ -22,6 +23,7 @@ pub(crate) struct Ledger {
     applied: Version,
     apps: HashSet<Keyed<App>>,
     claims: Claims,
+    owners: Owners,
     /// Instances of the table. By the leader's law each has one app for all its life; should it err, two may name one.
     instances: HashMap<Keyed<Instance>, u32>,
     leaving: HashMap<InstanceId, Leaving>,
@@ -88,9 +90,12 @@ impl Ledger {
         self.version = Some(version);
         let mut hosts: HashSet<Host> = HashSet::new();
         let mut left: Vec<InstanceId> = Vec::new();
+        let mut dispossessed: Vec<InstanceId> = Vec::new();
+        self.owners.begin();
         for Change { app: name, routes } in changes {
             let old = self.apps.take(&name).map(|Keyed(old)| old);
             let new = routes.map(|routes| Arc::new(self.build(routes, old.as_deref(), now)));
+            dispossessed.extend(self.owners.change(old.as_deref(), new.as_deref()));
             if let Some(old) = &old {
                 for host in &old.hosts {
                     self.claims.remove(host, &name);
@@ -112,6 +117,10 @@ impl Ledger {
         self.retired.retain(|_, retired| now.saturating_duration_since(retired.at) < KEEP_COUNTERS);
         // Another app of the same change may have named one anew.
         left.retain(|id| self.leaving.contains_key(id));
+        for instance in &dispossessed {
+            tracing::debug!(%instance, "a newer instance has its address");
+        }
+        left.append(&mut dispossessed);
         let hosts = hosts.into_iter().map(|host| {
             let app = self.claims.winner(&host).cloned();
             (host, app)
@@ -294,6 +303,30 @@ mod tests {
         fn table(&self) -> Table {
             self.ledger.apps(None).iter().map(|app| (app.name.clone(), app.record())).collect()
         }
+    }
+
+    #[test]
+    fn an_address_is_its_newest_owner_s() {
+        let at = |app: &str, instance: u64, port: u16| {
+            let mut routes = routes(app, &[&format!("{app}.x")], &[instance]);
+            routes.endpoints[0].addr = format!("127.0.0.1:{port}");
+            set(routes)
+        };
+        let now = Instant::now();
+        let mut both = Both::default();
+        both.change(vec![at("a", 1, 80)], now);
+        let gone = both.change(vec![at("b", 2, 80)], now);
+        assert_eq!(gone, [InstanceId::from_bits(1)], "its connections are closed");
+        let (older, newer) = (both.instance("a.x", 0), both.instance("b.x", 0));
+        assert!(older.is_dispossessed() && !newer.is_dispossessed());
+        both.change(vec![end("b")], now);
+        assert!(older.is_dispossessed(), "that b is gone gives a nothing back");
+        both.change(vec![at("a", 1, 81)], now);
+        assert!(!older.is_dispossessed(), "it is somewhere else");
+        both.change(vec![at("c", 3, 82), at("d", 4, 82)], now);
+        assert!(!both.instance("c.x", 0).is_dispossessed() && !both.instance("d.x", 0).is_dispossessed());
+        both.change(vec![at("a", 5, 81)], now);
+        assert!(!both.instance("a.x", 0).is_dispossessed(), "a port that is used again");
     }
 
     #[test]

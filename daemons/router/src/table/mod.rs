@@ -10,6 +10,7 @@ mod counts;
 mod disk;
 mod instance;
 mod ledger;
+mod owners;
 
 pub(crate) use app::{Address, App, Endpoint};
 pub(crate) use counts::{News, ReleaseStats};
