@@ -4,7 +4,7 @@ use crate::access::Log;
 use crate::clients::Clients;
 use crate::config::{InForce, Limits};
 use crate::conn::{Buffers, Client};
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, is_out_of_descriptors};
 use crate::table::Slice;
 use crate::totals::Totals;
 use dinp_common::lifecycle::{Heartbeat, Lifecycle};
@@ -181,6 +181,7 @@ async fn accept(listener: TcpListener, worker: Rc<Worker>) {
             }
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
             }
+            Err(error) if is_out_of_descriptors(&error) && worker.proxy.pool.give_way() => {}
             Err(error) => {
                 tracing::error!(%error, "connections cannot be accepted: {error}");
                 tokio::time::sleep(ACCEPT_PAUSE).await;

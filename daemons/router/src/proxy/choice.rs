@@ -1,6 +1,7 @@
 //! The choice of an instance for one attempt.
 
 use super::pages::Refusal;
+use super::pool::is_out_of_descriptors;
 use super::{Proxy, balance};
 use crate::table::{App, Endpoint};
 use dinp_common::model::InstanceId;
@@ -61,10 +62,7 @@ pub(crate) fn choose(
 pub(crate) fn unreachable(proxy: &Proxy, endpoint: &Endpoint, error: &io::Error) {
     // A router without descriptors or ports must not take that for the instance's fault.
     let ours = matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse)
-        || matches!(
-            error.raw_os_error().map(nix::errno::Errno::from_raw),
-            Some(nix::errno::Errno::EMFILE | nix::errno::Errno::ENFILE)
-        );
+        || is_out_of_descriptors(error);
     if ours {
         tracing::error!(%error, "connections to instances cannot be made: {error}");
         return;

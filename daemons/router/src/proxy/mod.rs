@@ -11,7 +11,7 @@ mod retry;
 pub(crate) use choice::{choose, unreachable};
 pub(crate) use form::Form;
 pub(crate) use pages::{Reader, Refusal};
-pub(crate) use pool::Connection;
+pub(crate) use pool::{Connection, is_out_of_descriptors};
 pub(crate) use retry::{Case, Failure, Next, next};
 
 use crate::access::{Lines, Log};

@@ -6,6 +6,7 @@ use crate::config::InForce;
 use crate::table::{Address, Endpoint};
 use dinp_common::model::InstanceId;
 use foldhash::fast::RandomState;
+use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -60,7 +61,7 @@ impl Connection {
     /// The same, asked of the kernel.
     fn is_open(&self) -> bool {
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        recv(self.stream.as_raw_fd(), &mut [0], flags) == Err(nix::errno::Errno::EAGAIN)
+        recv(self.stream.as_raw_fd(), &mut [0], flags) == Err(Errno::EAGAIN)
     }
 }
 
@@ -126,15 +127,30 @@ impl Pool {
         });
     }
 
+    /// Closes all idle connections: what is under way needs their descriptors. False where there are none.
+    pub(crate) fn give_way(&self) -> bool {
+        let idle = std::mem::take(&mut *self.idle.borrow_mut());
+        !idle.is_empty()
+    }
+
     /// Makes a new connection.
     pub(crate) async fn connect(&self, endpoint: &Endpoint, limit: Duration) -> io::Result<Connection> {
+        let connect = async || match &endpoint.address {
+            Address::Ip(address) => TcpStream::connect(address).await,
+            Address::Name(name) => TcpStream::connect(&**name).await,
+        };
         let connect = async {
-            match &endpoint.address {
-                Address::Ip(address) => TcpStream::connect(address).await,
-                Address::Name(name) => TcpStream::connect(&**name).await,
+            match connect().await {
+                Err(error) if is_out_of_descriptors(&error) && self.give_way() => connect().await,
+                outcome => outcome,
             }
         };
         let stream = tokio::time::timeout(limit, connect).await.map_err(|_| io::ErrorKind::TimedOut)??;
         Connection::new(stream)
     }
+}
+
+/// Whether this process, or this machine, may open nothing more.
+pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EMFILE | Errno::ENFILE))
 }
