@@ -160,6 +160,8 @@ impl Proxy {
             "dinp" => {
                 let mut command = Command::new(itself);
                 command.args(["dinp", &redis.url(), &dir.display().to_string(), &address]);
+                // As in the unit.
+                command.env("MIMALLOC_PURGE_DELAY", "0");
                 command
             }
             "relay" => {

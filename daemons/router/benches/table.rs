@@ -94,6 +94,8 @@ impl Router {
         let (http, status) = (free().await, free().await);
         let started = Instant::now();
         let process = Command::new(std::env::current_exe().unwrap())
+            // As in the unit.
+            .env("MIMALLOC_PURGE_DELAY", "0")
             .arg("router")
             .args([redis.url(), state.path().display().to_string()])
             .args([http.port(), status.port(), leader].map(|port| port.to_string()))
