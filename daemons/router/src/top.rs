@@ -60,7 +60,7 @@ pub async fn run(matches: ArgMatches, loaded: Loaded<RouterConfig>) -> Result<()
     let interval = Duration::from_secs(number("interval"));
     let rows = usize::try_from(number("rows")).unwrap_or(usize::MAX);
     let is_once = matches.get_flag("once") || !io::stdout().is_terminal();
-    let url = status_url(&loaded.daemon);
+    let url = local_status_url(&loaded.daemon);
     let client = ApiClient::new(vec![url.clone()], None, concat!("dinp-router-top/", env!("CARGO_PKG_VERSION")));
     let look = || async {
         let traffic: Traffic =
@@ -84,7 +84,7 @@ pub async fn run(matches: ArgMatches, loaded: Loaded<RouterConfig>) -> Result<()
 }
 
 /// Where the status listener is, as this machine reaches it.
-fn status_url(config: &RouterConfig) -> Url {
+fn local_status_url(config: &RouterConfig) -> Url {
     let listens = config.status_listen.first().copied();
     let mut address = listens.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 1982)));
     match address.ip() {
@@ -102,7 +102,9 @@ fn table(before: &Traffic, after: &Traffic, time: Duration, rows: usize) -> Stri
     let mut all = Vec::new();
     for now in &after.releases {
         // A router that was restarted meanwhile counts anew.
-        let was = known.get(&(&now.app, now.release)).filter(|was| was.answers <= now.answers);
+        let was = known
+            .get(&(&now.app, now.release))
+            .filter(|was| was.answers.iter().zip(&now.answers).all(|(was, now)| was <= now));
         let since = |now: u64, was: Option<u64>| now.saturating_sub(was.unwrap_or_default());
         let answers: [u64; 5] =
             std::array::from_fn(|class| since(now.answers[class], was.map(|was| was.answers[class])));
@@ -167,7 +169,7 @@ mod tests {
     fn the_status_listener_is_asked_where_it_is() {
         let url = |listen: &str| {
             let config = RouterConfig { status_listen: vec![listen.parse().unwrap()], ..RouterConfig::default() };
-            status_url(&config).to_string()
+            local_status_url(&config).to_string()
         };
         assert_eq!(url("0.0.0.0:1982"), "http://127.0.0.1:1982/");
         assert_eq!(url("[::]:99"), "http://[::1]:99/");

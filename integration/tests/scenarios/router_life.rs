@@ -4,10 +4,6 @@ use dinp_integration::testbed::{Cluster, Scenario, eventually, secs};
 
 use crate::packages::APT;
 
-/// What takes a router away, or gives it another program.
-const ACTS: [&str; 3] =
-    ["systemctl reload dinp-router", "systemctl restart dinp-router", "install --reinstall dinp-router"];
-
 #[tokio::test]
 async fn reloads_restarts_and_upgrades_of_routers_lose_no_request() -> Scenario {
     let cluster = Cluster::shared().await?;
@@ -15,10 +11,10 @@ async fn reloads_restarts_and_upgrades_of_routers_lose_no_request() -> Scenario 
     app.settles_at(2, secs(30)).await?;
     // Over connections that are kept, as browsers do.
     let load = app.steady().rate(200).start();
-    for act in ACTS {
+    let reinstall = format!("{APT} install --reinstall dinp-router");
+    for act in ["systemctl reload dinp-router", "systemctl restart dinp-router", &reinstall] {
         for router in cluster.routers() {
-            let command = if act.starts_with("systemctl") { act.to_owned() } else { format!("{APT} {act}") };
-            router.exec(&command).await?;
+            router.exec(act).await?;
             eventually("the router is active", secs(30), async || {
                 if router.succeeds("systemctl is-active dinp-router").await { Ok(()) } else { Err(act.to_owned()) }
             })

@@ -3,8 +3,12 @@
 //! The corpus is the table of raw requests. `DINP_FUZZ_CASES` says how many mutants are made of it (20,000), `DINP_FUZZ_SEED`
 //! from where on. The judge beside this codec is httparse, which knows nothing of it.
 
+#[path = "../../tests/common/escape.rs"]
+mod escape;
+
 use super::headers::{Origin, to_app};
 use super::{Body, Encoding, Framing, Request, Scan, SizeLine};
+use escape::unescaped;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -46,25 +50,6 @@ fn corpus() -> Vec<Vec<u8>> {
     let table = include_str!("../../tests/golden/requests.txt");
     let requests = table.lines().filter_map(|line| line.strip_prefix("> ").or_else(|| line.strip_prefix(">| ")));
     requests.filter(|text| !text.contains("\\(")).map(unescaped).collect()
-}
-
-fn unescaped(text: &str) -> Vec<u8> {
-    let (mut out, mut rest) = (Vec::new(), text.bytes());
-    while let Some(byte) = rest.next() {
-        let kind = if byte == b'\\' { rest.next() } else { None };
-        out.push(match kind {
-            None => byte,
-            Some(b'r') => b'\r',
-            Some(b'n') => b'\n',
-            Some(b't') => b'\t',
-            Some(b'x') => {
-                let digits = [rest.next().unwrap(), rest.next().unwrap()];
-                u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap()
-            }
-            Some(other) => other,
-        });
-    }
-    out
 }
 
 fn mutant(corpus: &[Vec<u8>], random: &mut StdRng) -> Vec<u8> {

@@ -241,7 +241,8 @@ impl Client {
         .await
     }
 
-    /// Answers itself. `buffer` holds what the client has sent beyond the request. Without a reader the request was not understood, and is told of here. `is_read` says that the request was read to its end.
+    /// Answers itself. `buffer` holds what the client has sent beyond the request. Without a reader the request was not
+    /// understood, and is told of here. `is_read` says that the request was read to its end.
     async fn refuse(&mut self, refusal: Refusal, reader: Option<&Reader<'_>>, is_read: bool, buffer: &Buffer) -> Next {
         self.proxy.totals.refused(refusal.code());
         if reader.is_none() {

@@ -81,11 +81,8 @@ impl<'a> Range<'a> {
 
 /// A quality: `1`, `0.8`, `0.125`. What is none counts for nothing.
 fn thousandths(text: &[u8]) -> u16 {
-    std::str::from_utf8(text).ok().and_then(|text| text.parse::<f32>().ok()).map_or(0, |quality| {
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 1000")]
-        let thousandths = (quality.clamp(0.0, 1.0) * 1000.0) as u16;
-        thousandths
-    })
+    let quality = std::str::from_utf8(text).ok().and_then(|text| text.parse::<f32>().ok()).unwrap_or(0.0);
+    (quality.clamp(0.0, 1.0) * 1000.0) as u16
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 #![allow(missing_docs, clippy::unwrap_used)]
 
+pub mod escape;
+
 use dinp_common::api::router::RouterReport;
 use dinp_common::auth::{Credential, CredentialKind};
 use dinp_common::credentials::Secret;
