@@ -168,9 +168,7 @@ mod tests {
 
     #[tokio::test]
     async fn both_families_on_one_port() {
-        let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = probe.local_addr().unwrap().port();
-        drop(probe);
+        let port = crate::testing::free_port();
         let addresses = [addr(&format!("0.0.0.0:{port}")), addr(&format!("[::]:{port}"))];
         assert_eq!(listeners("both", &addresses).await.unwrap().len(), 2);
     }

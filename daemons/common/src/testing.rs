@@ -7,17 +7,38 @@ use crate::credentials::Secret;
 use crate::model::{AppName, InstanceId};
 use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
+use std::fs::File;
 use std::net::TcpListener;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// A port that was free a moment ago.
+/// A free port that no other test gets while this process lives.
+///
+/// It lies below the ports that the kernel gives to whoever asks for any: one of those could go to another process
+/// between its choice and its use, and a test would talk to another test's server.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("bind a port of the loopback address");
-    listener.local_addr().expect("a bound socket has an address").port()
+    static HELD: Mutex<Vec<File>> = Mutex::new(Vec::new());
+    let claims = std::env::temp_dir().join(format!("dinp-test-ports-{}", current_user()));
+    std::fs::create_dir_all(&claims).expect("create a directory for claims on ports");
+    // Each process begins elsewhere, so that few meet.
+    let first = std::process::id().wrapping_mul(97);
+    for step in 0..u32::from(PORTS.end - PORTS.start) {
+        let port = PORTS.start + (first.wrapping_add(step) % u32::from(PORTS.end - PORTS.start)) as u16;
+        let claim = File::create(claims.join(port.to_string())).expect("open a claim on a port");
+        if claim.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            HELD.lock().expect("no holder of this lock panics").push(claim);
+            return port;
+        }
+    }
+    panic!("no port of {PORTS:?} is free");
 }
+
+/// Of [`free_port`].
+const PORTS: Range<u16> = 10_000..20_000;
 
 /// An instance that has proved itself, as its agent reports it.
 pub fn proved_report(instance: InstanceId, app: AppName, release: u64) -> InstanceReport {
@@ -279,5 +300,21 @@ impl Redis {
             assert!(begin.elapsed() < Duration::from_secs(30), "Redis does not answer: {error}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn nobody_gets_a_port_that_another_test_has_or_the_kernel_could_give() {
+        let asking: Vec<_> = (0..8).map(|_| std::thread::spawn(|| [(); 40].map(|()| free_port()))).collect();
+        let got: Vec<u16> = asking.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+        assert_eq!(got.iter().collect::<HashSet<_>>().len(), got.len());
+        let kernels = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+        let first: u16 = kernels.split_whitespace().next().unwrap().parse().unwrap();
+        assert!(got.iter().all(|port| *port < first), "{kernels}");
     }
 }

@@ -152,7 +152,7 @@ impl Drop for Proxy {
 
 impl Proxy {
     fn start(name: &'static str, app: &str, redis: &Redis, dir: &Path) -> Option<Self> {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = dinp_common::testing::free_port();
         let address = format!("127.0.0.1:{port}");
         let file = dir.join(format!("{name}.conf"));
         let itself = std::env::current_exe().unwrap();

@@ -123,7 +123,7 @@ async fn create(options: &Options, images: &Images, state: &State) -> Result<()>
     remove_hosts(&format!("{LABEL}={}", options.name)).await?;
     let ports = match options.ports {
         Some(ports) => unused(ports)?,
-        None => Ports { router: free_port()?, dash: free_port()?, uic: free_port()? },
+        None => free_ports()?,
     };
     std::fs::create_dir_all(&options.base_images).map_err(at("make", &options.base_images))?;
     let subnet = network(&options.name).await?;
@@ -192,11 +192,14 @@ fn unused(ports: Ports) -> Result<Ports> {
     Ok(ports)
 }
 
-fn free_port() -> Result<u16> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .and_then(|listener| listener.local_addr())
-        .map(|address| address.port())
-        .map_err(|source| Error::Spawn { program: "a listener on a free port".to_owned(), source })
+/// Ports below those that the kernel gives to whoever asks for any: one of those could be taken while its host restarts.
+fn free_ports() -> Result<Ports> {
+    let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    let mut ports = (20_000..32_000).filter(free);
+    match (ports.next(), ports.next(), ports.next()) {
+        (Some(router), Some(dash), Some(uic)) => Ok(Ports { router, dash, uic }),
+        _ => Err(Error::other("no three ports of 127.0.0.1 from 20000 to 31999 are free".to_owned())),
+    }
 }
 
 /// Puts the packages where hosts see them. The directory itself stays: hosts have it mounted.
