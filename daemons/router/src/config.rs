@@ -50,6 +50,14 @@ pub struct RouterConfig {
     pub drain_wait_secs: u64,
     /// Time for requests that are under way when the router stops, in seconds.
     pub drain_timeout_secs: u64,
+    /// How an app's instances share its requests.
+    pub balance: Balance,
+    /// Requests in flight from this router to one instance, tunnels among them; 0 for no limit.
+    pub max_in_flight: u32,
+    /// Requests for one app that wait while all of its instances have so many.
+    pub max_queue: usize,
+    /// Time for which they wait, in milliseconds.
+    pub queue_timeout_ms: u64,
     /// Largest head of a request, in bytes.
     pub max_header_bytes: usize,
     /// Connections of one client; one IPv6 network of 64 bits is one client, a trusted proxy is none.
@@ -86,6 +94,10 @@ impl Default for RouterConfig {
             backend_idle_max: 1000,
             drain_wait_secs: 0,
             drain_timeout_secs: 30,
+            balance: Balance::LeastRequests,
+            max_in_flight: 0,
+            max_queue: 1000,
+            queue_timeout_ms: 5000,
             max_header_bytes: 65_536,
             max_connections_per_client: 1000,
             max_connections: 20_000,
@@ -114,8 +126,15 @@ impl DaemonConfig for RouterConfig {
                 return Err(ConfigError::invalid(key, "must be from 1 to 1000000"));
             }
         }
-        if !(10..=60_000).contains(&self.connect_timeout_ms) {
-            return Err(ConfigError::invalid("connect_timeout_ms", "must be from 10 to 60000"));
+        for (key, millis) in
+            [("connect_timeout_ms", self.connect_timeout_ms), ("queue_timeout_ms", self.queue_timeout_ms)]
+        {
+            if !(10..=60_000).contains(&millis) {
+                return Err(ConfigError::invalid(key, "must be from 10 to 60000"));
+            }
+        }
+        if self.max_queue > 1_000_000 {
+            return Err(ConfigError::invalid("max_queue", "must be at most 1000000"));
         }
         let times = [
             ("request_timeout_secs", self.request_timeout_secs),
@@ -149,6 +168,16 @@ impl DaemonConfig for RouterConfig {
     }
 }
 
+/// How an app's instances share its requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    /// Of two that are drawn, the one with fewer requests in flight.
+    LeastRequests,
+    /// By turns.
+    RoundRobin,
+}
+
 /// The settings that workers use, as durations.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -161,6 +190,12 @@ pub struct Limits {
     pub(crate) backend_idle: Duration,
     pub(crate) backend_idle_max: usize,
     pub(crate) drain: Duration,
+    pub(crate) balance: Balance,
+    /// Requests in flight to one instance.
+    pub(crate) in_flight: u32,
+    /// Requests that wait for one app.
+    pub(crate) queued: usize,
+    pub(crate) queue: Duration,
     pub(crate) head_bytes: usize,
     pub(crate) zone: String,
     pub(crate) trusted: Vec<Network>,
@@ -236,6 +271,10 @@ impl RouterConfig {
             backend_idle: Duration::from_secs(self.backend_idle_secs),
             backend_idle_max: self.backend_idle_max,
             drain: Duration::from_secs(self.drain_timeout_secs),
+            balance: self.balance,
+            in_flight: if self.max_in_flight == 0 { u32::MAX } else { self.max_in_flight },
+            queued: self.max_queue,
+            queue: Duration::from_millis(self.queue_timeout_ms),
             head_bytes: self.max_header_bytes,
             zone: self.zone.clone(),
             trusted: self.trusted_proxies.clone(),

@@ -132,7 +132,8 @@ impl Reporter {
             let in_flight = in_flight.get(&(app.as_str(), release)).copied().unwrap_or_default();
             ReleaseTraffic { app, release, answers, failed, micros, in_flight }
         });
-        Traffic { connections: self.totals.open(), releases: releases.collect() }
+        let queued = self.totals.queues.waiting() as u64;
+        Traffic { connections: self.totals.open(), queued, releases: releases.collect() }
     }
 
     /// The counters of each release that has answered, as Prometheus text: of those that the ledger knows, and of no

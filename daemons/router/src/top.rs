@@ -118,7 +118,8 @@ fn table(before: &Traffic, after: &Traffic, time: Duration, rows: usize) -> Stri
     let written = || -> Result<String, std::fmt::Error> {
         let mut out = String::new();
         let (connections, releases) = (after.connections, after.releases.len());
-        writeln!(out, "{connections} connections, {:.1} requests/s to {releases} releases\n", rate(total))?;
+        let queued = if after.queued > 0 { format!(", {} waiting", after.queued) } else { String::new() };
+        writeln!(out, "{connections} connections, {:.1} requests/s to {releases} releases{queued}\n", rate(total))?;
         let width = all.iter().take(rows).map(|one| one.1.app.len()).max().unwrap_or(0).max(3);
         write!(out, "{:<width$}  {:<20}", "APP", "RELEASE")?;
         for word in ["REQ/S", "2xx", "3xx", "4xx", "5xx", "FAILED", "MEAN MS", "IN FLIGHT"] {
@@ -149,13 +150,16 @@ mod tests {
 
     #[test]
     fn the_busiest_first() {
-        let before = Traffic { connections: 1, releases: vec![release("shop", 100, 0)] };
-        let after =
-            Traffic { connections: 5, releases: vec![release("blog", 3, 8000), release("shop", 300, 1_000_000)] };
+        let before = Traffic { connections: 1, queued: 0, releases: vec![release("shop", 100, 0)] };
+        let after = Traffic {
+            connections: 5,
+            queued: 3,
+            releases: vec![release("blog", 3, 8000), release("shop", 300, 1_000_000)],
+        };
         let text = table(&before, &after, Duration::from_secs(2), 20);
         assert_eq!(
             text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n"),
-            "5 connections, 102.0 requests/s to 2 releases\n\n\
+            "5 connections, 102.0 requests/s to 2 releases, 3 waiting\n\n\
              APP   RELEASE                  REQ/S       2xx       3xx       4xx       5xx    FAILED   MEAN MS IN FLIGHT\n\
              shop  7                        100.0     100.0       0.0       0.0       0.0       0.0       5.0         2\n\
              blog  7                          2.0       1.5       0.0       0.0       0.5       0.0       2.0         2"

@@ -1,5 +1,6 @@
 //! Counts over all workers.
 
+use crate::proxy::Queues;
 use crate::table::News;
 use dinp_common::listen::Untold;
 use std::collections::BTreeMap;
@@ -13,6 +14,8 @@ use std::time::Instant;
 pub(crate) struct Totals {
     /// What the apps' releases have answered.
     pub(crate) news: News,
+    /// Requests that wait for room.
+    pub(crate) queues: Arc<Queues>,
     open: AtomicU64,
     accepted: AtomicU64,
     shed: AtomicU64,
@@ -71,6 +74,7 @@ impl Totals {
     /// Hands the counts over to the metrics.
     pub(crate) fn publish(&self) {
         metrics::gauge!("dinp_router_connections").set(self.open() as f64);
+        metrics::gauge!("dinp_router_queued_requests").set(self.queues.waiting() as f64);
         metrics::counter!("dinp_router_connections_total").absolute(self.accepted.load(Ordering::Relaxed));
         metrics::counter!("dinp_router_connections_shed_total").absolute(self.shed.load(Ordering::Relaxed));
         metrics::counter!("dinp_router_access_log_lost_lines_total").absolute(self.unlogged.load(Ordering::Relaxed));

@@ -43,7 +43,7 @@ impl Scene {
 async fn a_refused_connection_is_tried_elsewhere_for_any_request() {
     let good = Backend::answering("good").await;
     let other = Backend::answering("good").await;
-    let scene = Scene::new(&[refusing().await, good.endpoint(), other.endpoint()]).await;
+    let scene = Scene::new(&[refusing(), good.endpoint(), other.endpoint()]).await;
     for _ in 0..20 {
         assert_eq!(scene.call("POST", "body").await, (200, "good".into()));
         assert_eq!(scene.call("GET", "").await, (200, "good".into()));
@@ -55,7 +55,7 @@ async fn a_refused_connection_is_tried_elsewhere_for_any_request() {
 
 #[tokio::test]
 async fn none_reachable_is_502_and_quick() {
-    let scene = Scene::new(&[refusing().await, refusing().await]).await;
+    let scene = Scene::new(&[refusing(), refusing()]).await;
     let begin = Instant::now();
     let (status, body) = scene.call("GET", "").await;
     assert_eq!(status, 502);

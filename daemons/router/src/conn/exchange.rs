@@ -7,9 +7,10 @@ use super::{Client, Next};
 use crate::access::{Asked, Entry, Served};
 use crate::codec::headers::{Origin, sound_id, to_app};
 use crate::codec::{Body, Framing, Request, host};
-use crate::proxy::{Case, Connection, Failure, Form, Next as Retry, Reader, Refusal, choose, next, unreachable};
+use crate::proxy::{Case, Choice, Connection, Failure, Form, Next as Retry, NotFound, Reader, Refusal, Search};
+use crate::proxy::{choose, next, unreachable};
 use crate::table::{Endpoint, InFlight};
-use dinp_common::model::InstanceId;
+use dinp_common::model::{AppName, InstanceId};
 use std::time::{Duration, Instant};
 
 /// Bodies up to this size, in bytes, never wait for the app to read them.
@@ -114,8 +115,13 @@ impl Client {
             if now >= deadline {
                 return Outcome::Refused(Refusal::TimedOut);
             }
-            let chosen = match choose(&proxy, host, &tried, again.as_ref(), now) {
-                Ok(chosen) => chosen,
+            let search = Search { host, tried: &tried, again: again.as_ref() };
+            let (chosen, now) = match choose(&proxy, search, false, now) {
+                Ok(chosen) => (chosen, now),
+                Err(NotFound::Busy(app)) => match self.room(&app, search, deadline).await {
+                    Ok(chosen) => (chosen, Instant::now()),
+                    Err(outcome) => return outcome,
+                },
                 Err(_) if last.is_some() && !has_reached && now + pause < deadline.min(began + limits.connect) => {
                     let (mut reader, _) = self.stream.split();
                     tokio::select! {
@@ -126,7 +132,7 @@ impl Client {
                     tried.clear();
                     continue;
                 }
-                Err(none) => return Outcome::Refused(last.unwrap_or(none)),
+                Err(NotFound::Refused(none)) => return Outcome::Refused(last.unwrap_or(none)),
             };
             let endpoint = chosen.endpoint();
             let instance = endpoint.instance.id.clone();
@@ -194,6 +200,25 @@ impl Client {
                     return Outcome::Refused(refusal);
                 }
             }
+        }
+    }
+
+    /// Waits in the app's queue until one of its instances has room.
+    async fn room(&mut self, app: &AppName, search: Search<'_>, deadline: Instant) -> Result<Choice, Outcome> {
+        let (proxy, limits) = (&self.proxy, self.proxy.limits.now());
+        let overloaded = || Outcome::Refused(Refusal::Overloaded);
+        let place = proxy.totals.queues.join(app, limits.queued).ok_or_else(overloaded)?;
+        let look = || match choose(proxy, search, true, Instant::now()) {
+            Ok(chosen) => Some(Ok(chosen)),
+            Err(NotFound::Busy(_)) => None,
+            Err(NotFound::Refused(refusal)) => Some(Err(Outcome::Refused(refusal))),
+        };
+        let until = deadline.min(Instant::now() + limits.queue);
+        let (mut reader, _) = self.stream.split();
+        tokio::select! {
+            found = place.wait(look) => found,
+            () = tokio::time::sleep_until(until.into()) => Err(overloaded()),
+            () = watch(&mut reader) => Err(Outcome::Gone),
         }
     }
 

@@ -1,121 +1,165 @@
-//! Which instance gets a request: of two drawn by their shares, the one that has less to do for its share.
+//! Which instance gets a request.
 
+use crate::config::Balance;
 use crate::table::Endpoint;
 use dinp_common::model::InstanceId;
+use smallvec::SmallVec;
 use std::time::Instant;
 
 /// Requests in flight that are no crowd.
 const LITTLE: u32 = 4;
+/// The golden ratio as a part of 2^32: its multiples lie as evenly as any sequence can, wherever it is cut off.
+const GOLDEN: u32 = 0x9E37_79B9;
+
+/// What a choice is made by.
+pub(crate) struct Wish<'a> {
+    pub(crate) balance: Balance,
+    /// Of the app's requests, for those that go by turns.
+    pub(crate) turn: u32,
+    /// The router's own zone, or empty.
+    pub(crate) zone: &'a str,
+    pub(crate) tried: &'a [InstanceId],
+    /// What has so many requests in flight gets no more.
+    pub(crate) most: u32,
+    pub(crate) now: Instant,
+}
+
+/// Why none is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Nothing {
+    /// There is none that has not been tried.
+    Left,
+    /// Those that would be chosen have as much to do as they may.
+    Free,
+}
+
+type Few = SmallVec<[Candidate; 8]>;
 
 /// Chooses among the endpoints that have not been tried, by index; `random(n)` draws from `0..n`.
 ///
 /// Ready ones come first, then those that are set aside for a moment, then suspect ones. At most half of an app's
 /// endpoints are set aside: when more have failed, the fault is likelier ours, or the app's as a whole.
 ///
-/// Two are drawn with the probabilities of their shares, and compared by their requests in flight for each unit of it
-/// (weighted power of two choices: Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001). At rest
-/// both have none, and the first one gets it: so shares hold under little load and under much. Where there are endpoints in
-/// the router's own zone, two of them are drawn, and another one gets the request only when they are crowded beside it.
+/// Where there are endpoints in the router's own zone, one of them gets the request, unless it is crowded beside another.
 pub(crate) fn choose(
     endpoints: &[Endpoint],
-    zone: &str,
-    tried: &[InstanceId],
-    now: Instant,
+    wish: &Wish<'_>,
     mut random: impl FnMut(u64) -> u64,
-) -> Option<usize> {
-    let usable = |endpoint: &Endpoint| endpoint.weight > 0 && !endpoint.instance.is_dispossessed();
-    let ready = |endpoint: &Endpoint| usable(endpoint) && !endpoint.suspect;
-    let most_aside = endpoints.iter().filter(|endpoint| ready(endpoint)).count() / 2;
-    let aside = |endpoint: &Endpoint| ready(endpoint) && endpoint.instance.is_aside(now);
-    // Endpoints from this index on are not set aside.
-    let cutoff = endpoints.iter().enumerate().filter(|(_, endpoint)| aside(endpoint)).nth(most_aside);
-    let cutoff = cutoff.map_or(endpoints.len(), |(index, _)| index);
-    let rank = |index: usize, endpoint: &Endpoint| match endpoint.suspect {
-        true => 2,
-        false => u8::from(index < cutoff && aside(endpoint)),
-    };
-    let ranked = || {
-        let untried = |endpoint: &Endpoint| usable(endpoint) && !tried.contains(&endpoint.instance.id);
-        let untried = endpoints.iter().enumerate().filter(move |(_, endpoint)| untried(endpoint));
-        untried.map(|(index, endpoint)| (rank(index, endpoint), index, endpoint))
-    };
-    let best = ranked().map(|(rank, ..)| rank).min()?;
-    let candidates = || {
-        let best = ranked().filter(|(rank, ..)| *rank == best);
-        best.map(|(_, index, endpoint)| Candidate { index, endpoint, share: share(endpoint, now) })
-    };
-    let is_near = |one: &Candidate<'_>| !zone.is_empty() && *one.endpoint.zone == *zone;
-    let shares = |all: &mut dyn Iterator<Item = Candidate<'_>>| all.map(|one| one.share).sum::<u64>();
-    // One that is to get little, as it is new or has a small weight, is not to get all because it is near.
-    let is_worth_it = || shares(&mut candidates().filter(is_near)) * 10 >= shares(&mut candidates());
-    let near = if zone.is_empty() || !is_worth_it() {
-        None
-    } else {
-        two_choices(|| candidates().filter(is_near), &mut random)
-    };
-    let chosen = match near {
-        None => two_choices(candidates, &mut random),
-        Some(near) => {
-            let far = two_choices(|| candidates().filter(|one| !is_near(one)), &mut random);
-            Some(far.filter(|far| near.is_crowded_beside(far)).unwrap_or(near))
+) -> Result<usize, Nothing> {
+    let usable = |endpoint: &&Endpoint| endpoint.weight > 0 && !endpoint.instance.is_dispossessed();
+    let mut aside_left = endpoints.iter().filter(usable).filter(|endpoint| !endpoint.suspect).count() / 2;
+    let mut best = Rank::Suspect;
+    let mut candidates = Few::new();
+    for (index, endpoint) in endpoints.iter().enumerate().filter(|(_, endpoint)| usable(endpoint)) {
+        let rank = match endpoint.suspect {
+            true => Rank::Suspect,
+            false if aside_left > 0 && endpoint.instance.is_aside(wish.now) => Rank::Aside,
+            false => Rank::Ready,
+        };
+        aside_left -= usize::from(rank == Rank::Aside);
+        if !wish.tried.contains(&endpoint.instance.id) {
+            best = best.min(rank);
+            candidates.push(Candidate::new(index, endpoint, rank, wish));
         }
+    }
+    if candidates.is_empty() {
+        return Err(Nothing::Left);
+    }
+    candidates.retain(|one| one.rank == best && one.in_flight < wish.most);
+    let (mut near, far): (Few, Few) = candidates.into_iter().partition(|one| one.is_near);
+    // One that is to get little, as it is new or has a small weight, is not to get all because it is near.
+    let is_worth_it = shares(&near) * 10 >= shares(&near) + shares(&far);
+    let chosen = if is_worth_it {
+        match (pick(&near, wish, &mut random), pick(&far, wish, &mut random)) {
+            (Some(near), Some(far)) if near.is_crowded_beside(&far) => Some(far),
+            (near, far) => near.or(far),
+        }
+    } else {
+        near.extend(far);
+        pick(&near, wish, &mut random)
     };
-    // A failure in another worker may have moved an endpoint between two passes; then any that is left will do.
-    chosen.map(|one| one.index).or_else(|| ranked().next().map(|(_, index, _)| index))
+    chosen.map(|one| one.index).ok_or(Nothing::Free)
 }
 
-/// The better one of two that are drawn.
-fn two_choices<'a, I: Iterator<Item = Candidate<'a>>>(
-    candidates: impl Fn() -> I,
-    random: &mut impl FnMut(u64) -> u64,
-) -> Option<Candidate<'a>> {
-    let total: u64 = candidates().map(|one| one.share).sum();
+/// One of these: by turns, each as often as its share says; or the better one of two that are drawn with the probabilities
+/// of their shares, by their requests in flight for each unit of it (weighted power of two choices: Mitzenmacher, "The Power
+/// of Two Choices in Randomized Load Balancing", 2001). At rest both have none, and the first one gets it: so shares hold
+/// under little load and under much.
+fn pick(candidates: &[Candidate], wish: &Wish<'_>, random: &mut impl FnMut(u64) -> u64) -> Option<Candidate> {
+    let total = shares(candidates);
     if total == 0 {
         return None;
     }
-    let first = drawn(candidates(), random(total))?;
-    let left = total.saturating_sub(first.share);
+    if wish.balance == Balance::RoundRobin {
+        let part = u128::from(wish.turn.wrapping_mul(GOLDEN));
+        return drawn(candidates.iter(), ((u128::from(total) * part) >> 32) as u64);
+    }
+    let first = drawn(candidates.iter(), random(total))?;
+    let left = total - first.share;
     if left == 0 {
         return Some(first);
     }
-    let second = drawn(candidates().filter(|one| one.index != first.index), random(left));
-    Some(second.filter(|second| second.has_less_to_do_than(&first)).unwrap_or(first))
+    let second = drawn(candidates.iter().filter(|one| one.index != first.index), random(left));
+    second.filter(|second| second.has_less_to_do_than(&first)).or(Some(first))
 }
 
-struct Candidate<'a> {
+/// How far an endpoint is trusted; the first ones come first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Ready,
+    Aside,
+    Suspect,
+}
+
+/// An endpoint at the moment of the choice.
+#[derive(Clone, Copy)]
+struct Candidate {
     index: usize,
-    endpoint: &'a Endpoint,
+    rank: Rank,
+    is_near: bool,
+    /// A part of the app's requests, in a unit that is fine enough for a part of a weight of 1.
     share: u64,
+    in_flight: u32,
 }
 
-impl Candidate<'_> {
+impl Candidate {
+    fn new(index: usize, endpoint: &Endpoint, rank: Rank, wish: &Wish<'_>) -> Self {
+        Self {
+            index,
+            rank,
+            is_near: !wish.zone.is_empty() && *endpoint.zone == *wish.zone,
+            share: u64::from(endpoint.weight) * u64::from(endpoint.instance.warmth(wish.now)),
+            in_flight: endpoint.instance.in_flight(),
+        }
+    }
+
     fn has_less_to_do_than(&self, other: &Self) -> bool {
         self.load(other) < other.load(self)
     }
 
     /// Whether the way to another zone is worth it: this one has twice as much to do, and more than a little.
     fn is_crowded_beside(&self, far: &Self) -> bool {
-        self.endpoint.instance.in_flight() > LITTLE && self.load(far) > 2 * far.load(self)
+        self.in_flight > LITTLE && self.load(far) > 2 * far.load(self)
     }
 
     /// Requests in flight for each unit of its share, in a unit that compares with the other's.
     fn load(&self, other: &Self) -> u128 {
-        u128::from(self.endpoint.instance.in_flight()) * u128::from(other.share)
+        u128::from(self.in_flight) * u128::from(other.share)
     }
 }
 
-/// A part of the app's requests, in a unit that is fine enough for a part of a weight of 1.
-fn share(endpoint: &Endpoint, now: Instant) -> u64 {
-    u64::from(endpoint.weight) * u64::from(endpoint.instance.warmth(now))
+fn shares(candidates: &[Candidate]) -> u64 {
+    candidates.iter().map(|one| one.share).sum()
 }
 
 /// The one on whose stretch the point lies, when all lie in a row.
-fn drawn<'a>(mut candidates: impl Iterator<Item = Candidate<'a>>, point: u64) -> Option<Candidate<'a>> {
+fn drawn<'a>(mut candidates: impl Iterator<Item = &'a Candidate>, point: u64) -> Option<Candidate> {
     let mut end = 0;
-    candidates.find(|one| {
+    let found = candidates.find(|one| {
         end += one.share;
         point < end
-    })
+    });
+    found.copied()
 }
 
 #[cfg(test)]
@@ -137,9 +181,8 @@ mod tests {
         (1..=count).map(endpoint).collect()
     }
 
-    /// The number of the one at this index: they count from 1.
-    fn id(index: Option<usize>) -> Option<u64> {
-        index.map(|index| index as u64 + 1)
+    fn wish(now: Instant) -> Wish<'static> {
+        Wish { balance: Balance::LeastRequests, turn: 0, zone: "", tried: &[], most: u32::MAX, now }
     }
 
     /// When all of them are warm.
@@ -150,11 +193,14 @@ mod tests {
     /// All that can be chosen, with draws from all over.
     fn possible(endpoints: &[Endpoint], tried: &[u64]) -> Vec<u64> {
         let tried: Vec<InstanceId> = tried.iter().map(|bits| InstanceId::from_bits(*bits)).collect();
+        let wish = Wish { tried: &tried, ..wish(later()) };
         let mut found = std::collections::BTreeSet::new();
         for a in 0..8 {
             for b in 0..8 {
                 let mut draws = [a, b].into_iter();
-                found.extend(id(choose(endpoints, "", &tried, later(), |n| n * draws.next().unwrap() / 8)));
+                let chosen = choose(endpoints, &wish, |n| n * draws.next().unwrap() / 8);
+                // They count from 1.
+                found.extend(chosen.map(|index| index as u64 + 1));
             }
         }
         found.into_iter().collect()
@@ -165,8 +211,7 @@ mod tests {
         let mut random = rand::rngs::StdRng::seed_from_u64(1);
         let mut counts = vec![0; endpoints.len()];
         for _ in 0..10_000 {
-            let chosen = id(choose(endpoints, "", &[], now, |n| random.random_range(0..n))).unwrap();
-            counts[chosen as usize - 1] += 1;
+            counts[choose(endpoints, &wish(now), |n| random.random_range(0..n)).unwrap()] += 1;
         }
         counts
     }
@@ -204,11 +249,40 @@ mod tests {
         let mut random = rand::rngs::StdRng::seed_from_u64(1);
         let mut under_way = Vec::new();
         for _ in 0..100 {
-            let chosen = choose(&endpoints, "", &[], later(), |n| random.random_range(0..n)).unwrap();
+            let chosen = choose(&endpoints, &wish(later()), |n| random.random_range(0..n)).unwrap();
             under_way.push(InFlight::new(&endpoints[chosen].instance));
         }
         let in_flight = endpoints[0].instance.in_flight();
         assert!((70..=80).contains(&in_flight), "{in_flight} of 100 went to the one of weight 3");
+    }
+
+    #[test]
+    fn by_turns_each_gets_its_share_evenly() {
+        let mut endpoints = endpoints(3);
+        for (weight, upto, shares) in [(1, 30, [10, 10, 10]), (2, 40, [20, 10, 10]), (2, 4000, [2000, 1000, 1000])] {
+            endpoints[0].weight = weight;
+            let mut counts = [0_i32; 3];
+            for turn in 0..upto {
+                let wish = Wish { balance: Balance::RoundRobin, turn, ..wish(later()) };
+                counts[choose(&endpoints, &wish, |_| unreachable!("nothing is left to chance")).unwrap()] += 1;
+            }
+            assert!(counts.iter().zip(shares).all(|(count, share)| (count - share).abs() <= 1), "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn who_has_as_much_to_do_as_it_may_gets_no_more() {
+        let mut endpoints = endpoints(2);
+        let wish = Wish { most: 1, ..wish(later()) };
+        let chosen = |endpoints: &[Endpoint]| choose(endpoints, &wish, |n| n - 1);
+        let _one = InFlight::new(&endpoints[1].instance);
+        assert_eq!(chosen(&endpoints), Ok(0));
+        let _other = InFlight::new(&endpoints[0].instance);
+        assert_eq!(chosen(&endpoints), Err(Nothing::Free));
+        assert_eq!(chosen(&[]), Err(Nothing::Left));
+        endpoints[1].suspect = true;
+        drop(_one);
+        assert_eq!(chosen(&endpoints), Err(Nothing::Free), "better late than by one that is in doubt");
     }
 
     #[test]
@@ -217,7 +291,8 @@ mod tests {
         endpoints[0].zone = "a".into();
         let chosen = |zone| {
             let mut random = rand::rngs::StdRng::seed_from_u64(1);
-            let chosen = (0..100).filter_map(|_| choose(&endpoints, zone, &[], later(), |n| random.random_range(0..n)));
+            let wish = Wish { zone, ..wish(later()) };
+            let chosen = (0..100).filter_map(|_| choose(&endpoints, &wish, |n| random.random_range(0..n)).ok());
             chosen.collect::<std::collections::BTreeSet<_>>()
         };
         assert_eq!(chosen("a"), [0].into());

@@ -1,27 +1,26 @@
 //! The choice of an instance for one attempt.
 
+use super::Proxy;
+use super::balance::{self, Nothing, Wish};
 use super::pages::Refusal;
 use super::pool::is_out_of_descriptors;
-use super::{Proxy, balance};
+use crate::config::Balance;
 use crate::table::{App, Endpoint};
-use dinp_common::model::InstanceId;
+use dinp_common::model::{AppName, InstanceId};
 use dinp_common::routes::RouteState;
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 /// The endpoint of one attempt; as long as this lives a request is in flight to it.
 pub(crate) struct Choice {
+    proxy: Rc<Proxy>,
     app: Arc<App>,
     index: usize,
 }
 
 impl Choice {
-    fn new(app: Arc<App>, index: usize) -> Self {
-        app.endpoints[index].instance.begin();
-        Self { app, index }
-    }
-
     pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.app.endpoints[self.index]
     }
@@ -30,31 +29,68 @@ impl Choice {
 impl Drop for Choice {
     fn drop(&mut self) {
         self.endpoint().instance.end();
+        self.proxy.totals.queues.ended(&self.app.name);
     }
 }
 
-/// Looks the host up and chooses an endpoint. `again` is the instance that is asked once more, if it is still there.
+/// What a request is to find an instance by.
+#[derive(Clone, Copy)]
+pub(crate) struct Search<'a> {
+    pub(crate) host: &'a str,
+    pub(crate) tried: &'a [InstanceId],
+    /// The instance that is asked once more, if it is still there.
+    pub(crate) again: Option<&'a InstanceId>,
+}
+
+/// Why no instance was found.
+pub(crate) enum NotFound {
+    /// There is none.
+    Refused(Refusal),
+    /// All of this app have as much to do as they may, or others wait for that already.
+    Busy(AppName),
+}
+
+impl From<Refusal> for NotFound {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// Looks the host up and chooses an endpoint. Whoever `has_waited` takes what others still wait for.
 pub(crate) fn choose(
-    proxy: &Proxy,
-    host: &str,
-    tried: &[InstanceId],
-    again: Option<&InstanceId>,
+    proxy: &Rc<Proxy>,
+    search: Search<'_>,
+    has_waited: bool,
     now: Instant,
-) -> Result<Choice, Refusal> {
+) -> Result<Choice, NotFound> {
     if !proxy.has_table.is_cancelled() {
-        return Err(Refusal::NoTable);
+        return Err(Refusal::NoTable.into());
     }
     let hosts = proxy.hosts.borrow();
-    let app = hosts.get(host).ok_or(Refusal::UnknownHost)?;
+    let app = hosts.get(search.host).ok_or(Refusal::UnknownHost)?;
+    let busy = || NotFound::Busy(app.name.clone());
+    if !has_waited && proxy.totals.queues.is_before(&app.name) {
+        return Err(busy());
+    }
+    let limits = proxy.limits.now();
     let is_same = |one: &Endpoint, id: &InstanceId| one.instance.id == *id && !one.instance.is_dispossessed();
-    let same = again.and_then(|id| app.endpoints.iter().position(|endpoint| is_same(endpoint, id)));
-    let zone = &proxy.limits.now().zone;
-    let random = |below| rand::random_range(0..below);
-    let chosen = same.or_else(|| balance::choose(&app.endpoints, zone, tried, now, random));
+    let same = search.again.and_then(|id| app.endpoints.iter().position(|endpoint| is_same(endpoint, id)));
+    let wish = Wish {
+        balance: limits.balance,
+        turn: if limits.balance == Balance::RoundRobin { app.turn() } else { 0 },
+        zone: &limits.zone,
+        tried: search.tried,
+        most: limits.in_flight,
+        now,
+    };
+    let chosen = same.map_or_else(|| balance::choose(&app.endpoints, &wish, |below| rand::random_range(0..below)), Ok);
     match (chosen, app.state) {
-        (Some(index), _) => Ok(Choice::new(app.clone(), index)),
-        (None, RouteState::Stopped) => Err(Refusal::Stopped),
-        (None, RouteState::Started) => Err(Refusal::NoInstances),
+        // Another worker may have been quicker.
+        (Ok(index), _) if !app.endpoints[index].instance.begin(limits.in_flight) => Err(busy()),
+        (Ok(index), _) => Ok(Choice { proxy: proxy.clone(), app: app.clone(), index }),
+        (Err(Nothing::Free), _) => Err(busy()),
+        (Err(Nothing::Left), RouteState::Stopped) => Err(Refusal::Stopped.into()),
+        (Err(Nothing::Left), RouteState::Started) => Err(Refusal::NoInstances.into()),
     }
 }
 

@@ -6,12 +6,14 @@ mod choice;
 mod form;
 mod pages;
 mod pool;
+mod queue;
 mod retry;
 
-pub(crate) use choice::{choose, unreachable};
+pub(crate) use choice::{Choice, NotFound, Search, choose, unreachable};
 pub(crate) use form::Form;
 pub(crate) use pages::{Reader, Refusal};
 pub(crate) use pool::{Connection, is_out_of_descriptors};
+pub(crate) use queue::Queues;
 pub(crate) use retry::{Case, Failure, Next, next};
 
 use crate::access::{Lines, Log};

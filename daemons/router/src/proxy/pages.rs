@@ -19,6 +19,8 @@ pub(crate) enum Refusal {
     Stopped,
     /// The app has no instance.
     NoInstances,
+    /// All instances have as much to do as they may, and enough requests wait or this one has waited long enough.
+    Overloaded,
     /// No connection could be made to any instance.
     NoConnection,
     /// The connection ended before an answer.
@@ -37,6 +39,7 @@ impl Refusal {
             Self::UnknownHost => (StatusCode::NOT_FOUND, "unknown_host", "no app answers to this host name"),
             Self::Stopped => (StatusCode::SERVICE_UNAVAILABLE, "no_instances", "this app is stopped"),
             Self::NoInstances => (StatusCode::SERVICE_UNAVAILABLE, "no_instances", "this app has no running instance"),
+            Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "this app has more to do than it can"),
             Self::NoConnection => (StatusCode::BAD_GATEWAY, "no_connection", "no instance of this app can be reached"),
             Self::NoAnswer => (StatusCode::BAD_GATEWAY, "no_answer", "the app ended the connection without an answer"),
             Self::BadAnswer => (StatusCode::BAD_GATEWAY, "bad_answer", "what the app answered is not HTTP"),

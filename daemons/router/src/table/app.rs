@@ -7,6 +7,7 @@ use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// An app as workers see it.
 #[derive(Debug)]
@@ -20,6 +21,7 @@ pub(crate) struct App {
     pub(super) options: RouteOptions,
     /// Where to send.
     pub(crate) endpoints: Box<[Endpoint]>,
+    pub(super) turns: AtomicU32,
 }
 
 /// One instance as a target of requests.
@@ -62,6 +64,11 @@ impl Address {
 }
 
 impl App {
+    /// The number of its next request, of those that go by turns.
+    pub(crate) fn turn(&self) -> u32 {
+        self.turns.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// The record that it was made from.
     pub(crate) fn record(&self) -> AppRoutes {
         AppRoutes {

@@ -81,9 +81,14 @@ impl Instance {
         self.in_flight.load(Ordering::Acquire)
     }
 
-    /// A request is in flight to it from now on, until its [`end`](Self::end).
-    pub(crate) fn begin(&self) {
-        self.in_flight.fetch_add(1, Ordering::AcqRel);
+    /// A request is in flight to it from now on, until its [`end`](Self::end); unless so many are already.
+    #[must_use]
+    pub(crate) fn begin(&self, most: u32) -> bool {
+        if self.in_flight.fetch_add(1, Ordering::AcqRel) < most {
+            return true;
+        }
+        self.end();
+        false
     }
 
     pub(crate) fn end(&self) {
@@ -129,7 +134,8 @@ pub struct InFlight(Arc<Instance>);
 impl InFlight {
     /// Counts one.
     pub fn new(instance: &Arc<Instance>) -> Self {
-        instance.begin();
+        // Who has agreed to a tunnel has it already.
+        let _ = instance.begin(u32::MAX);
         Self(instance.clone())
     }
 }

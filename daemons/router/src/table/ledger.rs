@@ -9,6 +9,7 @@ use super::{Address, App, Endpoint, Host, Instance, ReleaseStats, Update};
 use dinp_common::model::{AppName, InstanceId, Version};
 use dinp_common::routes::{AppRoutes, Change, Endpoint as Record, EndpointState, Table};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -171,7 +172,7 @@ impl Ledger {
                 hosts.push(self.claims.host(&key));
             }
         }
-        App { name, state, hosts: hosts.into(), options, endpoints: endpoints.into() }
+        App { name, state, hosts: hosts.into(), options, endpoints: endpoints.into(), turns: AtomicU32::new(0) }
     }
 
     /// The instance of this id, which one more endpoint names from now on.

@@ -241,10 +241,9 @@ pub fn endpoint(address: SocketAddr, id: &InstanceId) -> Endpoint {
 }
 
 /// An address where nobody listens.
-pub async fn refusing() -> Endpoint {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    endpoint(address, &InstanceId::from_bits(u64::from(address.port())))
+pub fn refusing() -> Endpoint {
+    let port = dinp_common::testing::free_port();
+    endpoint(SocketAddr::from(([127, 0, 0, 1], port)), &InstanceId::from_bits(u64::from(port)))
 }
 
 /// Reads one request, with a body of known length; none at the end.
