@@ -274,6 +274,8 @@ async fn metrics_name_the_releases_that_are_there_and_count_their_answers() {
     assert!(is_answered(&mut scene.connect("127.0.0.1").await).await);
     let text = reqwest::get(format!("http://{}/metrics", scene.router.status)).await.unwrap().text().await.unwrap();
     assert!(text.contains("dinp_router_answers_total{app=\"web\",release=\"1\",class=\"2xx\"} 1\n"), "{text}");
+    assert!(text.contains("dinp_router_answer_seconds_bucket{app=\"web\",release=\"1\",le=\"10\"} 1\n"), "{text}");
+    assert!(text.contains("dinp_router_answer_seconds_count{app=\"web\",release=\"1\"} 1\n"), "{text}");
     assert!(text.contains("dinp_router_failed_attempts_total{app=\"web\",release=\"1\"} 0\n"), "{text}");
     scene.router.stop().await;
 }

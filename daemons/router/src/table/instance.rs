@@ -82,7 +82,6 @@ impl Instance {
     }
 
     /// A request is in flight to it from now on, until its [`end`](Self::end); unless so many are already.
-    #[must_use]
     pub(crate) fn begin(&self, most: u32) -> bool {
         if self.in_flight.fetch_add(1, Ordering::AcqRel) < most {
             return true;
@@ -135,7 +134,7 @@ impl InFlight {
     /// Counts one.
     pub fn new(instance: &Arc<Instance>) -> Self {
         // Who has agreed to a tunnel has it already.
-        let _ = instance.begin(u32::MAX);
+        instance.begin(u32::MAX);
         Self(instance.clone())
     }
 }

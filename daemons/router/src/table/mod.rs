@@ -13,7 +13,7 @@ mod ledger;
 mod owners;
 
 pub(crate) use app::{Address, App, Endpoint};
-pub(crate) use counts::{News, ReleaseStats};
+pub(crate) use counts::{BOUNDS, News, ReleaseStats};
 pub(crate) use disk::{Saving, load, save};
 pub(crate) use instance::{InFlight, Instance};
 pub(crate) use ledger::Shared;
