@@ -12,6 +12,7 @@ use super::eventually::eventually;
 use super::layout::DOMAIN;
 use super::load::Steady;
 use super::samples::VERSION;
+use super::tunnels::Tunnels;
 
 /// Applications of scenarios begin with this, so that what one left behind is found by the next.
 const PREFIX: &str = "t-";
@@ -128,6 +129,18 @@ impl<'a> App<'a> {
         self.option("--memory", &megabytes.to_string())
     }
 
+    /// Longest wait for what an instance still does when it is to stop, in seconds.
+    #[must_use]
+    pub fn drain_timeout(self, seconds: u32) -> Self {
+        self.option("--drain-timeout", &seconds.to_string())
+    }
+
+    /// New instances take over as soon as they are ready.
+    #[must_use]
+    pub fn unwatched(self) -> Self {
+        self.option("--min-healthy", "0").option("--verify", "0")
+    }
+
     /// Path of the health check.
     #[must_use]
     pub fn health(self, path: &str) -> Self {
@@ -158,6 +171,11 @@ impl<'a> App<'a> {
         self.cluster.dinp(&args).await.map(drop)
     }
 
+    /// Rolls an image out that is there already, and waits for the verdict.
+    pub async fn roll_to_image(&self, image: &str) -> Result<()> {
+        self.cluster.dinp(&["app", "deploy", &self.name, "--image", image]).await.map(drop)
+    }
+
     /// Goes back to the release before this one.
     pub async fn roll_back(&self) -> Result<()> {
         self.cluster.dinp(&["app", "rollback", &self.name]).await.map(drop)
@@ -175,6 +193,13 @@ impl<'a> App<'a> {
             .release
             .map(|release| release.image)
             .ok_or_else(|| Error::other(format!("the sample {SAMPLE} has no release: bring the cluster up again")))
+    }
+
+    /// The image of the release in force.
+    pub async fn image(&self) -> Result<String> {
+        let shown: Shown = self.cluster.cli().json(&["app", "show", &self.name]).await?;
+        let release = shown.release.ok_or_else(|| Error::other(format!("{} has no release", self.name)))?;
+        Ok(release.image)
     }
 
     /// Number and id of the release in force.
@@ -265,6 +290,13 @@ impl<'a> App<'a> {
     #[must_use]
     pub fn steady(&self) -> Steady {
         self.cluster.steady(&self.domain()).path("/version")
+    }
+
+    /// Clients that hold a tunnel each.
+    #[must_use]
+    pub fn tunnels(&self, count: usize) -> Tunnels {
+        let routers: Vec<_> = self.cluster.routers().map(|router| router.address).collect();
+        Tunnels::open(&routers, &self.domain(), count)
     }
 
     /// The id of the container of an instance, from the engine of its node.

@@ -36,6 +36,7 @@ mod progress;
 pub mod samples;
 pub mod setup;
 mod state;
+pub mod tunnels;
 
 pub use apps::{App, Instance};
 #[cfg(feature = "browser")]
@@ -48,6 +49,7 @@ pub use leader::Status;
 pub use load::{Report, Steady};
 pub use package::Package;
 pub use progress::Progress;
+pub use tunnels::Tunnels;
 
 /// Seconds, short to read in a scenario.
 #[must_use]

@@ -46,3 +46,21 @@ async fn a_node_that_was_only_cut_off_keeps_nothing_twice() -> Scenario {
     app.answers("v1").await?;
     Ok(())
 }
+
+#[tokio::test]
+async fn requests_under_way_to_a_node_that_is_cut_off_are_answered_by_another() -> Scenario {
+    let cluster = Cluster::shared().await?;
+    let app = cluster.app("midway").instances(2).deploy().await?;
+    app.settles(&[("node1", 1), ("node2", 1)], secs(30)).await?;
+
+    // At any moment twenty of them wait for their answer, half of them for one from node2.
+    let load = app.steady().path("/slow?ms=2000").rate(10).start();
+    tokio::time::sleep(secs(4)).await;
+    cluster.host("node2").partition().await?;
+    app.serves_on("node1", 2, secs(20)).await?;
+    let report = load.stop().await?;
+    cluster.host("node2").heal().await?;
+    report.none_failed()?;
+    app.settles_at(2, secs(60)).await?;
+    Ok(())
+}

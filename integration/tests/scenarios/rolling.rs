@@ -1,8 +1,10 @@
 //! A new version under steady requests, and the way back.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
-use dinp_integration::testbed::{Cluster, Scenario, secs};
+use dinp_integration::testbed::{App, Cluster, Result, Scenario, secs};
+use futures_util::future::try_join_all;
 
 #[tokio::test]
 async fn a_rolling_deploy_and_a_rollback_lose_no_request() -> Scenario {
@@ -41,4 +43,58 @@ async fn requests_that_take_long_are_finished_by_the_version_that_took_them() ->
     app.roll_to("v2").await?;
     load.stop().await?.none_failed()?;
     Ok(())
+}
+
+#[tokio::test]
+async fn tunnels_stay_until_the_drain_is_over_and_come_back_to_the_new_version() -> Scenario {
+    let cluster = Cluster::shared().await?;
+    let app = cluster.app("tunnel").instances(2).drain_timeout(3).deploy().await?;
+    app.settles_at(2, secs(30)).await?;
+
+    let load = app.steady().rate(50).start();
+    let tunnels = app.tunnels(20);
+    tunnels.all_speak_with("v1", secs(20)).await?;
+    app.roll_to("v2").await?;
+    tunnels.all_speak_with("v2", secs(60)).await?;
+    load.stop().await?.none_failed()?;
+    for client in tunnels.close().await? {
+        assert_eq!((client.ended, client.versions.join(" ").as_str()), (1, "v1 v2"), "{client:?}");
+    }
+    Ok(())
+}
+
+/// `DINP_ROLLS` says how many: 20 in every run, 1,000 once in a while.
+#[tokio::test]
+async fn one_roll_after_the_other_loses_no_request() -> Scenario {
+    const APPS: usize = 5;
+    let rolls: usize = std::env::var("DINP_ROLLS").map_or(20, |rolls| rolls.parse().expect("DINP_ROLLS is a number"));
+    let cluster = Cluster::shared().await?;
+    let names: Vec<String> = (1..=APPS).map(|number| format!("rolls{number}")).collect();
+    let apps = names.iter().map(|name| cluster.app(name).instances(2).memory(32).unwatched().deploy());
+    let apps = try_join_all(apps).await?;
+    let first = apps[0].image().await?;
+    apps[0].roll_to("v2").await?;
+    let second = apps[0].image().await?;
+    assert_ne!(first, second);
+
+    let began = Instant::now();
+    let loads = try_join_all(apps.iter().map(|app| roll(app, [&second, &first], rolls.div_ceil(APPS)))).await?;
+    let requests: usize = loads.iter().sum();
+    println!("{rolls} rolls under {requests} requests in {:.0} s", began.elapsed().as_secs_f32());
+    Ok(())
+}
+
+/// Rolls an app so often from one image to the other under steady load; gives the requests, of which none failed.
+async fn roll(app: &App<'_>, images: [&str; 2], times: usize) -> Result<usize> {
+    let mut requests = 0;
+    for time in 0..times {
+        // A client for each roll: none may run for ever.
+        let load = app.steady().rate(40).start();
+        let outcome = app.roll_to_image(images[time % 2]).await;
+        let report = load.stop().await?;
+        outcome?;
+        report.none_failed()?;
+        requests += report.requests;
+    }
+    Ok(requests)
 }

@@ -90,6 +90,9 @@ fn requests(stream: &TcpStream) -> io::Result<()> {
         ACTIVE.change(1);
         let guard = Guard;
         let request = read(&mut reader, stream)?;
+        if request.path == "/tunnel" && request.header("upgrade") == Some("lines") {
+            return tunnel(reader, stream);
+        }
         let response = pages::answer(&request);
         let keep_alive = request.keep_alive && !stop::STOPPING.load(Ordering::SeqCst);
         write(stream, &request, &response, keep_alive)?;
@@ -99,6 +102,26 @@ fn requests(stream: &TcpStream) -> io::Result<()> {
             return Ok(());
         }
     }
+}
+
+/// Gives each line back, until the other side or this process ends.
+fn tunnel(mut reader: BufReader<&TcpStream>, mut stream: &TcpStream) -> io::Result<()> {
+    stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: lines\r\n\r\n")?;
+    stream.set_read_timeout(Some(Duration::from_millis(100)))?;
+    let mut line = String::new();
+    while !stop::STOPPING.load(Ordering::SeqCst) {
+        match reader.read_line(&mut line) {
+            Ok(0) => break,
+            Ok(_) => {
+                stream.write_all(format!("{} {line}", pages::version()).as_bytes())?;
+                line.clear();
+            }
+            // What has come of the line so far stays.
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn read(reader: &mut BufReader<&TcpStream>, mut stream: &TcpStream) -> io::Result<Request> {

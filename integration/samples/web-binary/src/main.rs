@@ -13,6 +13,7 @@
 //! | `GET /env?name=N` | a variable of the environment |
 //! | `GET /headers` | the request's headers |
 //! | `POST /echo` | the request's body |
+//! | `GET /tunnel` with `Upgrade: lines` | each line comes back with the version before it, until the process stops |
 //! | `GET /tcp?addr=HOST:PORT` | tries to connect: connected, refused, timeout or error |
 //!
 //! SIGTERM: nothing new is accepted, requests under way are finished, exit code 0.
