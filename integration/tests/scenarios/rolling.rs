@@ -63,11 +63,20 @@ async fn tunnels_stay_until_the_drain_is_over_and_come_back_to_the_new_version()
     Ok(())
 }
 
-/// `DINP_ROLLS` says how many: 20 in every run, 1,000 once in a while.
 #[tokio::test]
-async fn one_roll_after_the_other_loses_no_request() -> Scenario {
+async fn twenty_rolls_lose_no_request() -> Scenario {
+    roll_often(20).await
+}
+
+#[tokio::test]
+#[ignore = "takes half an hour"]
+async fn a_thousand_rolls_lose_no_request() -> Scenario {
+    roll_often(1000).await
+}
+
+/// Rolls five apps at the same time, so often in all.
+async fn roll_often(rolls: usize) -> Scenario {
     const APPS: usize = 5;
-    let rolls: usize = std::env::var("DINP_ROLLS").map_or(20, |rolls| rolls.parse().expect("DINP_ROLLS is a number"));
     let cluster = Cluster::shared().await?;
     let names: Vec<String> = (1..=APPS).map(|number| format!("rolls{number}")).collect();
     let apps = names.iter().map(|name| cluster.app(name).instances(2).memory(32).unwatched().deploy());
