@@ -35,8 +35,10 @@ enum Stop {
     No,
     /// Who has had an answer goes; who has not said anything yet may ask once.
     Begun,
-    /// Whoever is idle goes.
+    /// Whoever was there before and is idle goes; who comes now may ask once.
     Late,
+    /// Whoever is idle goes.
+    Last,
 }
 
 /// One connection of a client, until it is dropped.
@@ -45,6 +47,8 @@ pub(crate) struct Seat {
     held: Rc<Held>,
     /// A proxy takes none.
     takes_place: bool,
+    /// Whether it came when the worker was on its way to an end.
+    is_late: bool,
     /// Its number among the idle ones; none while it is being answered.
     turn: Cell<Option<u64>>,
 }
@@ -89,7 +93,8 @@ impl Clients {
         let takes_place = place.is_some();
         let (is_shed, waiter) = (Cell::new(false), RefCell::default());
         let held = Rc::new(Held { client, place: RefCell::new(place), is_shed, waiter });
-        let seat = Rc::new(Seat { clients: self.clone(), held, takes_place, turn: Cell::new(None) });
+        let is_late = self.stop.get() > Stop::No;
+        let seat = Rc::new(Seat { clients: self.clone(), held, takes_place, is_late, turn: Cell::new(None) });
         seat.idle();
         Ok(seat)
     }
@@ -116,15 +121,20 @@ impl Clients {
         true
     }
 
-    /// No request is answered any more but those that are under way, and the first ones of those who have asked nothing
-    /// yet.
+    /// Of those that are here, no request is answered any more but what is under way, and the first ones of who has asked
+    /// nothing yet; who comes from now on may ask once.
     pub(crate) fn stop(&self) {
         self.end_idle(Stop::Begun);
     }
 
-    /// Nor do those get an answer who have still not asked.
+    /// Nor do those get an answer who were here before and have still not asked.
     pub(crate) fn stop_waiting(&self) {
         self.end_idle(Stop::Late);
+    }
+
+    /// Nor those who have come meanwhile.
+    pub(crate) fn stop_all(&self) {
+        self.end_idle(Stop::Last);
     }
 
     fn end_idle(&self, stop: Stop) {
@@ -166,7 +176,11 @@ impl Seat {
 
     /// Ready when the connection, on which nothing has come, has to end. `is_used` says that it has had an answer.
     pub(crate) fn poll_has_to_go(&self, cx: &mut Context<'_>, is_used: bool) -> Poll<()> {
-        let enough = if is_used { Stop::Begun } else { Stop::Late };
+        let enough = match (is_used, self.is_late) {
+            (true, _) => Stop::Begun,
+            (false, false) => Stop::Late,
+            (false, true) => Stop::Last,
+        };
         if self.clients.stop.get() >= enough { Poll::Ready(()) } else { self.poll_is_shed(cx) }
     }
 

@@ -48,7 +48,8 @@ pub struct RouterConfig {
     pub backend_idle_max: usize,
     /// Time between the word that the router stops and the moment from which it takes nothing new, in seconds.
     pub drain_wait_secs: u64,
-    /// Time for requests that are under way when the router stops, in seconds.
+    /// Time for requests and tunnels that are under way when the router stops, in seconds; and once more for what comes
+    /// meanwhile.
     pub drain_timeout_secs: u64,
     /// How an app's instances share its requests.
     pub balance: Balance,

@@ -44,8 +44,13 @@ struct Worker {
     proxy: Rc<Proxy>,
     clients: Rc<Clients>,
     buffers: Rc<Buffers>,
+    /// Connections that were there when the stop began.
     connections: TaskTracker,
+    /// Those that have come since, and what accepts them.
+    late: TaskTracker,
     stop: CancellationToken,
+    /// Accept nothing more.
+    close: CancellationToken,
 }
 
 /// A running worker.
@@ -63,7 +68,7 @@ pub(crate) struct Start {
     pub(crate) totals: Arc<Totals>,
     /// The access log, where there is one.
     pub(crate) log: Option<Log>,
-    /// Accept nothing more, and end when what is under way is done.
+    /// End when what is under way is done.
     pub(crate) stop: CancellationToken,
 }
 
@@ -112,31 +117,16 @@ async fn run(start: Start, mut inbox: mpsc::UnboundedReceiver<Order>, heartbeat:
         proxy: Proxy::new(limits, start.totals, start.log),
         buffers: Rc::default(),
         connections: TaskTracker::new(),
-        stop: start.stop.clone(),
+        late: TaskTracker::new(),
+        stop: start.stop,
+        close: CancellationToken::new(),
     });
     let mut accepting = JoinSet::new();
     for listener in start.listeners {
         let listener = TcpListener::from_std(listener)?;
-        accepting.spawn_local(worker.connections.track_future(accept(listener, worker.clone())));
+        accepting.spawn_local(worker.late.track_future(accept(listener, worker.clone())));
     }
-    let drained = async {
-        start.stop.cancelled().await;
-        worker.clients.stop();
-        worker.connections.close();
-        let waiting = async {
-            tokio::time::sleep(FIRST_REQUEST).await;
-            worker.clients.stop_waiting();
-            worker.connections.wait().await;
-        };
-        let ended = async {
-            tokio::select! { () = worker.connections.wait() => {}, () = waiting => {} }
-        };
-        if tokio::time::timeout(worker.proxy.limits.now().drain, ended).await.is_err() {
-            // They end with the thread's runtime.
-            let left = worker.connections.len();
-            tracing::warn!(connections = left, "drain deadline passed, cutting off {left} connections");
-        }
-    };
+    let drained = worker.drain();
     let mut drained = pin!(drained);
     let mut sweep = tokio::time::interval(SWEEP);
     loop {
@@ -171,7 +161,7 @@ async fn accept(listener: TcpListener, worker: Rc<Worker>) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = worker.stop.cancelled() => break,
+            () = worker.close.cancelled() => break,
         };
         match accepted {
             Ok((stream, peer)) => {
@@ -200,9 +190,40 @@ impl Worker {
         match self.clients.seat(peer.ip()) {
             Ok(seat) => {
                 let client = Client::new(stream, peer, seat, proxy.clone(), self.buffers.clone());
-                self.connections.spawn_local(client.serve());
+                let tracker = if self.stop.is_cancelled() { &self.late } else { &self.connections };
+                tracker.spawn_local(client.serve());
             }
             Err(limit) => proxy.totals.turned_away(peer.ip(), limit),
+        }
+    }
+
+    /// Ends when all connections have, after the word to stop.
+    ///
+    /// Something long, such as a tunnel, may hold the old connections up; whoever comes meanwhile would wait for the next
+    /// router all that time, and is served. Only then nobody is taken any more, and what has come last is finished.
+    async fn drain(&self) {
+        self.stop.cancelled().await;
+        self.clients.stop();
+        self.end(&self.connections, || self.clients.stop_waiting()).await;
+        self.close.cancel();
+        self.end(&self.late, || self.clients.stop_all()).await;
+    }
+
+    /// Waits until these have ended, but not for ever. Those who have asked nothing are told to go after a while.
+    async fn end(&self, connections: &TaskTracker, tell_silent: impl FnOnce()) {
+        connections.close();
+        let waiting = async {
+            tokio::time::sleep(FIRST_REQUEST).await;
+            tell_silent();
+            connections.wait().await;
+        };
+        let ended = async {
+            tokio::select! { () = connections.wait() => {}, () = waiting => {} }
+        };
+        if tokio::time::timeout(self.proxy.limits.now().drain, ended).await.is_err() {
+            // They end with the thread's runtime.
+            let left = connections.len();
+            tracing::warn!(connections = left, "drain deadline passed, cutting off {left} connections");
         }
     }
 }

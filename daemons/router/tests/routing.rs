@@ -413,9 +413,9 @@ async fn stopping_finishes_what_is_under_way() {
         reqwest::get(format!("http://{status}/ready")).await.unwrap().status() == 503
     })
     .await;
-    eventually("new connections to be refused", || async { TcpStream::connect(http).await.is_err() }).await;
     go.add_permits(1);
     let answer = call.await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("done"), "{answer}");
     stopping.await.unwrap();
+    assert!(TcpStream::connect(http).await.is_err(), "nobody listens any more");
 }

@@ -13,6 +13,11 @@ use tokio::net::TcpStream;
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: web.apps.localhost\r\n\r\n";
 
 async fn scene() -> (Redis, TestDir, Backend, Router) {
+    let (redis, dir, backend, _, router) = whole_scene().await;
+    (redis, dir, backend, router)
+}
+
+async fn whole_scene() -> (Redis, TestDir, Backend, Leader, Router) {
     let redis = Redis::start().await;
     let dir = TestDir::new("router");
     let mut leader = Leader::new(&redis).await;
@@ -20,7 +25,7 @@ async fn scene() -> (Redis, TestDir, Backend, Router) {
     let backend = Backend::answering("hello").await;
     let version = leader.publish("web", &[backend.endpoint()]).await;
     router.applied(version).await;
-    (redis, dir, backend, router)
+    (redis, dir, backend, leader, router)
 }
 
 async fn read_answer(client: &mut TcpStream) -> String {
@@ -63,6 +68,43 @@ async fn who_has_connected_and_not_asked_yet_is_answered_once_more() {
     assert_eq!(silent.read(&mut [0]).await.unwrap(), 0);
     stopped.await.unwrap();
     assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_tunnel_that_stays_keeps_nobody_else_waiting() {
+    let (_redis, _dir, _backend, mut leader, router) = whole_scene().await;
+    let tunnels = Backend::start(|_, mut stream| async move {
+        common::read_request(&mut stream).await;
+        stream
+            .write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nhello")
+            .await
+            .unwrap();
+        stream.read(&mut [0]).await.ok();
+    })
+    .await;
+    router.applied(leader.publish("tunnel", &[tunnels.endpoint()]).await).await;
+    let mut tunnel = connect(&router).await;
+    tunnel
+        .write_all(b"GET / HTTP/1.1\r\nHost: tunnel.apps.localhost\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+        .await
+        .unwrap();
+    read_answer(&mut tunnel).await;
+    let (http, lifecycle) = (router.http, router.lifecycle.clone());
+    let stopped = tokio::spawn(router.stop());
+    lifecycle.shutdown().cancelled().await;
+
+    // Longer than anybody may stay silent.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(3) {
+        let mut client = TcpStream::connect(http).await.unwrap();
+        client.write_all(GET).await.unwrap();
+        let answer = read_to_end(client).await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!stopped.is_finished());
+    drop(tunnel);
+    stopped.await.unwrap();
 }
 
 async fn connect(router: &Router) -> TcpStream {
