@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Backend, Leader, Options, PATIENCE, Router};
+use common::{Backend, Leader, Options, PATIENCE, Router, read_request};
 use dinp_common::testing::{Redis, TestDir};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -74,12 +74,12 @@ async fn who_has_connected_and_not_asked_yet_is_answered_once_more() {
 async fn a_tunnel_that_stays_keeps_nobody_else_waiting() {
     let (_redis, _dir, _backend, mut leader, router) = whole_scene().await;
     let tunnels = Backend::start(|_, mut stream| async move {
-        common::read_request(&mut stream).await;
+        read_request(&mut stream).await;
         stream
             .write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nhello")
             .await
             .unwrap();
-        stream.read(&mut [0]).await.ok();
+        while read_request(&mut stream).await.is_some() {}
     })
     .await;
     router.applied(leader.publish("tunnel", &[tunnels.endpoint()]).await).await;
