@@ -37,6 +37,8 @@ pub struct Running {
 pub struct Report {
     /// Requests sent; each was answered or has failed.
     pub requests: usize,
+    /// The longest time that one took.
+    pub longest: Duration,
     /// Those without a 2xx answer.
     pub failures: Vec<Failed>,
     answers: Vec<(Duration, String)>,
@@ -154,6 +156,7 @@ impl Running {
 impl Report {
     fn add(&mut self, at: Duration, took: Duration, outcome: Result<String, String>) {
         self.requests += 1;
+        self.longest = self.longest.max(took);
         match outcome {
             Ok(body) => self.answers.push((at, body)),
             Err(what) => self.failures.push(Failed { at, took, what }),

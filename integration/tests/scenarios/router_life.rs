@@ -28,6 +28,30 @@ async fn reloads_restarts_and_upgrades_of_routers_lose_no_request() -> Scenario 
 }
 
 #[tokio::test]
+async fn tunnels_that_stay_through_a_restart_keep_nobody_waiting() -> Scenario {
+    let cluster = Cluster::shared().await?;
+    let app = cluster.app("stay").instances(2).deploy().await?;
+    app.settles_at(2, secs(30)).await?;
+    let tunnels = app.tunnels(10);
+    tunnels.all_speak_with("v1", secs(20)).await?;
+    let load = app.steady().rate(100).start();
+    // They never end by themselves: the router cuts them off when its drain_timeout_secs are over.
+    cluster.host("router1").exec("systemctl restart dinp-router").await?;
+    let took = load.elapsed();
+    let report = load.stop().await?;
+    report.none_failed()?;
+    println!(
+        "restarted in {:.1} s; the longest request took {:.1} s",
+        took.as_secs_f32(),
+        report.longest.as_secs_f32()
+    );
+    assert!(took > secs(20) && report.longest < secs(10), "{took:?}, {:?}", report.longest);
+    let ended: Vec<usize> = tunnels.close().await?.iter().map(|client| client.ended).collect();
+    assert_eq!(ended.iter().sum::<usize>(), 5, "those of one router, once each: {ended:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_killed_router_loses_what_was_in_flight_and_refuses_nobody() -> Scenario {
     let cluster = Cluster::shared().await?;
     let app = cluster.app("kill").instances(2).deploy().await?;
