@@ -33,7 +33,7 @@ pub(crate) struct Clients {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Stop {
     No,
-    /// Who has had an answer goes; who has not said anything yet may ask once.
+    /// Whoever is here may ask once more.
     Begun,
     /// Whoever was there before and is idle goes; who comes now may ask once.
     Late,
@@ -121,18 +121,18 @@ impl Clients {
         true
     }
 
-    /// Of those that are here, no request is answered any more but what is under way, and the first ones of who has asked
-    /// nothing yet; who comes from now on may ask once.
+    /// Whoever is here, or comes from now on, may ask once more: a connection that is closed in the moment in which its
+    /// client asks costs a request.
     pub(crate) fn stop(&self) {
         self.end_idle(Stop::Begun);
     }
 
-    /// Nor do those get an answer who were here before and have still not asked.
+    /// Who was here before and has not asked since goes.
     pub(crate) fn stop_waiting(&self) {
         self.end_idle(Stop::Late);
     }
 
-    /// Nor those who have come meanwhile.
+    /// And who has come meanwhile and has not asked.
     pub(crate) fn stop_all(&self) {
         self.end_idle(Stop::Last);
     }
@@ -174,13 +174,9 @@ impl Seat {
         self.held.is_shed.get() || self.clients.stop.get() > Stop::No
     }
 
-    /// Ready when the connection, on which nothing has come, has to end. `is_used` says that it has had an answer.
-    pub(crate) fn poll_has_to_go(&self, cx: &mut Context<'_>, is_used: bool) -> Poll<()> {
-        let enough = match (is_used, self.is_late) {
-            (true, _) => Stop::Begun,
-            (false, false) => Stop::Late,
-            (false, true) => Stop::Last,
-        };
+    /// Ready when the connection, on which nothing has come, has to end.
+    pub(crate) fn poll_has_to_go(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let enough = if self.is_late { Stop::Last } else { Stop::Late };
         if self.clients.stop.get() >= enough { Poll::Ready(()) } else { self.poll_is_shed(cx) }
     }
 
@@ -218,7 +214,7 @@ mod tests {
     }
 
     fn has_to_go(seat: &Seat) -> bool {
-        seat.poll_has_to_go(&mut Context::from_waker(Waker::noop()), true).is_ready()
+        seat.poll_has_to_go(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
     #[test]

@@ -31,8 +31,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a worker may go without a sign of life.
 const MAX_SILENCE: Duration = Duration::from_secs(15);
 
-/// Time for the first request of a connection that has asked nothing when the router stops.
-const FIRST_REQUEST: Duration = Duration::from_secs(2);
+/// Time for the last request of a connection that is idle when the router stops.
+const LAST_REQUEST: Duration = Duration::from_secs(2);
 /// How long connections are left waiting at the start for the first table, before they are told that there is none.
 const FIRST_TABLE: Duration = Duration::from_secs(2);
 
@@ -209,12 +209,12 @@ impl Worker {
         self.end(&self.late, || self.clients.stop_all()).await;
     }
 
-    /// Waits until these have ended, but not for ever. Those who have asked nothing are told to go after a while.
-    async fn end(&self, connections: &TaskTracker, tell_silent: impl FnOnce()) {
+    /// Waits until these have ended, but not for ever. Those who are idle are told to go after a while.
+    async fn end(&self, connections: &TaskTracker, tell_idle: impl FnOnce()) {
         connections.close();
         let waiting = async {
-            tokio::time::sleep(FIRST_REQUEST).await;
-            tell_silent();
+            tokio::time::sleep(LAST_REQUEST).await;
+            tell_idle();
             connections.wait().await;
         };
         let ended = async {

@@ -79,7 +79,7 @@ async fn roll_often(rolls: usize) -> Scenario {
     const APPS: usize = 5;
     let cluster = Cluster::shared().await?;
     let names: Vec<String> = (1..=APPS).map(|number| format!("rolls{number}")).collect();
-    let apps = names.iter().map(|name| cluster.app(name).instances(2).memory(32).unwatched().deploy());
+    let apps = names.iter().map(|name| cluster.app(name).instances(2).memory(128).unwatched().deploy());
     let apps = try_join_all(apps).await?;
     let first = apps[0].image().await?;
     apps[0].roll_to("v2").await?;

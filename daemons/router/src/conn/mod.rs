@@ -161,7 +161,7 @@ impl Client {
             if self.stream.poll_read_ready(cx).is_ready() {
                 return Poll::Ready(Come::Bytes);
             }
-            if self.seat.poll_has_to_go(cx, self.is_used).is_ready() || timer.poll(cx, limit).is_ready() {
+            if self.seat.poll_has_to_go(cx).is_ready() || timer.poll(cx, limit).is_ready() {
                 return Poll::Ready(Come::Nothing);
             }
             Poll::Pending
