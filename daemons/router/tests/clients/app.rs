@@ -12,6 +12,9 @@ const TOO_LARGE: &[u8] = b"HTTP/1.1 413 Payload Too Large\r\nContent-Length: 9\r
 const TRAILERS: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
     4\r\nwith\r\n9\r\n trailers\r\n0\r\nX-Sum: 13\r\n\r\n";
 
+const EVENT: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n\
+    b\r\ndata: one\n\n\r\n";
+
 /// What a page in a browser has found.
 pub type Verdicts = UnboundedSender<String>;
 
@@ -76,6 +79,13 @@ impl Connection {
                 let body = self.body(&head).await?;
                 self.send(&with_body("application/octet-stream", &body)).await
             }
+            "/duplex" => self.duplex().await,
+            // Says something at once, and then no more until it is not listened to.
+            "/events" => {
+                self.send(EVENT).await?;
+                while self.fill().await.is_some() {}
+                None
+            }
             "/verdict" => {
                 let body = self.body(&head).await?;
                 verdicts.send(String::from_utf8(body).unwrap()).ok();
@@ -121,6 +131,20 @@ impl Connection {
             }
             body.extend(self.exactly(size).await?);
             assert_eq!(self.line().await?, "", "a chunk ends with its line");
+        }
+    }
+
+    /// Answers while a body comes, with the chunks of it as they come, and waits for nobody to read.
+    async fn duplex(&mut self) -> Option<()> {
+        self.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await?;
+        loop {
+            let line = self.line().await?;
+            let size = usize::from_str_radix(&line, 16).unwrap();
+            let chunk = self.exactly(size + 2).await?;
+            self.send(&[line.as_bytes(), b"\r\n", &chunk].concat()).await?;
+            if size == 0 {
+                return Some(());
+            }
         }
     }
 

@@ -20,6 +20,7 @@ async fn browser() {
         "early-answer",
         "early-answer-gone",
         "hints",
+        "events",
         "websocket",
     ];
     scene.page(&scene.url(), &cases).await;

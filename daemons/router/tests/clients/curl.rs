@@ -95,6 +95,34 @@ async fn answers() {
 }
 
 #[tokio::test]
+async fn both_ways_at_once() {
+    let scene = Scene::new().await;
+    let sixteen: Vec<u8> = (0..4_u32 << 20).flat_map(u32::to_be_bytes).collect();
+    let (body, back) = (format!("@{}", file(&scene, &sixteen)), scene.dir.path().join("back"));
+    let url = format!("{}/duplex", scene.url());
+    let chunked = ["--header", "Expect:", "--header", "Transfer-Encoding: chunked"];
+    let to = ["--data-binary", &body, "--output", back.to_str().unwrap(), &url];
+    let arguments: [&str; 9] = [&chunked[..], &to].concat().try_into().unwrap();
+    expect(arguments, "\n200 1\n").await;
+    assert!(std::fs::read(&back).unwrap() == sixteen);
+    scene.router.stop().await;
+}
+
+#[tokio::test]
+async fn other_versions() {
+    let scene = Scene::new().await;
+    let (keep, echo) = (format!("{}/keep", scene.url()), format!("{}/echo", scene.url()));
+    // An offer of HTTP/2 is not taken, whether a body comes with it or not.
+    expect(["--http2", &keep, &keep], "kept\n200 1\nkept\n200 0\n").await;
+    expect(["--http2", "--data", "hello", &echo, &keep], "hello\n200 1\nkept\n200 0\n").await;
+    let trailers = format!("{}/trailers", scene.url());
+    expect(["--http1.0", "--header", "Connection: keep-alive", &keep, &keep], "kept\n200 1\nkept\n200 0\n").await;
+    // What has no length ends with the connection.
+    expect(["--http1.0", &trailers, &keep], "with trailers\n200 1\nkept\n200 1\n").await;
+    scene.router.stop().await;
+}
+
+#[tokio::test]
 async fn early_answers() {
     let scene = Scene::new().await;
     let body = format!("@{}", file(&scene, &vec![0; LARGE]));

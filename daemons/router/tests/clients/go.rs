@@ -32,6 +32,8 @@ async fn go() {
         "early-answer-gone",
         "endless",
         "endless-gone",
+        "duplex",
+        "events",
         "expect",
         "expect-silent",
         "expect-refused",

@@ -24,6 +24,7 @@ async fn java() {
         "early-answer",
         "early-answer-gone",
         "endless",
+        "duplex",
         "expect",
         "expect-silent",
         "expect-refused",

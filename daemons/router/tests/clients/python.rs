@@ -19,6 +19,7 @@ async fn python() {
         "early-answer",
         "early-answer-gone",
         "endless",
+        "events",
         "hints",
         "unknown-host",
         "urllib-post",

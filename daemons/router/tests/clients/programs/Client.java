@@ -72,6 +72,7 @@ class Client {
         cases.put("early-answer", () -> is(ask(post("/large", zeros())), 413, "too large"));
         cases.put("early-answer-gone", () -> is(ask(post("/large/gone", zeros())), 413, "too large"));
         cases.put("endless", Client::endless);
+        cases.put("duplex", Client::duplex);
         cases.put("expect", () -> expect("/echo"));
         cases.put("expect-silent", () -> expect("/silent"));
         cases.put("expect-refused", Client::expectRefused);
@@ -148,6 +149,7 @@ class Client {
     }
 
     static void endless() throws Exception {
+        // It reads the answer when it can send no more, not before.
         BodyPublisher body = BodyPublishers.ofInputStream(() -> new InputStream() {
             @Override
             public int read() {
@@ -160,6 +162,14 @@ class Client {
             }
         });
         is(ask(post("/large", body)), 413, "too large");
+    }
+
+    static void duplex() throws Exception {
+        byte[] sixteen = new byte[16 << 20];
+        for (int place = 0; place < 16; place++) {
+            System.arraycopy(MEGABYTE, 0, sixteen, place << 20, 1 << 20);
+        }
+        is(ask(post("/duplex", ofUnknownLength(sixteen))), 200, sixteen);
     }
 
     static void expect(String path) throws Exception {

@@ -43,6 +43,8 @@ var (
 		"early-answer-gone": func() error { return early("/large/gone", io.LimitReader(zeros{}, large), large) },
 		"endless":           func() error { return early("/large", zeros{}, -1) },
 		"endless-gone":      func() error { return early("/large/gone", zeros{}, -1) },
+		"duplex":            duplex,
+		"events":            events,
 		"expect":            func() error { return expectContinue("/echo") },
 		"expect-silent":     func() error { return expectContinue("/silent") },
 		"expect-refused":    expectRefused,
@@ -155,6 +157,29 @@ func early(path string, body io.Reader, length int64) error {
 	request.ContentLength = length
 	_, err := is(request, 413, "too large")
 	return err
+}
+
+// Sends sixteen megabytes and reads them back meanwhile.
+func duplex() error {
+	parts := make([]io.Reader, 16)
+	for place := range parts {
+		parts[place] = bytes.NewReader(megabyte)
+	}
+	_, err := is(request("POST", app+"/duplex", io.MultiReader(parts...)), 200, strings.Repeat(string(megabyte), 16))
+	return err
+}
+
+func events() error {
+	answer, err := client.Do(request("GET", app+"/events", nil))
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	first := make([]byte, 11)
+	if _, err := io.ReadFull(answer.Body, first); err != nil || string(first) != "data: one\n\n" {
+		return fmt.Errorf("%q %v", first, err)
+	}
+	return nil
 }
 
 func expectContinue(path string) error {

@@ -105,6 +105,10 @@ const cases = {
   "early-answer-gone": () => early("/large/gone", LARGE),
   endless: () => early("/large", Infinity),
   "endless-gone": () => early("/large/gone", Infinity),
+  async duplex() {
+    const sixteen = Array(16).fill(megabyte);
+    is(await ask("POST", `${app}/duplex`, { body: sixteen }), 200, Buffer.concat(sixteen));
+  },
   expect: () => expectContinue("/echo"),
   "expect-silent": () => expectContinue("/silent"),
   async "expect-refused"() {
@@ -130,6 +134,13 @@ const cases = {
   async "fetch-chunked"() {
     const body = new Blob([megabyte]).stream();
     is(await fetched(`${app}/echo`, { method: "POST", body, duplex: "half" }), 200, megabyte);
+  },
+  async "fetch-events"() {
+    const stop = new AbortController();
+    const answer = await fetch(`${app}/events`, { signal: stop.signal });
+    const { value } = await answer.body.getReader().read();
+    assert.strictEqual(Buffer.from(value).toString(), "data: one\n\n");
+    stop.abort();
   },
   async "fetch-trailers"() {
     is(await fetched(`${app}/trailers`), 200, "with trailers");

@@ -103,14 +103,24 @@ def early_answer_gone():
 
 
 def endless():
-    # For the same reason it never sees an answer to a body without end, but it does see that its connection ends. The
-    # answer waits behind that.
+    # For the same reason it sees an answer to a body without end only when its connection ends. The answer waits behind
+    # that, for those who look, as urllib3 does.
     connection = connect()
     try:
         connection.request("POST", "/large", pieces(65_536, 1 << 50), encode_chunked=True)
-    except (BrokenPipeError, ConnectionResetError):
+    except BrokenPipeError:
+        answer = connection.getresponse()
+        expect((answer.status, answer.read()), (413, b"too large"))
         return
     raise AssertionError("it was taken whole")
+
+
+def events():
+    connection = connect()
+    connection.request("GET", "/events")
+    answer = connection.getresponse()
+    expect((answer.status, answer.read(11)), (200, b"data: one\n\n"))
+    connection.close()
 
 
 def hints():
