@@ -373,12 +373,13 @@ async fn answer_early(stream: &mut TcpStream, closes: bool) -> Option<()> {
 async fn an_early_answer_reaches_the_client_and_leaves_nothing_behind() {
     let open = Arc::new(AtomicUsize::new(0));
     for closes in [false, true] {
-        let open = open.clone();
+        let counted = open.clone();
         let backend = Backend::start(move |_, mut stream| {
-            let open = open.clone();
+            let open = counted.clone();
             async move {
                 open.fetch_add(1, Ordering::SeqCst);
                 answer_early(&mut stream, closes).await;
+                drop(stream);
                 open.fetch_sub(1, Ordering::SeqCst);
             }
         })
@@ -391,6 +392,10 @@ async fn an_early_answer_reaches_the_client_and_leaves_nothing_behind() {
                 let (answer, has_ended) = upload(&scene.router, connection, size, "early").await;
                 assert!(has_ended, "closes {closes}, {connection}, {size}: no end after {answer:?}");
                 assert_eq!(split(&answer), (200, "early".into()), "closes {closes}, {connection}, {size}");
+                if closes {
+                    // It has not said that it would: what is sent to it at that moment is lost, whoever sends it.
+                    eventually("the app to hang up", || async { open.load(Ordering::SeqCst) == 0 }).await;
+                }
             }
         }
         eventually("no request to be in flight", || async { scene.router.report().await.in_flight.is_empty() }).await;
