@@ -31,8 +31,11 @@ use tokio::net::TcpStream;
 use tunnel::Tunnel;
 use wire::write_all;
 
-/// Time that a client whose request was not read to its end gets to read our answer.
-const LINGER: Duration = Duration::from_secs(5);
+/// Time that a client whose request was not read to its end gets to read our answer: many read nothing before they have
+/// sent everything.
+const LINGER: Duration = Duration::from_secs(15);
+/// Silence after which such a client has read what it will.
+const LINGER_SILENCE: Duration = Duration::from_secs(5);
 /// A connection on which the next request comes within this time keeps what it needs to answer.
 const WARM: Duration = Duration::from_secs(1);
 
@@ -270,7 +273,9 @@ impl Client {
             return;
         }
         let mut sink = vec![0; 16_384];
-        let discard = async { while matches!(self.stream.read(&mut sink).await, Ok(1..)) {} };
+        let discard = async {
+            while matches!(tokio::time::timeout(LINGER_SILENCE, self.stream.read(&mut sink)).await, Ok(Ok(1..))) {}
+        };
         // A client that goes on sending for longer has had its chance.
         tokio::time::timeout(LINGER, discard).await.ok();
     }
