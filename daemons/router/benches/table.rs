@@ -14,6 +14,7 @@ use dinp_common::routes::{
 };
 use dinp_common::testing::{Redis, TestDir};
 use dinp_router::{RedisAccess, RouterConfig, Settings};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io::Read as _;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -30,6 +31,8 @@ const ENDPOINTS: u64 = 3;
 const ANSWER: &str = r#"{"epoch":1,"published":"1-1"}"#;
 /// How long the router is left alone to see what it does by itself.
 const REST: Duration = Duration::from_secs(10);
+/// How long anything may take that is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -37,6 +40,7 @@ fn main() {
     if arguments.first().is_some_and(|role| role == "router") {
         return as_router(&arguments[1..]);
     }
+    limit_descriptors(1);
     let apps = after("--apps").map_or(100_000, |count| count.parse().unwrap());
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let figures = runtime.block_on(measure(apps));
@@ -52,8 +56,18 @@ fn main() {
     }
 }
 
+/// Gives this process that part of the descriptors that it may have.
+///
+/// The router connects to one instance of each app, and keeps these connections until it is out of descriptors. It has to
+/// be out of them before the instances are, which are all in one process: they would refuse it.
+fn limit_descriptors(part: u64) {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most / part, most / part).unwrap();
+}
+
 /// The router itself, until its standard input ends: url of Redis, state directory, the three ports.
 fn as_router(arguments: &[String]) {
+    limit_descriptors(2);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let [redis, state, http, status, leader] = arguments else { panic!("url, directory, three ports") };
     let settings = Settings {
@@ -107,7 +121,7 @@ impl Router {
 
     /// Milliseconds from its start until it sends the requests of this app to an instance.
     async fn serves(&self, app: &str) -> f64 {
-        loop {
+        while self.started.elapsed() < PATIENCE {
             if let Ok(mut client) = Client::to(self.http).await
                 && client.get(app).await.is_some_and(|(status, _)| status == 200)
             {
@@ -115,6 +129,7 @@ impl Router {
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+        panic!("{app} is not served");
     }
 
     fn resident_bytes(&self) -> f64 {
@@ -199,7 +214,12 @@ async fn answer_all() -> u16 {
             ANSWER.len()
         );
         let text: Arc<str> = text.into();
-        while let Ok((stream, _)) = listener.accept().await {
+        loop {
+            let Ok((stream, _)) = listener.accept().await else {
+                // Out of descriptors. Who gave up here would leave the router with instances that refuse it for ever.
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                continue;
+            };
             let text = text.clone();
             tokio::spawn(async move { answer_each(stream, &text).await });
         }
@@ -309,7 +329,7 @@ async fn measure(apps: u64) -> Vec<(&'static str, f64)> {
 
     let mut client = Client::to(router.http).await.unwrap();
     for number in 0..apps {
-        client.get(&name(number)).await.unwrap();
+        assert_eq!(client.get(&name(number)).await.map(|(status, _)| status), Some(200), "{}", name(number));
     }
     figures.push(("CPU at rest, all apps used, %", router.cpu_at_rest().await));
     let begun = Instant::now();
@@ -332,7 +352,9 @@ async fn measure(apps: u64) -> Vec<(&'static str, f64)> {
     for number in apps..apps + 200 {
         publish(&mut publisher, app(number, port, 1)).await;
         let begun = Instant::now();
-        while client.get(&name(number)).await.unwrap().0 != 200 {}
+        while client.get(&name(number)).await.unwrap().0 != 200 {
+            assert!(begun.elapsed() < PATIENCE, "{} is not served", name(number));
+        }
         delays.push(millis(begun.elapsed()));
     }
     figures.push(("a new app serves after, median, ms", quantile(&mut delays, 0.5)));
@@ -357,7 +379,9 @@ async fn measure(apps: u64) -> Vec<(&'static str, f64)> {
         publisher.rewrite(Version::new(2, 1), &second).await.unwrap();
         let is_new = |report: &str| report.contains(r#""applied":"2-1""#);
         let url = format!("http://{}/v1/status", router.status);
+        let begun = Instant::now();
         while !is_new(&reqwest::get(&url).await.unwrap().text().await.unwrap()) {
+            assert!(begun.elapsed() < PATIENCE, "the new table is not in force");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };

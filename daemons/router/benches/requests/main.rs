@@ -40,6 +40,7 @@ use ground::Ground;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use report::Figures;
+use std::time::{Duration, Instant};
 
 /// In the order in which they are measured.
 const SECTIONS: [&str; 8] = ["--cpu", "--rate", "--counts", "--hosts", "--log", "--tunnels", "--bodies", "--idle"];
@@ -64,7 +65,9 @@ fn main() {
         let ground = Ground::prepare(rounds, after("--case"), after("--proxy")).await;
         let mut all = Vec::new();
         for section in sections {
-            let figures = measure(section, &ground).await;
+            let (begun, before) = (Instant::now(), waited());
+            let mut figures = measure(section, &ground).await;
+            note_company(&mut figures, (waited() - before).div_duration_f64(begun.elapsed()));
             // A section takes minutes: what is known is shown.
             if !has("--json") {
                 figures.iter().for_each(Figures::print);
@@ -87,6 +90,22 @@ async fn measure(section: &str, ground: &Ground) -> Vec<Figures> {
         "--bodies" => vec![bodies::measure(ground).await],
         "--idle" => vec![idle::measure(ground).await],
         _ => vec![cpu::of_cases(ground).await],
+    }
+}
+
+/// How long this thread has waited for its core, though it had something to do.
+fn waited() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(text.split(' ').nth(1).unwrap().parse().unwrap())
+}
+
+/// Says so where something else runs on the client's core: then latencies are not the proxies'.
+fn note_company(figures: &mut [Figures], waited: f64) {
+    if let Some(last) = figures.last_mut().filter(|_| waited > 0.02) {
+        last.note(format!(
+            "The client waited for its core {:.0} % of the time: this machine does other things.",
+            waited * 100.0
+        ));
     }
 }
 

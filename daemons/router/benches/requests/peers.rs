@@ -19,7 +19,7 @@ pub(crate) async fn relay(from: &str, to: &str) {
     }
 }
 
-/// HAProxy's configuration; a log goes to its standard output.
+/// HAProxy's configuration. A log goes to its standard output, line by line: it gathers none.
 pub(crate) fn haproxy(address: &str, app: &str, connections: usize, is_logged: bool) -> String {
     let log = if is_logged { " log stdout format raw local0 info\n option httplog\n" } else { "" };
     format!(
