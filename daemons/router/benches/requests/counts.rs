@@ -57,7 +57,7 @@ pub(crate) async fn measure(ground: &Ground) -> Figures {
     let has_instructions =
         ground.cases.iter().any(|case| figures.row(&format!("{}, {}", case.name, EVENTS[1].1)).is_some());
     if !has_instructions {
-        figures.note("Instructions are not counted on this machine: it has no counters for them, or lends none.");
+        figures.note("Instructions could not be counted on this machine.");
     }
     figures
 }
