@@ -1,6 +1,6 @@
 //! Counts over all workers.
 
-use crate::proxy::Queues;
+use crate::proxy::{Queues, Shortage};
 use crate::table::News;
 use dinp_common::listen::Untold;
 use std::collections::BTreeMap;
@@ -16,6 +16,7 @@ pub(crate) struct Totals {
     pub(crate) news: News,
     /// Requests that wait for room.
     pub(crate) queues: Arc<Queues>,
+    pub(crate) shortage: Arc<Shortage>,
     open: AtomicU64,
     accepted: AtomicU64,
     shed: AtomicU64,

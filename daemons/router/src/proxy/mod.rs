@@ -12,7 +12,7 @@ mod retry;
 pub(crate) use choice::{Choice, NotFound, Search, choose, unreachable};
 pub(crate) use form::Form;
 pub(crate) use pages::{Reader, Refusal};
-pub(crate) use pool::{Connection, is_out_of_descriptors};
+pub(crate) use pool::{Connection, Shortage, is_out_of_descriptors};
 pub(crate) use queue::Queues;
 pub(crate) use retry::{Case, Failure, Next, next};
 
@@ -43,7 +43,7 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     pub(crate) fn new(limits: InForce, totals: Arc<Totals>, log: Option<Log>) -> Rc<Self> {
-        let pool = Pool::new(limits.clone());
+        let pool = Pool::new(limits.clone(), totals.shortage.clone());
         Rc::new(Self {
             limits,
             totals,

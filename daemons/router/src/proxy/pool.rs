@@ -8,10 +8,12 @@ use dinp_common::model::InstanceId;
 use foldhash::fast::RandomState;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
@@ -74,11 +76,17 @@ struct Idle {
 pub(crate) struct Pool {
     idle: RefCell<HashMap<InstanceId, Vec<Idle>, RandomState>>,
     limits: InForce,
+    shortage: Arc<Shortage>,
+    /// The shortages that this worker has heard of.
+    heard: Cell<u64>,
 }
 
+/// Where workers tell each other that one of them is out of descriptors and has none to close: a count.
+pub(crate) type Shortage = AtomicU64;
+
 impl Pool {
-    pub(crate) fn new(limits: InForce) -> Self {
-        Self { idle: RefCell::default(), limits }
+    pub(crate) fn new(limits: InForce, shortage: Arc<Shortage>) -> Self {
+        Self { idle: RefCell::default(), limits, heard: Cell::new(shortage.load(Ordering::Relaxed)), shortage }
     }
 
     /// An idle connection, the one used last.
@@ -115,8 +123,12 @@ impl Pool {
         self.idle.borrow_mut().remove(instance);
     }
 
-    /// Closes what was idle for too long or is closed on the other side.
+    /// Closes what was idle for too long or is closed on the other side; everything where another worker is in want.
     pub(crate) fn sweep(&self, now: Instant) {
+        let shortages = self.shortage.load(Ordering::Relaxed);
+        if self.heard.replace(shortages) != shortages {
+            self.idle.take();
+        }
         let most = self.limits.now().backend_idle;
         self.idle.borrow_mut().retain(|_, idle| {
             idle.retain(|idle| {
@@ -127,10 +139,14 @@ impl Pool {
         });
     }
 
-    /// Closes all idle connections: what is under way needs their descriptors. False where there are none.
+    /// Closes all idle connections: what is under way needs their descriptors. False where there are none; then the other
+    /// workers close theirs when they next sweep.
     pub(crate) fn give_way(&self) -> bool {
-        let idle = std::mem::take(&mut *self.idle.borrow_mut());
-        !idle.is_empty()
+        let has_any = !self.idle.take().is_empty();
+        if !has_any {
+            self.heard.set(self.shortage.fetch_add(1, Ordering::Relaxed) + 1);
+        }
+        has_any
     }
 
     /// Makes a new connection.
@@ -153,4 +169,31 @@ impl Pool {
 /// Whether this process, or this machine, may open nothing more.
 pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EMFILE | Errno::ENFILE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::RouterConfig;
+
+    #[tokio::test]
+    async fn a_worker_in_want_gets_the_descriptors_of_the_others() {
+        let limits = InForce::new(RouterConfig::default().limits());
+        let shortage = Arc::<Shortage>::default();
+        let [in_want, other] = [(); 2].map(|()| Pool::new(limits.clone(), shortage.clone()));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let instance = InstanceId::from_bits(1);
+        let connect =
+            async || Connection::new(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap()).unwrap();
+        other.put(&instance, connect().await);
+        in_want.put(&instance, connect().await);
+        other.sweep(Instant::now());
+        assert!(in_want.give_way() && !other.idle.borrow().is_empty(), "its own come first");
+        assert!(!in_want.give_way());
+        other.sweep(Instant::now());
+        assert!(other.idle.borrow().is_empty());
+        other.put(&instance, connect().await);
+        other.sweep(Instant::now());
+        assert!(!other.idle.borrow().is_empty(), "once");
+    }
 }
