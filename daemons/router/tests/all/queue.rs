@@ -1,10 +1,6 @@
 //! An app that can do only so much at a time: what waits, for how long, and what is said to the rest.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
-
-mod common;
-
-use common::{Backend, Leader, Options, Router, eventually, ok, read_request, split};
+use crate::common::{Backend, Leader, Options, Router, eventually, ok, read_request, split};
 use dinp_common::testing::{Redis, TestDir};
 use std::sync::{Arc, Mutex};
 use tokio::io::AsyncWriteExt;

@@ -1,11 +1,7 @@
 //! Raw requests and what becomes of them: the answer, and the bytes that the app saw.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
-
-mod common;
-
-use common::escape::unescaped;
-use common::{Backend, Leader, Options, Router};
+use crate::common::escape::unescaped;
+use crate::common::{Backend, Leader, Options, Router};
 use dinp_common::testing::{Redis, TestDir};
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};

@@ -1,10 +1,6 @@
 //! What strangers can do to the router's listeners: slow heads, too many connections, claims, questions about the inside.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
-
-mod common;
-
-use common::{Backend, Leader, Options, PATIENCE, Router, eventually, ok, read_request};
+use crate::common::{Backend, Leader, Options, PATIENCE, Router, eventually, ok, read_request};
 use dinp_common::testing::{Redis, TestDir};
 use dinp_router::RouterConfig;
 use nix::sys::socket::{setsockopt, sockopt};

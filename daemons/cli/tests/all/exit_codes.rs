@@ -1,15 +1,11 @@
 //! Exit codes and sentences: the same value is refused with the same words here and there.
 
-#![allow(clippy::unwrap_used, reason = "a test ends there")]
-
-mod support;
-
+use crate::support::{TOKEN, World};
 use axum::Router;
 use axum::extract::Path;
 use axum::routing::{any, get};
 use dinp_common::problem::Problem;
 use http::StatusCode;
-use support::{TOKEN, World};
 
 /// A dashboard where `GET /v1/apps/s<status>` answers with that status.
 async fn world() -> World {

@@ -1,10 +1,7 @@
 //! Instances that misbehave, and clients that do.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
-
-mod common;
-
-use common::{Backend, Leader, Options, PATIENCE, Router, eventually, ok, read_request, refusing, split};
+use crate::common;
+use crate::common::{Backend, Leader, Options, PATIENCE, Router, eventually, ok, read_request, refusing, split};
 use dinp_common::routes::Endpoint;
 use dinp_common::testing::{Redis, TestDir};
 use std::sync::atomic::{AtomicUsize, Ordering};

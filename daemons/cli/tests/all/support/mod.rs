@@ -1,7 +1,5 @@
 //! A dashboard that answers as told, and the program run against it.
 
-#![allow(dead_code, reason = "each test uses its part")]
-
 pub mod tls;
 
 use std::io::{BufRead, BufReader, Read, Write};

@@ -1,13 +1,10 @@
 //! The table: from Redis, through its outages, from disk; and what the leader is told.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
-
-mod common;
-
+use crate::common;
+use crate::common::{Backend, Leader, Options, Router, eventually};
 use axum::Json;
 use axum::extract::State;
 use axum::routing::post;
-use common::{Backend, Leader, Options, Router, eventually};
 use dinp_common::api::router::{RouterGoodbye, RouterReply, RouterReport};
 use dinp_common::model::Version;
 use dinp_common::testing::{Redis, TestDir};

@@ -1,12 +1,9 @@
 //! From a package to a verdict.
 
-#![allow(clippy::unwrap_used, reason = "a test ends there")]
-
-mod support;
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use crate::support::{self, World};
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
@@ -17,7 +14,6 @@ use dinp_common::problem::Problem;
 use futures_util::stream;
 use http::StatusCode;
 use serde_json::{Value, json};
-use support::World;
 use tokio::net::TcpListener;
 
 /// A dashboard with one app, one build and one deployment that goes its way a step at each look.

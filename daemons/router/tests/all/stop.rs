@@ -1,10 +1,6 @@
 //! A router that stops: who is connected gets an answer.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
-
-mod common;
-
-use common::{Backend, Leader, Options, PATIENCE, Router, read_request};
+use crate::common::{Backend, Leader, Options, PATIENCE, Router, read_request};
 use dinp_common::testing::{Redis, TestDir};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

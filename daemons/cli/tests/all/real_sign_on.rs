@@ -1,12 +1,10 @@
 //! Signing in at a real uic on a real MariaDB: its form is filled in as it stands.
 
-#![allow(clippy::unwrap_used, reason = "a test ends there")]
-
-mod support;
-
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::World;
+use crate::support::tls::{self, Authority};
 use axum::routing::get;
 use axum::{Json, Router};
 use dinp_common::api::uic::PlatformRole;
@@ -20,8 +18,6 @@ use dinp_uic::{Uic, UicConfig, api};
 use mysql_async::Pool;
 use mysql_async::prelude::Queryable;
 use serde_json::json;
-use support::World;
-use support::tls::{self, Authority};
 use tokio::net::TcpListener;
 use url::Url;
 

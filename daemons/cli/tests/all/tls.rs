@@ -1,14 +1,10 @@
 //! A dashboard behind a proxy that speaks TLS: who is trusted, and what is said of who is not.
 
-#![allow(clippy::unwrap_used, reason = "a test ends there")]
-
-mod support;
-
+use crate::support::tls::{Authority, Certificate, proxy};
+use crate::support::{Ended, TOKEN, World};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::json;
-use support::tls::{Authority, Certificate, proxy};
-use support::{Ended, TOKEN, World};
 
 async fn world() -> World {
     let me = async || Json(json!({"name": "anna", "role": "user"}));

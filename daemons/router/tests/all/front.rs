@@ -1,10 +1,6 @@
 //! What stands before the router, and what it tells of its work: proxies, balancers, logs, pages.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
-
-mod common;
-
-use common::{Backend, Leader, Options, PATIENCE, Router, eventually, ok, read_request, split};
+use crate::common::{Backend, Leader, Options, PATIENCE, Router, eventually, ok, read_request, split};
 use dinp_common::testing::{Redis, TestDir};
 use dinp_router::{AccessLog, RouterConfig};
 use serde_json::Value;

@@ -1,11 +1,7 @@
 //! What `--help` teaches.
 
-#![allow(clippy::unwrap_used, reason = "a test ends there")]
-
-mod support;
-
+use crate::support::{World, golden};
 use axum::Router;
-use support::{World, golden};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn help_teaches() {
@@ -42,7 +38,7 @@ async fn completions_are_made_for_each_shell() {
 #[test]
 fn the_guide_names_every_command() {
     use clap::CommandFactory;
-    let guide = include_str!("../../../docs/cli.md");
+    let guide = include_str!("../../../../docs/cli.md");
     for command in dinp_cli::args::Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
         let name = format!("dinp {}", command.get_name());
         assert!(guide.contains(&name), "docs/cli.md does not mention `{name}`");

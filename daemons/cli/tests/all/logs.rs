@@ -1,14 +1,10 @@
 //! Output of instances, as people and programs get it.
 
-#![allow(clippy::unwrap_used, reason = "a test ends there")]
-
-mod support;
-
+use crate::support::World;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::routing::get;
 use futures_util::stream;
-use support::World;
 
 const LINES: &str = "{\"at\":0,\"instance\":\"deadbeef00000001\",\"stream\":\"stdout\",\"text\":\"one\"}\n\
 {\"at\":1,\"instance\":\"deadbeef00000001\",\"stream\":\"stdout\",\"text\":\"\"}\n\

@@ -1,15 +1,11 @@
 //! What people and programs see of the cluster.
 
-#![allow(clippy::unwrap_used, reason = "a test ends there")]
-
-mod support;
-
+use crate::support::{Ended, World, golden};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use dinp_common::api::unix_millis;
 use http::StatusCode;
 use serde_json::{Value, json};
-use support::{Ended, World, golden};
 
 const ID: &str = "deadbeef00000001";
 /// 2026-09-21 14:13:20 UTC.

@@ -1,10 +1,7 @@
 //! Requests through a real table: hosts, headers, keep-alive, the router's own pages.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
-
-mod common;
-
-use common::{Backend, Leader, Options, PATIENCE, Router, eventually, ok, read_request, split};
+use crate::common;
+use crate::common::{Backend, Leader, Options, PATIENCE, Router, eventually, ok, read_request, split};
 use dinp_common::testing::{Redis, TestDir};
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -1,13 +1,10 @@
 //! Signing in, with a form and with a browser, and what is kept of it.
 
-#![allow(clippy::unwrap_used, reason = "a test ends there")]
-
-mod support;
-
 use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex};
 
+use crate::support::{Ended, TOKEN, World};
 use axum::extract::{Form, Query, State};
 use axum::http::HeaderMap;
 use axum::response::{Html, IntoResponse, Redirect, Response};
@@ -18,7 +15,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{StatusCode, header};
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use support::{Ended, TOKEN, World};
 use tokio::net::TcpListener;
 
 type Map = HashMap<String, String>;

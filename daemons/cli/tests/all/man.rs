@@ -1,13 +1,9 @@
 //! Every command has a manual page, and the page is what `--help` says.
 
-#![allow(clippy::unwrap_used, reason = "a test ends there")]
-
-mod support;
-
+use crate::support::World;
 use axum::Router;
 use clap::{Command, CommandFactory};
 use dinp_cli::args::Cli;
-use support::World;
 
 /// Name of each command's page without its section, with its options, arguments and subcommands as the page has them.
 fn wanted(command: &Command, pages: &mut Vec<(String, Vec<String>)>) {
