@@ -23,8 +23,6 @@ pub(crate) struct Origin<'a> {
     pub(crate) client: &'a str,
     /// Whether what the client says of others is believed.
     pub(crate) is_trusted: bool,
-    /// Whether apps are told all of it in Forwarded (RFC 7239), too.
-    pub(crate) is_forwarded: bool,
     /// Names the request in the logs of all that it passes.
     pub(crate) id: &'a str,
 }
@@ -99,7 +97,7 @@ pub(crate) fn to_app(out: &mut Vec<u8>, request: &Request, bytes: &[u8], origin:
     out.extend_from_slice(b" HTTP/1.1\r\n");
     let message = &bytes[request.lines.clone()];
     let (mut takes_trailers, mut believed) = (false, Believed::default());
-    let (mut chain, mut forwarded) = (Vec::new(), Vec::new());
+    let mut chain: Vec<u8> = Vec::new();
     for (name, value) in fields(message) {
         let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
         match name.len() {
@@ -107,9 +105,8 @@ pub(crate) fn to_app(out: &mut Vec<u8>, request: &Request, bytes: &[u8], origin:
             7 if is(b"upgrade") && request.is_upgrade => line(out, name, value),
             12 if is(b"x-request-id") => {}
             14 if is(b"content-length") => {}
-            9 | 15 if is(b"x-forwarded-for") || origin.is_forwarded && is(b"forwarded") => {
+            15 if is(b"x-forwarded-for") => {
                 if origin.is_trusted && !(request.names_headers && is_named(name, message)) {
-                    let chain = if name.len() == 15 { &mut chain } else { &mut forwarded };
                     chain.extend_from_slice(value);
                     chain.extend_from_slice(b", ");
                 }
@@ -147,13 +144,6 @@ pub(crate) fn to_app(out: &mut Vec<u8>, request: &Request, bytes: &[u8], origin:
     }
     if !believed.host {
         line(out, b"x-forwarded-host", host.as_bytes());
-    }
-    if origin.is_forwarded {
-        // An IPv6 address and a port want quotes.
-        let client =
-            if origin.client.contains(':') { format!("\"[{}]\"", origin.client) } else { origin.client.to_owned() };
-        forwarded.extend_from_slice(format!("for={client};host=\"{host}\";proto=http").as_bytes());
-        line(out, b"forwarded", &forwarded);
     }
     line(out, b"x-request-id", origin.id.as_bytes());
     out.extend_from_slice(b"\r\n");

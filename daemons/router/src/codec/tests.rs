@@ -198,12 +198,7 @@ proptest! {
 fn sent(head: &str, is_trusted: bool) -> String {
     let request = scan(head).unwrap();
     let mut out = Vec::new();
-    to_app(
-        &mut out,
-        &request,
-        head.as_bytes(),
-        Origin { client: "192.0.2.7", is_trusted, is_forwarded: false, id: "id" },
-    );
+    to_app(&mut out, &request, head.as_bytes(), Origin { client: "192.0.2.7", is_trusted, id: "id" });
     String::from_utf8(out).unwrap()
 }
 
@@ -235,28 +230,6 @@ fn the_request_line_is_in_origin_form() {
 fn order_and_case_are_the_client_s() {
     let lines = "X-B: 1\r\naccept:  */* \r\nX-B: 2\r\nX-a: \u{e9}\r\n";
     assert_eq!(lines_sent(lines, false)[..4], ["X-B: 1", "accept: */*", "X-B: 2", "X-a: \u{e9}"]);
-}
-
-#[test]
-fn the_standard_s_own_header_where_it_is_wanted() {
-    for (client, lines, is_trusted, expected) in [
-        ("192.0.2.7", "", false, "for=192.0.2.7;host=\"a.x\";proto=http"),
-        ("2001:db8::7", "Forwarded: for=1.1.1.1\r\n", false, "for=\"[2001:db8::7]\";host=\"a.x\";proto=http"),
-        (
-            "192.0.2.7",
-            "Forwarded: for=1.1.1.1;proto=https\r\n",
-            true,
-            "for=1.1.1.1;proto=https, for=192.0.2.7;host=\"a.x\";proto=http",
-        ),
-    ] {
-        let head = format!("GET / HTTP/1.1\r\nHost: a.x\r\n{lines}\r\n");
-        let mut out = Vec::new();
-        let origin = Origin { client, is_trusted, is_forwarded: true, id: "id" };
-        to_app(&mut out, &scan(&head).unwrap(), head.as_bytes(), origin);
-        let sent = String::from_utf8(out).unwrap();
-        let found: Vec<&str> = sent.lines().filter(|line| line.to_ascii_lowercase().starts_with("forwarded")).collect();
-        assert_eq!(found, [format!("forwarded: {expected}")]);
-    }
 }
 
 #[test]
