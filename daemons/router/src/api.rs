@@ -32,6 +32,7 @@ pub struct Traffic {
     /// Open connections of clients.
     pub connections: u64,
     /// Requests that wait for room at instances which have as much to do as they may.
+    #[serde(default)]
     pub queued: u64,
     /// The releases that are in the table or were until a moment ago, and have answered something.
     pub releases: Vec<ReleaseTraffic>,

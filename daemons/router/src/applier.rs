@@ -49,10 +49,8 @@ impl Applier {
         let applier = self.clone();
         tokio::spawn(async move {
             for wait in waits {
-                if wait.await.is_err() {
-                    // A worker has ended: the daemon is about to end as well.
-                    return;
-                }
+                // A worker that has ended, as the others may still serve, sends nothing by any table.
+                wait.await.ok();
             }
             applier.ledger.lock().confirm(version);
             applier.applied.send_if_modified(|applied| {

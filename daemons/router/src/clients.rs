@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use tokio_util::sync::CancellationToken;
 
 /// How many of the connections that are idle for longest are looked through for one of a certain client: a worker does
 /// nothing else meanwhile, for each connection that comes. In a crowd one client's may all be younger; it is then refused.
@@ -26,6 +27,8 @@ pub(crate) struct Clients {
     idle_proxies: RefCell<BTreeMap<u64, Rc<Held>>>,
     next: Cell<u64>,
     stop: Cell<Stop>,
+    /// Cancelled when nobody is taken any more.
+    closed: CancellationToken,
     totals: Arc<Totals>,
 }
 
@@ -79,6 +82,7 @@ impl Clients {
             idle_proxies: RefCell::default(),
             next: Cell::new(0),
             stop: Cell::new(Stop::No),
+            closed: CancellationToken::new(),
             totals,
         })
     }
@@ -86,6 +90,10 @@ impl Clients {
     /// A place for a new connection, idle at first; where nobody can make room, the limit that is reached, by the key of
     /// its configuration.
     pub(crate) fn seat(self: &Rc<Self>, peer: IpAddr) -> Result<Rc<Seat>, &'static str> {
+        self.seat_of(peer, self.stop.get() > Stop::No)
+    }
+
+    fn seat_of(self: &Rc<Self>, peer: IpAddr, is_late: bool) -> Result<Rc<Seat>, &'static str> {
         let client = listen::client(peer);
         let limits = self.limits.now();
         let stands_for_many = limits.trusts(peer) || limits.is_introduced_by(peer);
@@ -93,7 +101,6 @@ impl Clients {
         let takes_place = place.is_some();
         let (is_shed, waiter) = (Cell::new(false), RefCell::default());
         let held = Rc::new(Held { client, place: RefCell::new(place), is_shed, waiter });
-        let is_late = self.stop.get() > Stop::No;
         let seat = Rc::new(Seat { clients: self.clone(), held, takes_place, is_late, turn: Cell::new(None) });
         seat.idle();
         Ok(seat)
@@ -124,7 +131,7 @@ impl Clients {
     /// Whoever is here, or comes from now on, may ask once more: a connection that is closed in the moment in which its
     /// client asks costs a request.
     pub(crate) fn stop(&self) {
-        self.end_idle(Stop::Begun);
+        self.stop.set(Stop::Begun);
     }
 
     /// Who was here before and has not asked since goes.
@@ -132,7 +139,12 @@ impl Clients {
         self.end_idle(Stop::Late);
     }
 
-    /// And who has come meanwhile and has not asked.
+    /// Nobody is taken any more.
+    pub(crate) fn close(&self) {
+        self.closed.cancel();
+    }
+
+    /// And who has come meanwhile and has not asked goes.
     pub(crate) fn stop_all(&self) {
         self.end_idle(Stop::Last);
     }
@@ -147,7 +159,16 @@ impl Clients {
 impl Seat {
     /// A seat for whom a proxy has connected, in place of the proxy's own.
     pub(crate) fn of(&self, client: IpAddr) -> Result<Rc<Self>, &'static str> {
-        self.clients.seat(client)
+        self.clients.seat_of(client, self.is_late)
+    }
+
+    /// Returns when what has no end of its own, and has come while the worker was on its way to one, is in the way: those
+    /// who wait for the next process wait for it.
+    pub(crate) async fn is_in_the_way(&self) {
+        if !self.is_late {
+            std::future::pending::<()>().await;
+        }
+        self.clients.closed.cancelled().await;
     }
 
     /// Nothing is being answered any more.
@@ -248,6 +269,23 @@ mod tests {
         third.busy();
         assert_eq!(seat(&clients, "192.0.2.1").err(), Some("max_connections_per_client"));
         assert!(seat(&clients, "192.0.2.2").is_ok());
+    }
+
+    #[test]
+    fn who_has_to_go_when_the_worker_ends() {
+        let clients = clients(9, 9);
+        let before = seat(&clients, "192.0.2.1").unwrap();
+        clients.stop();
+        let late = seat(&clients, "192.0.2.2").unwrap();
+        let introduced = before.of("192.0.2.3".parse().unwrap()).unwrap();
+        let go = || [&before, &introduced, &late].map(|seat| has_to_go(seat));
+        assert!(before.is_closing() && late.is_closing());
+        assert_eq!(go(), [false, false, false], "each may ask once more");
+        clients.stop_waiting();
+        assert_eq!(go(), [true, true, false]);
+        clients.close();
+        clients.stop_all();
+        assert_eq!(go(), [true, true, true]);
     }
 
     #[test]

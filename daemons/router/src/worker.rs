@@ -20,6 +20,7 @@ use std::task::Poll;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::coop::unconstrained;
 use tokio::task::{JoinHandle, JoinSet, LocalSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,7 +33,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const MAX_SILENCE: Duration = Duration::from_secs(15);
 
 /// Time for the last request of a connection that is idle when the router stops.
-const LAST_REQUEST: Duration = Duration::from_secs(2);
+const LAST_REQUEST: Duration = Duration::from_secs(1);
 /// How long connections are left waiting at the start for the first table, before they are told that there is none.
 const FIRST_TABLE: Duration = Duration::from_secs(2);
 
@@ -179,8 +180,12 @@ async fn accept(listener: TcpListener, worker: Rc<Worker>) {
         }
     }
     // Whoever is in the queue has been told that it is connected, and is lost with a socket that nobody else holds.
-    while let Poll::Ready(Ok((stream, peer))) = poll_fn(|cx| Poll::Ready(listener.poll_accept(cx))).await {
-        worker.admit(stream, peer);
+    loop {
+        match unconstrained(poll_fn(|cx| Poll::Ready(listener.poll_accept(cx)))).await {
+            Poll::Ready(Ok((stream, peer))) => worker.admit(stream, peer),
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Poll::Ready(Err(_)) | Poll::Pending => return,
+        }
     }
 }
 
@@ -206,24 +211,28 @@ impl Worker {
         self.clients.stop();
         self.end(&self.connections, || self.clients.stop_waiting()).await;
         self.close.cancel();
+        self.clients.close();
         self.end(&self.late, || self.clients.stop_all()).await;
+        // They end with the thread's runtime.
+        let left = self.connections.len() + self.late.len();
+        if left > 0 {
+            tracing::warn!(connections = left, "drain deadline passed, cutting off {left} connections");
+        }
     }
 
     /// Waits until these have ended, but not for ever. Those who are idle are told to go after a while.
     async fn end(&self, connections: &TaskTracker, tell_idle: impl FnOnce()) {
         connections.close();
+        let limit = self.proxy.limits.now().drain;
         let waiting = async {
-            tokio::time::sleep(LAST_REQUEST).await;
+            tokio::time::sleep(LAST_REQUEST.min(limit / 2)).await;
             tell_idle();
             connections.wait().await;
         };
         let ended = async {
             tokio::select! { () = connections.wait() => {}, () = waiting => {} }
         };
-        if tokio::time::timeout(self.proxy.limits.now().drain, ended).await.is_err() {
-            // They end with the thread's runtime.
-            let left = connections.len();
-            tracing::warn!(connections = left, "drain deadline passed, cutting off {left} connections");
-        }
+        // What is left then is told of at the end.
+        tokio::time::timeout(limit, ended).await.ok();
     }
 }

@@ -195,7 +195,9 @@ fn unused(ports: Ports) -> Result<Ports> {
 /// Ports below those that the kernel gives to whoever asks for any: one of those could be taken while its host restarts.
 fn free_ports() -> Result<Ports> {
     let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
-    let mut ports = (20_000..32_000).filter(free);
+    // Each process begins elsewhere, so that few meet.
+    let first = (std::process::id() % 12_000) as u16;
+    let mut ports = (0..12_000).map(|step| 20_000 + (first + step) % 12_000).filter(free);
     match (ports.next(), ports.next(), ports.next()) {
         (Some(router), Some(dash), Some(uic)) => Ok(Ports { router, dash, uic }),
         _ => Err(Error::other("no three ports of 127.0.0.1 from 20000 to 31999 are free".to_owned())),

@@ -58,7 +58,8 @@ async fn tunnels_stay_until_the_drain_is_over_and_come_back_to_the_new_version()
     tunnels.all_speak_with("v2", secs(60)).await?;
     load.stop().await?.none_failed()?;
     for client in tunnels.close().await? {
-        assert_eq!((client.ended, client.versions.join(" ").as_str()), (1, "v1 v2"), "{client:?}");
+        // Twice where it came back to the other instance of the old version.
+        assert!((1..=2).contains(&client.ended) && client.versions == ["v1", "v2"], "{client:?}");
     }
     Ok(())
 }

@@ -108,20 +108,25 @@ impl Client {
         let is_replayable = request.is_safe && body.is_done();
         let mut tried: Vec<InstanceId> = Vec::new();
         // The instance whose idle connection was closed under our hands.
-        let mut again: Option<InstanceId> = None;
+        let mut again: Option<Choice> = None;
+        let mut queued_until = None;
         let (mut last, mut has_reached, mut pause) = (None, false, FIRST_PAUSE);
         loop {
-            let now = Instant::now();
+            let mut now = Instant::now();
             if now >= deadline {
                 return Outcome::Refused(Refusal::TimedOut);
             }
-            let search = Search { host, tried: &tried, again: again.as_ref() };
-            let (chosen, now) = match choose(&proxy, search, false, now) {
-                Ok(chosen) => (chosen, now),
-                Err(NotFound::Busy(app)) => match self.room(&app, search, deadline).await {
-                    Ok(chosen) => (chosen, Instant::now()),
-                    Err(outcome) => return outcome,
-                },
+            let is_again = again.is_some();
+            let search = Search { host, tried: &tried, has_waited: false };
+            let mut found = choose(&proxy, search, again.take(), now);
+            if let Err(NotFound::Busy(app)) = &found {
+                let until = deadline.min(*queued_until.get_or_insert(now + limits.queue));
+                let Some(waited) = self.room(app, search, until).await else { return Outcome::Gone };
+                (found, now) = (waited, Instant::now());
+            }
+            let chosen = match found {
+                Ok(chosen) => chosen,
+                Err(NotFound::Busy(_)) => return Outcome::Refused(Refusal::Overloaded),
                 Err(_) if last.is_some() && !has_reached && now + pause < deadline.min(began + limits.connect) => {
                     let (mut reader, _) = self.stream.split();
                     tokio::select! {
@@ -138,7 +143,7 @@ impl Client {
             let instance = endpoint.instance.id.clone();
             // One attempt is enough to find an idle connection closed: the next one asks the kernel first.
             let may_be_closed = is_replayable && last.is_none();
-            let idle = if again.take().is_some() { None } else { proxy.pool.take(&instance, may_be_closed, now) };
+            let idle = if is_again { None } else { proxy.pool.take(&instance, may_be_closed, now) };
             let is_reused = idle.is_some();
             let connected = match idle {
                 Some(connection) => Ok(connection),
@@ -188,7 +193,7 @@ impl Client {
             let may_again = || failure != Failure::Ended || proxy.budget.take(&endpoint.stats, now);
             match next(failure, case) {
                 // An idle connection that was closed says nothing of the app.
-                Retry::NewConnection => again = Some(instance),
+                Retry::NewConnection => again = Some(chosen),
                 Retry::OtherInstance if may_again() => {
                     proxy.totals.news.failed(&endpoint.stats);
                     tried.push(instance);
@@ -203,22 +208,22 @@ impl Client {
         }
     }
 
-    /// Waits in the app's queue until one of its instances has room.
-    async fn room(&mut self, app: &AppName, search: Search<'_>, deadline: Instant) -> Result<Choice, Outcome> {
-        let (proxy, limits) = (&self.proxy, self.proxy.limits.now());
-        let overloaded = || Outcome::Refused(Refusal::Overloaded);
-        let place = proxy.totals.queues.join(app, limits.queued).ok_or_else(overloaded)?;
-        let look = || match choose(proxy, search, true, Instant::now()) {
-            Ok(chosen) => Some(Ok(chosen)),
+    /// Waits in the app's queue for an instance that has room: busy where there is no place in it, or none in time. None
+    /// where the client is gone.
+    async fn room(&mut self, app: &AppName, search: Search<'_>, until: Instant) -> Option<Result<Choice, NotFound>> {
+        let proxy = &self.proxy;
+        let busy = || Some(Err(NotFound::Busy(app.clone())));
+        let Some(place) = proxy.totals.queues.join(app, proxy.limits.now().queued) else { return busy() };
+        let search = Search { has_waited: true, ..search };
+        let look = || match choose(proxy, search, None, Instant::now()) {
             Err(NotFound::Busy(_)) => None,
-            Err(NotFound::Refused(refusal)) => Some(Err(Outcome::Refused(refusal))),
+            found => Some(found),
         };
-        let until = deadline.min(Instant::now() + limits.queue);
         let (mut reader, _) = self.stream.split();
         tokio::select! {
-            found = place.wait(look) => found,
-            () = tokio::time::sleep_until(until.into()) => Err(overloaded()),
-            () = watch(&mut reader) => Err(Outcome::Gone),
+            found = place.wait(look) => Some(found),
+            () = tokio::time::sleep_until(until.into()) => busy(),
+            () = watch(&mut reader) => None,
         }
     }
 

@@ -272,12 +272,18 @@ impl Client {
         if self.stream.shutdown().await.is_err() {
             return;
         }
+        self.seat.idle();
         let mut sink = vec![0; 16_384];
         let discard = async {
             while matches!(tokio::time::timeout(LINGER_SILENCE, self.stream.read(&mut sink)).await, Ok(Ok(1..))) {}
         };
+        let has_to_go = poll_fn(|cx| self.seat.poll_has_to_go(cx));
         // A client that goes on sending for longer has had its chance.
-        tokio::time::timeout(LINGER, discard).await.ok();
+        tokio::select! {
+            () = discard => {}
+            () = has_to_go => {}
+            () = tokio::time::sleep(LINGER) => {}
+        }
     }
 
     /// Whether the client has sent more already than was asked for: it would not read our answer if its connection were
@@ -287,7 +293,12 @@ impl Client {
     }
 
     async fn tunnel(self, tunnel: Tunnel) {
-        if let Err(error) = tunnel.run(self.stream, &self.buffers, self.proxy.limits.now().tunnel).await {
+        let carried = tunnel.run(self.stream, &self.buffers, self.proxy.limits.now().tunnel);
+        let ended = tokio::select! {
+            ended = carried => ended,
+            () = self.seat.is_in_the_way() => Err(io::ErrorKind::ConnectionAborted.into()),
+        };
+        if let Err(error) = ended {
             tracing::debug!(client = self.address, %error, "a tunnel ended");
         }
     }

@@ -38,8 +38,8 @@ impl Drop for Choice {
 pub(crate) struct Search<'a> {
     pub(crate) host: &'a str,
     pub(crate) tried: &'a [InstanceId],
-    /// The instance that is asked once more, if it is still there.
-    pub(crate) again: Option<&'a InstanceId>,
+    /// It takes what others still wait for.
+    pub(crate) has_waited: bool,
 }
 
 /// Why no instance was found.
@@ -56,11 +56,11 @@ impl From<Refusal> for NotFound {
     }
 }
 
-/// Looks the host up and chooses an endpoint. Whoever `has_waited` takes what others still wait for.
+/// Looks the host up and chooses an endpoint. The instance that is to be asked `again` is kept, if it is still there.
 pub(crate) fn choose(
     proxy: &Rc<Proxy>,
     search: Search<'_>,
-    has_waited: bool,
+    again: Option<Choice>,
     now: Instant,
 ) -> Result<Choice, NotFound> {
     if !proxy.has_table.is_cancelled() {
@@ -68,13 +68,17 @@ pub(crate) fn choose(
     }
     let hosts = proxy.hosts.borrow();
     let app = hosts.get(search.host).ok_or(Refusal::UnknownHost)?;
-    let busy = || NotFound::Busy(app.name.clone());
-    if !has_waited && proxy.totals.queues.is_before(&app.name) {
-        return Err(busy());
+    let is_there = |kept: &Choice| {
+        let instance = &kept.endpoint().instance;
+        !instance.is_dispossessed() && app.instances().any(|id| *id == instance.id)
+    };
+    if let Some(kept) = again.filter(is_there) {
+        return Ok(kept);
+    }
+    if !search.has_waited && proxy.totals.queues.is_before(&app.name) {
+        return Err(NotFound::Busy(app.name.clone()));
     }
     let limits = proxy.limits.now();
-    let is_same = |one: &Endpoint, id: &InstanceId| one.instance.id == *id && !one.instance.is_dispossessed();
-    let same = search.again.and_then(|id| app.endpoints.iter().position(|endpoint| is_same(endpoint, id)));
     let wish = Wish {
         balance: limits.balance,
         turn: if limits.balance == Balance::RoundRobin { app.turn() } else { 0 },
@@ -83,14 +87,18 @@ pub(crate) fn choose(
         most: limits.in_flight,
         now,
     };
-    let chosen = same.map_or_else(|| balance::choose(&app.endpoints, &wish, |below| rand::random_range(0..below)), Ok);
-    match (chosen, app.state) {
-        // Another worker may have been quicker.
-        (Ok(index), _) if !app.endpoints[index].instance.begin(limits.in_flight) => Err(busy()),
-        (Ok(index), _) => Ok(Choice { proxy: proxy.clone(), app: app.clone(), index }),
-        (Err(Nothing::Free), _) => Err(busy()),
-        (Err(Nothing::Left), RouteState::Stopped) => Err(Refusal::Stopped.into()),
-        (Err(Nothing::Left), RouteState::Started) => Err(Refusal::NoInstances.into()),
+    loop {
+        match balance::choose(&app.endpoints, &wish, |below| rand::random_range(0..below)) {
+            Ok(index) => {
+                if app.endpoints[index].instance.begin(limits.in_flight) {
+                    return Ok(Choice { proxy: proxy.clone(), app: app.clone(), index });
+                }
+                // Another worker was quicker: then this one is full, and not chosen again.
+            }
+            Err(Nothing::Free) => return Err(NotFound::Busy(app.name.clone())),
+            Err(Nothing::Left) if app.state == RouteState::Stopped => return Err(Refusal::Stopped.into()),
+            Err(Nothing::Left) => return Err(Refusal::NoInstances.into()),
+        }
     }
 }
 

@@ -91,7 +91,8 @@ impl App {
             && self.endpoints.iter().zip(endpoints).all(|(endpoint, record)| endpoint.is(record))
     }
 
-    pub(super) fn instances(&self) -> impl Iterator<Item = &InstanceId> {
+    /// Its instances.
+    pub(crate) fn instances(&self) -> impl Iterator<Item = &InstanceId> {
         self.endpoints.iter().map(|endpoint| &endpoint.instance.id)
     }
 

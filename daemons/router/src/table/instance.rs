@@ -83,11 +83,8 @@ impl Instance {
 
     /// A request is in flight to it from now on, until its [`end`](Self::end); unless so many are already.
     pub(crate) fn begin(&self, most: u32) -> bool {
-        if self.in_flight.fetch_add(1, Ordering::AcqRel) < most {
-            return true;
-        }
-        self.end();
-        false
+        let more = |count: u32| (count < most).then_some(count.wrapping_add(1));
+        self.in_flight.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
     }
 
     pub(crate) fn end(&self) {
