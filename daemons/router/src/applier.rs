@@ -49,7 +49,7 @@ impl Applier {
         let applier = self.clone();
         tokio::spawn(async move {
             for wait in waits {
-                // A worker that has ended, as the others may still serve, sends nothing by any table.
+                // A worker that has ended while others still serve sends nothing more, by whatever table.
                 wait.await.ok();
             }
             applier.ledger.lock().confirm(version);

@@ -144,6 +144,11 @@ impl Clients {
         self.closed.cancel();
     }
 
+    /// Returns when nobody is taken any more.
+    pub(crate) async fn closed(&self) {
+        self.closed.cancelled().await;
+    }
+
     /// And who has come meanwhile and has not asked goes.
     pub(crate) fn stop_all(&self) {
         self.end_idle(Stop::Last);
@@ -162,13 +167,13 @@ impl Seat {
         self.clients.seat_of(client, self.is_late)
     }
 
-    /// Returns when what has no end of its own, and has come while the worker was on its way to one, is in the way: those
-    /// who wait for the next process wait for it.
-    pub(crate) async fn is_in_the_way(&self) {
+    /// Returns when a tunnel is cut off that has come while the worker was on its way to an end: those who wait for the
+    /// next process would wait for it.
+    pub(crate) async fn cut_off(&self) {
         if !self.is_late {
             std::future::pending::<()>().await;
         }
-        self.clients.closed.cancelled().await;
+        self.clients.closed().await;
     }
 
     /// Nothing is being answered any more.

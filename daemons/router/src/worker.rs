@@ -50,8 +50,6 @@ struct Worker {
     /// Those that have come since, and what accepts them.
     late: TaskTracker,
     stop: CancellationToken,
-    /// Accept nothing more.
-    close: CancellationToken,
 }
 
 /// A running worker.
@@ -120,7 +118,6 @@ async fn run(start: Start, mut inbox: mpsc::UnboundedReceiver<Order>, heartbeat:
         connections: TaskTracker::new(),
         late: TaskTracker::new(),
         stop: start.stop,
-        close: CancellationToken::new(),
     });
     let mut accepting = JoinSet::new();
     for listener in start.listeners {
@@ -162,7 +159,7 @@ async fn accept(listener: TcpListener, worker: Rc<Worker>) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = worker.close.cancelled() => break,
+            () = worker.clients.closed() => break,
         };
         match accepted {
             Ok((stream, peer)) => {
@@ -210,7 +207,6 @@ impl Worker {
         self.stop.cancelled().await;
         self.clients.stop();
         self.end(&self.connections, || self.clients.stop_waiting()).await;
-        self.close.cancel();
         self.clients.close();
         self.end(&self.late, || self.clients.stop_all()).await;
         // They end with the thread's runtime.

@@ -70,7 +70,7 @@ async fn twenty_rolls_lose_no_request() -> Scenario {
 }
 
 #[tokio::test]
-#[ignore = "takes half an hour"]
+#[ignore = "half an hour: scripts/test full --only rolling"]
 async fn a_thousand_rolls_lose_no_request() -> Scenario {
     roll_often(1000, 10).await
 }

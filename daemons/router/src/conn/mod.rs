@@ -296,7 +296,7 @@ impl Client {
         let carried = tunnel.run(self.stream, &self.buffers, self.proxy.limits.now().tunnel);
         let ended = tokio::select! {
             ended = carried => ended,
-            () = self.seat.is_in_the_way() => Err(io::ErrorKind::ConnectionAborted.into()),
+            () = self.seat.cut_off() => Err(io::ErrorKind::ConnectionAborted.into()),
         };
         if let Err(error) = ended {
             tracing::debug!(client = self.address, %error, "a tunnel ended");

@@ -14,23 +14,11 @@ async fn java() {
     for case in ["keep-alive", "url-keep-alive"] {
         assert_eq!(scene.connections(&program, case).await, 1, "{case}: one connection for {KEPT} requests");
     }
-    let cases = [
-        "length",
-        "chunked",
-        "trailers",
-        "head",
-        "no-content",
-        "not-modified",
-        "early-answer",
-        "early-answer-gone",
-        "endless",
+    let own = [
         "duplex",
         "expect",
         "expect-silent",
         "expect-refused",
-        "hints",
-        "unknown-host",
-        "websocket",
         "url-length",
         "url-chunked",
         "url-head",
@@ -40,6 +28,6 @@ async fn java() {
         "url-hints",
         "url-unknown-host",
     ];
-    scene.cases(&program, &cases).await;
+    scene.cases(&program, &own).await;
     scene.router.stop().await;
 }

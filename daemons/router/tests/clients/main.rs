@@ -34,6 +34,21 @@ const WHOLE: Duration = Duration::from_secs(150);
 const DOMAIN: &str = "127.0.0.1";
 /// Requests over one connection.
 const KEPT: usize = 20;
+/// Cases that every program has.
+const EVERY: [&str; 12] = [
+    "length",
+    "chunked",
+    "trailers",
+    "head",
+    "no-content",
+    "not-modified",
+    "early-answer",
+    "early-answer-gone",
+    "endless",
+    "hints",
+    "unknown-host",
+    "websocket",
+];
 
 struct Scene {
     router: Router,
@@ -67,9 +82,9 @@ impl Scene {
         format!("http://localhost:{}", self.router.http.port())
     }
 
-    /// Runs cases of a client's program.
-    async fn cases(&self, program: &Program<'_>, cases: &[&str]) {
-        self.run(program, &self.url(), cases).await;
+    /// Runs the cases that every program has, and those that this one has besides.
+    async fn cases(&self, program: &Program<'_>, own: &[&str]) {
+        self.run(program, &self.url(), &[&EVERY, own].concat()).await;
     }
 
     /// Runs one case of a client's program, and says how many connections it makes to the router.

@@ -11,23 +11,12 @@ async fn node() {
     // fetch takes a second one when it is asked before it has put the first one back, before any server.
     let fetched = scene.connections(&program, "fetch-keep-alive").await;
     assert!(fetched <= 2, "{fetched} connections for {KEPT} requests");
-    let cases = [
-        "length",
-        "chunked",
-        "trailers",
-        "head",
-        "no-content",
-        "not-modified",
-        "early-answer",
-        "early-answer-gone",
-        "endless",
+    let own = [
         "endless-gone",
         "duplex",
         "expect",
         "expect-silent",
         "expect-refused",
-        "hints",
-        "unknown-host",
         "fetch-length",
         "fetch-chunked",
         "fetch-events",
@@ -36,8 +25,7 @@ async fn node() {
         "fetch-hints",
         "fetch-early-answer",
         "fetch-unknown-host",
-        "websocket",
     ];
-    scene.cases(&program, &cases).await;
+    scene.cases(&program, &own).await;
     scene.router.stop().await;
 }
