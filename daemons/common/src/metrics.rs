@@ -4,12 +4,16 @@
 //! * `GET /ready`: 200, or 503 with the conditions that are missing; in both cases the tasks that run.
 //! * `GET /metrics`: Prometheus text.
 
+use std::convert::Infallible;
+use std::iter;
 use std::sync::OnceLock;
 
+use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use futures_util::stream;
 use http::{StatusCode, header};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use serde_json::json;
@@ -52,13 +56,21 @@ pub fn render() -> String {
 
 /// `/health`, `/ready` and `/metrics`; merge it into the daemon's own router.
 pub fn ops_router(lifecycle: &Lifecycle) -> Router {
-    ops_router_with(lifecycle, String::new)
+    ops_router_with(lifecycle, || None)
 }
 
-/// As [`ops_router`], with further metrics as Prometheus text: for series that come and go, which the recorder would
-/// keep for ever.
-pub fn ops_router_with(lifecycle: &Lifecycle, further: impl Fn() -> String + Clone + Send + Sync + 'static) -> Router {
-    let metrics = move || async move { ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], render() + &further()) };
+/// As [`ops_router`], with further metrics as Prometheus text, in parts that are made one after the other as the reader
+/// takes them: for series that come and go, which the recorder would keep for ever.
+pub fn ops_router_with<T>(lifecycle: &Lifecycle, further: impl Fn() -> T + Clone + Send + Sync + 'static) -> Router
+where
+    T: IntoIterator<Item = String>,
+    T::IntoIter: Send + 'static,
+{
+    let metrics = move || async move {
+        let parts = iter::once(render()).chain(further());
+        let text = Body::from_stream(stream::iter(parts.map(Ok::<_, Infallible>)));
+        ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
+    };
     Router::new()
         .route("/health", get(|| async { "ok\n" }))
         .route("/ready", get(ready))

@@ -180,14 +180,13 @@ impl Client {
         let mut bytes = vec![0; 65_536];
         let (mut have, mut total, mut status) = (0, None, 0);
         while total.is_none_or(|total| have < total) {
-            if have == bytes.len() {
-                bytes.resize(have * 2, 0);
-            }
-            match self.0.read(&mut bytes[have..]).await.ok()? {
+            // Of a long answer the beginning is kept, and all is counted.
+            let room = if status == 0 { have } else { 0 };
+            match self.0.read(&mut bytes[room..]).await.ok()? {
                 0 => return total.is_none().then_some((status, have)).filter(|_| status > 0),
                 count => have += count,
             }
-            if total.is_none()
+            if status == 0
                 && let Some(end) = bytes[..have].windows(4).position(|four| four == b"\r\n\r\n")
             {
                 let head = std::str::from_utf8(&bytes[..end]).ok()?.to_ascii_lowercase();

@@ -3,7 +3,7 @@
 use crate::table::{Shared, Slice, Update};
 use crate::worker::Handle;
 use dinp_common::model::Version;
-use dinp_common::routes::{Change, Table};
+use dinp_common::routes::{AppRoutes, Change};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::watch;
@@ -31,8 +31,8 @@ impl Applier {
         self.ledger.lock().version()
     }
 
-    pub(crate) fn replace(&self, version: Version, table: Table) {
-        let update = self.ledger.lock().replace(version, table, Instant::now());
+    pub(crate) fn replace(&self, version: Version, apps: Vec<AppRoutes>) {
+        let update = self.ledger.lock().replace(version, apps, Instant::now());
         self.hand_out(update);
     }
 

@@ -137,7 +137,7 @@ impl Feed {
                 if have != Some(version) {
                     tracing::info!(%version, apps = table.len(), "route table read from Redis");
                 }
-                self.applier.replace(version, table);
+                self.applier.replace(version, table.into_values().collect());
                 self.routes.ok();
             }
             (_, _) => {

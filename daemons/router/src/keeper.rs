@@ -22,11 +22,14 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    /// Writes after each change, for ever.
-    pub(crate) async fn run(self, mut applied: watch::Receiver<Version>) {
+    /// Writes after each change but what the disk has already, for ever.
+    pub(crate) async fn run(self, mut applied: watch::Receiver<Version>, kept: Option<Version>) {
         let mut failed = false;
         let mut pause = DEBOUNCE;
         while applied.changed().await.is_ok() {
+            if kept.is_some_and(|kept| *applied.borrow_and_update() <= kept) {
+                continue;
+            }
             tokio::time::sleep(pause).await;
             applied.borrow_and_update();
             let keeper = self.clone();

@@ -16,6 +16,7 @@ mod config;
 mod conn;
 mod feed;
 mod keeper;
+mod metrics;
 mod proxy;
 mod report;
 mod settings;
@@ -37,6 +38,7 @@ use dinp_common::credentials::CredentialError;
 use dinp_common::error::ErrorChain;
 use dinp_common::lifecycle::Lifecycle;
 use dinp_common::listen::{self, ListenError, StatusReaders};
+use dinp_common::model::Version;
 use keeper::Keeper;
 use report::Reporter;
 use std::io;
@@ -126,7 +128,7 @@ pub async fn serve(
     let (workers, ends): (Vec<_>, Vec<_>) = workers.into_iter().unzip();
     let applier = Applier::new(ledger.clone(), workers.into());
     let keeper = Keeper { ledger, dir: config.state_dir.clone(), cluster: redis.cluster.clone() };
-    load_from_disk(&keeper, &applier);
+    let kept = load_from_disk(&keeper, &applier);
 
     let routes = lifecycle.condition("routes");
     lifecycle
@@ -134,7 +136,7 @@ pub async fn serve(
     lifecycle.task_with_heartbeat("report", MAX_SILENCE, |beat| {
         reporter.clone().run(client.clone(), applier.applied(), beat)
     });
-    lifecycle.task("keep table", keeper.clone().run(applier.applied()));
+    lifecycle.task("keep table", keeper.clone().run(applier.applied(), kept));
     let app = api::router(reporter.clone(), &lifecycle);
     lifecycle.ready();
 
@@ -218,16 +220,20 @@ fn start_workers(
     (0..config.worker_count()).map(start).collect()
 }
 
-fn load_from_disk(keeper: &Keeper, applier: &Applier) {
+/// Gives the version that the disk has.
+fn load_from_disk(keeper: &Keeper, applier: &Applier) -> Option<Version> {
     match table::load(&keeper.dir, &keeper.cluster) {
         Ok(Some(saved)) => {
-            let version = saved.version;
-            let table = saved.table();
-            tracing::info!(%version, apps = table.len(), "route table read from disk");
-            applier.replace(version, table);
+            let table::Saved { version, apps } = saved;
+            tracing::info!(%version, apps = apps.len(), "route table read from disk");
+            applier.replace(version, apps);
+            Some(version)
         }
-        Ok(None) => {}
-        Err(error) => tracing::error!(error = %ErrorChain(&error), "the route table on disk is not used"),
+        Ok(None) => None,
+        Err(error) => {
+            tracing::error!(error = %ErrorChain(&error), "the route table on disk is not used");
+            None
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the leader is told: each second, and at once after every table that is in force.
 
 use crate::api::{ReleaseTraffic, Traffic};
-use crate::table::{BOUNDS, ReleaseStats, Shared};
+use crate::table::{ReleaseStats, Shared};
 use crate::totals::Totals;
 use dinp_common::api::router::{ReleaseCounters, RouterGoodbye, RouterReply, RouterReport};
 use dinp_common::auth::Credential;
@@ -10,7 +10,6 @@ use dinp_common::error::ErrorChain;
 use dinp_common::lifecycle::Heartbeat;
 use dinp_common::model::Version;
 use std::collections::HashMap;
-use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -138,36 +137,9 @@ impl Reporter {
 
     /// The counters of each release that has answered, as Prometheus text: of those that the ledger knows, and of no
     /// other for ever.
-    pub(crate) fn release_metrics(&self) -> String {
-        let mut stats = self.ledger.lock().stats();
-        stats.sort_by(|one, other| (&one.app, one.release).cmp(&(&other.app, other.release)));
-        per_release(&stats).expect("a text takes what is written to it")
+    pub(crate) fn release_metrics(&self) -> impl Iterator<Item = String> + Send + use<> {
+        crate::metrics::of_releases(self.ledger.lock().stats())
     }
-}
-
-/// Classes that have no answer have no line: most releases have one or two.
-fn per_release(all: &[Arc<ReleaseStats>]) -> Result<String, fmt::Error> {
-    let mut answers = "# TYPE dinp_router_answers_total counter\n".to_owned();
-    let mut failed = "# TYPE dinp_router_failed_attempts_total counter\n".to_owned();
-    let mut seconds = "# TYPE dinp_router_answer_seconds histogram\n".to_owned();
-    for (stats, counters) in all.iter().filter_map(|stats| Some((stats, stats.read()?))) {
-        let of = format!("app=\"{}\",release=\"{}\"", counters.app, counters.release);
-        for (class, count) in (1..=5).zip(counters.answers).filter(|(_, count)| *count > 0) {
-            writeln!(answers, "dinp_router_answers_total{{{of},class=\"{class}xx\"}} {count}")?;
-        }
-        writeln!(failed, "dinp_router_failed_attempts_total{{{of}}} {}", counters.failed)?;
-        let within = stats.within();
-        for (bound, count) in BOUNDS.iter().zip(within) {
-            let bound = *bound as f64 / 1e6;
-            writeln!(seconds, "dinp_router_answer_seconds_bucket{{{of},le=\"{bound}\"}} {count}")?;
-        }
-        let [.., count] = within;
-        writeln!(seconds, "dinp_router_answer_seconds_bucket{{{of},le=\"+Inf\"}} {count}")?;
-        let (whole, part) = (counters.micros / 1_000_000, counters.micros % 1_000_000);
-        writeln!(seconds, "dinp_router_answer_seconds_sum{{{of}}} {whole}.{part:06}")?;
-        writeln!(seconds, "dinp_router_answer_seconds_count{{{of}}} {count}")?;
-    }
-    Ok(answers + &failed + &seconds)
 }
 
 /// The client for the leader.

@@ -172,7 +172,7 @@ pub async fn run(loaded: Loaded<ServerConfig>, lifecycle: Lifecycle) -> Result<(
         insecure_registry,
         shutdown: lifecycle.shutdown(),
     };
-    let app = api::router(api).merge(ops_router_with(&lifecycle, move || faults.text()));
+    let app = api::router(api).merge(ops_router_with(&lifecycle, move || [faults.text()]));
     lifecycle.ready();
     listen::serve(listeners, app, lifecycle.shutdown(), DRAIN).await;
     if candidate.await.is_err() {

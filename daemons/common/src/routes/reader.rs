@@ -12,6 +12,9 @@ use std::time::Duration;
 /// Longest wait for something new in one call of [`Reader::next`].
 const BLOCK: Duration = Duration::from_secs(5);
 
+/// Records read in one step: few round trips, and Redis is kept from others for less than a millisecond each time.
+const STEP: usize = 500;
+
 /// A whole table of one version.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
@@ -65,9 +68,10 @@ impl Reader {
     pub async fn load(&mut self) -> Result<Option<Snapshot>, RouteError> {
         let Some(Head { version, complete: true, .. }) = self.head().await? else { return Ok(None) };
         let mut table = Table::new();
-        let mut records = self
-            .connection
-            .hscan::<_, (String, String)>(&self.keys.apps)
+        let mut scan = redis::cmd("HSCAN");
+        scan.arg(&self.keys.apps).cursor_arg(0).arg("COUNT").arg(STEP);
+        let mut records = scan
+            .iter_async::<(String, String)>(&mut self.connection)
             .await
             .map_err(RouteError::doing("read the routes"))?;
         while let Some(record) = records.next_item().await {

@@ -167,13 +167,14 @@ mod tests {
     use super::*;
     use crate::table::{Address, InFlight, Instance, ReleaseStats};
     use rand::{Rng, SeedableRng};
+    use std::sync::Arc;
     use std::time::Duration;
 
     fn endpoints(count: u64) -> Vec<Endpoint> {
         let endpoint = |bits| Endpoint {
             instance: Instance::new(InstanceId::from_bits(bits)),
-            address: Address::Ip("127.0.0.1:1".parse().unwrap()),
-            zone: "".into(),
+            address: Address::V4("127.0.0.1:1".parse().unwrap()),
+            zone: Arc::default(),
             weight: 1,
             suspect: false,
             stats: ReleaseStats::new("a".parse().unwrap(), 1),
@@ -288,7 +289,7 @@ mod tests {
     #[test]
     fn the_own_zone_comes_first_until_it_is_crowded() {
         let mut endpoints = endpoints(3);
-        endpoints[0].zone = "a".into();
+        endpoints[0].zone = Arc::new("a".to_owned());
         let chosen = |zone| {
             let mut random = rand::rngs::StdRng::seed_from_u64(1);
             let wish = Wish { zone, ..wish(later()) };

@@ -152,8 +152,9 @@ impl Pool {
     /// Makes a new connection.
     pub(crate) async fn connect(&self, endpoint: &Endpoint, limit: Duration) -> io::Result<Connection> {
         let connect = async || match &endpoint.address {
-            Address::Ip(address) => TcpStream::connect(address).await,
-            Address::Name(name) => TcpStream::connect(&**name).await,
+            Address::V4(address) => TcpStream::connect(address).await,
+            Address::V6(address) => TcpStream::connect(&**address).await,
+            Address::Name(name) => TcpStream::connect(name.as_str()).await,
         };
         let connect = async {
             match connect().await {

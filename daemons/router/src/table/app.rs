@@ -5,7 +5,7 @@ use dinp_common::model::{AppName, InstanceId};
 use dinp_common::routes::{AppRoutes, Endpoint as Record, EndpointState, RouteOptions, RouteState};
 use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -31,8 +31,8 @@ pub(crate) struct Endpoint {
     pub(crate) instance: Arc<Instance>,
     /// Its address.
     pub(crate) address: Address,
-    /// Zone of its node, or empty.
-    pub(crate) zone: Arc<str>,
+    /// Zone of its node, or empty: one text for all.
+    pub(crate) zone: Arc<String>,
     /// Its share; 0 for nothing new.
     pub(crate) weight: u32,
     /// Whether to try it last.
@@ -44,21 +44,27 @@ pub(crate) struct Endpoint {
 /// Where an instance listens.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Address {
-    /// An IP address and port.
-    Ip(SocketAddr),
+    /// Most are such; the others must not make them larger.
+    V4(SocketAddrV4),
+    V6(Arc<SocketAddrV6>),
     /// A host name and port, to be resolved at each connection.
-    Name(Arc<str>),
+    Name(Arc<String>),
 }
 
 impl Address {
     pub(super) fn new(text: &str) -> Self {
-        text.parse().map_or_else(|_| Self::Name(text.into()), Self::Ip)
+        match text.parse() {
+            Ok(SocketAddr::V4(address)) => Self::V4(address),
+            Ok(SocketAddr::V6(address)) => Self::V6(address.into()),
+            Err(_) => Self::Name(Arc::new(text.to_owned())),
+        }
     }
 
     fn is(&self, text: &str) -> bool {
         match self {
-            Self::Ip(address) => text.parse() == Ok(*address),
-            Self::Name(name) => **name == *text,
+            Self::V4(address) => text.parse() == Ok(*address),
+            Self::V6(address) => text.parse() == Ok(**address),
+            Self::Name(name) => **name == text,
         }
     }
 }
@@ -116,7 +122,8 @@ impl Endpoint {
             instance: self.instance.id.clone(),
             release: self.stats.release,
             addr: match &self.address {
-                Address::Ip(address) => address.to_string(),
+                Address::V4(address) => address.to_string(),
+                Address::V6(address) => address.to_string(),
                 Address::Name(name) => name.to_string(),
             },
             zone: self.zone.to_string(),
@@ -130,7 +137,7 @@ impl Endpoint {
         self.instance.id == *instance
             && self.stats.release == *release
             && self.address.is(addr)
-            && *self.zone == **zone
+            && *self.zone == *zone
             && self.weight == *weight
             && self.suspect == (*state == EndpointState::Suspect)
     }

@@ -7,8 +7,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-/// Times by which the answers of a release are counted, in microseconds: what takes longer than the last is counted apart.
-pub(crate) const BOUNDS: [u64; 8] = [5_000, 25_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 10_000_000];
+/// Times by which the answers of a release are counted, in microseconds, and in seconds as metrics have them: what takes
+/// longer than the last is counted apart.
+pub(crate) const BOUNDS: [(u64, &str); 8] = [
+    (5_000, "0.005"),
+    (25_000, "0.025"),
+    (100_000, "0.1"),
+    (250_000, "0.25"),
+    (500_000, "0.5"),
+    (1_000_000, "1"),
+    (2_500_000, "2.5"),
+    (10_000_000, "10"),
+];
 
 /// Answers of one release of one app, since the router's start.
 #[derive(Debug)]
@@ -82,7 +92,7 @@ impl News {
     pub(crate) fn answered(&self, stats: &Arc<ReleaseStats>, status: StatusCode, took: Duration) {
         let class = usize::from(status.as_u16() / 100).clamp(1, 5) - 1;
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let bound = BOUNDS.iter().position(|bound| micros <= *bound).unwrap_or(BOUNDS.len());
+        let bound = BOUNDS.iter().position(|(bound, _)| micros <= *bound).unwrap_or(BOUNDS.len());
         let counts = stats.counts();
         counts.answers[class].fetch_add(1, Ordering::SeqCst);
         counts.micros.fetch_add(micros, Ordering::Relaxed);

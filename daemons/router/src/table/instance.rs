@@ -2,7 +2,7 @@
 
 use dinp_common::model::InstanceId;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// First time that an endpoint is set aside for; doubled with each failure in a row.
@@ -22,14 +22,21 @@ pub struct Instance {
     /// Its identity.
     pub id: InstanceId,
     in_flight: AtomicU32,
-    failures: AtomicU32,
+    /// Endpoints of the table that name it.
+    names: AtomicU32,
+    /// The change of the table with which it came to its address.
+    came: AtomicU32,
+    failures: AtomicU8,
+    /// Its address is that of a newer one.
+    is_dispossessed: AtomicBool,
     /// Until when it is set aside, in milliseconds since [`origin`]; 0 for not at all.
     aside_until: AtomicU64,
     /// When it began to come to its share, as above; 0 where it has had it all along.
     began: AtomicU64,
-    /// Its address is that of a newer one.
-    is_dispossessed: AtomicBool,
 }
+
+// A large table has many: with its counts of references an instance takes one block of 64 bytes.
+const _: () = assert!(size_of::<Instance>() <= 48);
 
 /// Zero of the clock that [`Instance::aside_until`] counts on.
 fn origin() -> Instant {
@@ -49,10 +56,12 @@ impl Instance {
         Arc::new(Self {
             id,
             in_flight: AtomicU32::new(0),
-            failures: AtomicU32::new(0),
+            names: AtomicU32::new(0),
+            came: AtomicU32::new(0),
+            failures: AtomicU8::new(0),
+            is_dispossessed: AtomicBool::new(false),
             aside_until: AtomicU64::new(0),
             began: AtomicU64::new(0),
-            is_dispossessed: AtomicBool::new(false),
         })
     }
 
@@ -93,8 +102,9 @@ impl Instance {
 
     /// Notes that no connection could be made: it is set aside for a moment, longer each time in a row.
     pub fn refused(&self, now: Instant) {
-        let failures = self.failures.fetch_add(1, Ordering::Relaxed).min(16);
-        let pause = ASIDE_FIRST.saturating_mul(1 << failures).min(ASIDE_MOST);
+        let more = |failures: u8| Some(failures.saturating_add(1));
+        let (Ok(failures) | Err(failures)) = self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        let pause = ASIDE_FIRST.saturating_mul(1 << failures.min(16)).min(ASIDE_MOST);
         self.aside_until.store(millis(now + pause), Ordering::Relaxed);
     }
 
@@ -106,9 +116,30 @@ impl Instance {
         }
     }
 
-    /// Another instance has been seen at its address, or that is over.
-    pub(crate) fn set_dispossessed(&self, is_so: bool) {
-        self.is_dispossessed.store(is_so, Ordering::Release);
+    /// One more endpoint of the table names it.
+    pub(super) fn named(&self) {
+        self.names.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One endpoint names it no more; true if none does.
+    pub(super) fn unnamed(&self) -> bool {
+        self.names.fetch_sub(1, Ordering::Relaxed) == 1
+    }
+
+    /// It has an address of its own from this change of the table on.
+    pub(super) fn comes(&self, change: u32) {
+        self.came.store(change, Ordering::Relaxed);
+        self.is_dispossessed.store(false, Ordering::Release);
+    }
+
+    /// The change with which it came to its address.
+    pub(super) fn came(&self) -> u32 {
+        self.came.load(Ordering::Relaxed)
+    }
+
+    /// Another instance has been seen at its address.
+    pub(super) fn dispossess(&self) {
+        self.is_dispossessed.store(true, Ordering::Release);
     }
 
     /// Whether nothing may be sent to it: what listens at its address is not it.

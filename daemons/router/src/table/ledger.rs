@@ -7,7 +7,8 @@ use super::claims::Claims;
 use super::owners::Owners;
 use super::{Address, App, Endpoint, Host, Instance, ReleaseStats, Update};
 use dinp_common::model::{AppName, InstanceId, Version};
-use dinp_common::routes::{AppRoutes, Change, Endpoint as Record, EndpointState, Table};
+use dinp_common::routes::{AppRoutes, Change, Endpoint as Record, EndpointState};
+use foldhash::fast::RandomState;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,15 +23,15 @@ pub(crate) struct Ledger {
     version: Option<Version>,
     /// The version that every worker has confirmed.
     applied: Version,
-    apps: HashSet<Keyed<App>>,
+    apps: HashSet<Keyed<App>, RandomState>,
     claims: Claims,
     owners: Owners,
     /// Instances of the table. By the leader's law each has one app for all its life; should it err, two may name one.
-    instances: HashMap<Keyed<Instance>, u32>,
+    instances: HashSet<Keyed<Instance>, RandomState>,
     leaving: HashMap<InstanceId, Leaving>,
     /// Counters of releases that no endpoint is of any more.
     retired: HashMap<(AppName, u64), Retired>,
-    zones: HashSet<Arc<str>>,
+    zones: HashSet<Arc<String>>,
 }
 
 #[derive(Debug)]
@@ -76,20 +77,32 @@ impl Ledger {
     }
 
     /// Replaces the table.
-    pub(crate) fn replace(&mut self, version: Version, table: Table, now: Instant) -> Update {
-        let gone = self.apps.iter().filter(|app| !table.contains_key(&app.0.name));
+    pub(crate) fn replace(&mut self, version: Version, apps: Vec<AppRoutes>, now: Instant) -> Update {
+        if self.apps.is_empty() {
+            self.reserve(&apps);
+        }
+        let present: HashSet<&AppName, RandomState> = apps.iter().map(|routes| &routes.app).collect();
+        let gone = self.apps.iter().filter(|app| !present.contains(&app.0.name));
         let gone = gone.map(|app| Change { app: app.0.name.clone(), routes: None });
         let mut changes: Vec<Change> = gone.collect();
-        let is_new = |app: &AppName, routes: &AppRoutes| self.apps.get(app).is_none_or(|have| !have.0.is(routes));
-        let changed = table.into_iter().filter(|(app, routes)| is_new(app, routes));
-        changes.extend(changed.map(|(app, routes)| Change { app, routes: Some(routes) }));
+        let is_new = |routes: &AppRoutes| self.apps.get(&routes.app).is_none_or(|have| !have.0.is(routes));
+        let changed = apps.into_iter().filter(is_new);
+        changes.extend(changed.map(|routes| Change { app: routes.app.clone(), routes: Some(routes) }));
         self.change(version, changes, now)
+    }
+
+    /// Makes room for a first table.
+    fn reserve(&mut self, apps: &[AppRoutes]) {
+        let endpoints = apps.iter().map(|routes| routes.endpoints.len()).sum();
+        self.apps.reserve(apps.len());
+        self.instances.reserve(endpoints);
+        self.owners.reserve(endpoints);
     }
 
     /// Changes some apps.
     pub(crate) fn change(&mut self, version: Version, changes: Vec<Change>, now: Instant) -> Update {
         self.version = Some(version);
-        let mut hosts: HashSet<Host> = HashSet::new();
+        let mut hosts: HashSet<Host, RandomState> = HashSet::default();
         let mut left: Vec<InstanceId> = Vec::new();
         let mut dispossessed: Vec<InstanceId> = Vec::new();
         self.owners.begin();
@@ -146,7 +159,7 @@ impl Ledger {
     fn build(&mut self, routes: AppRoutes, old: Option<&App>, now: Instant) -> App {
         let AppRoutes { app: name, state, domains, options, endpoints: records } = routes;
         let mut endpoints: Vec<Endpoint> = Vec::with_capacity(records.len());
-        let before: HashSet<&InstanceId> = old.into_iter().flat_map(App::instances).collect();
+        let before: HashSet<&InstanceId, RandomState> = old.into_iter().flat_map(App::instances).collect();
         for Record { instance, release, addr, zone, weight, state } in records {
             let known = endpoints.iter().chain(old.into_iter().flat_map(|old| &old.endpoints));
             let stats = known.map(|one| &one.stats).find(|stats| stats.release == release).cloned();
@@ -158,7 +171,7 @@ impl Ledger {
             let endpoint = Endpoint {
                 instance,
                 address: Address::new(&addr),
-                zone: self.zone(&zone),
+                zone: self.zone(zone),
                 weight,
                 suspect: state == EndpointState::Suspect,
                 stats: stats.unwrap_or_else(|| self.stats_of(&name, release)),
@@ -177,25 +190,23 @@ impl Ledger {
 
     /// The instance of this id, which one more endpoint names from now on.
     fn name(&mut self, id: InstanceId) -> Arc<Instance> {
-        if let Some((Keyed(instance), _)) = self.instances.get_key_value(&id) {
-            let instance = instance.clone();
-            self.instances.entry(Keyed(instance.clone())).and_modify(|names| *names += 1);
-            return instance;
-        }
-        let back = self.leaving.remove(&id).map(|leaving| leaving.instance);
-        let instance = back.unwrap_or_else(|| Instance::new(id));
-        self.instances.insert(Keyed(instance.clone()), 1);
+        let known = self.instances.get(&id).map(|Keyed(instance)| instance.clone());
+        let instance = known.unwrap_or_else(|| {
+            let back = self.leaving.remove(&id).map(|leaving| leaving.instance);
+            let instance = back.unwrap_or_else(|| Instance::new(id));
+            self.instances.insert(Keyed(instance.clone()));
+            instance
+        });
+        instance.named();
         instance
     }
 
     /// One endpoint names the instance no more; where none does, it leaves with this version.
     fn unname(&mut self, id: &InstanceId, version: Version) -> Option<InstanceId> {
-        let names = self.instances.get_mut(id)?;
-        *names -= 1;
-        if *names > 0 {
+        if !self.instances.get(id)?.0.unnamed() {
             return None;
         }
-        let (Keyed(instance), _) = self.instances.remove_entry(id)?;
+        let Keyed(instance) = self.instances.take(id)?;
         self.leaving.insert(id.clone(), Leaving { instance, since: version });
         Some(id.clone())
     }
@@ -213,11 +224,11 @@ impl Ledger {
     }
 
     /// The text of a zone, once for all endpoints in it.
-    fn zone(&mut self, name: &str) -> Arc<str> {
-        if let Some(zone) = self.zones.get(name) {
+    fn zone(&mut self, name: String) -> Arc<String> {
+        if let Some(zone) = self.zones.get(&name) {
             return zone.clone();
         }
-        let zone: Arc<str> = name.into();
+        let zone = Arc::new(name);
         self.zones.insert(zone.clone());
         zone
     }
@@ -238,7 +249,7 @@ impl Shared {
 mod tests {
     use super::*;
     use crate::table::{Hosts, InFlight};
-    use dinp_common::routes::{Endpoint as Record, RouteOptions, RouteState};
+    use dinp_common::routes::{Endpoint as Record, RouteOptions, RouteState, Table};
 
     fn routes(app: &str, domains: &[&str], instances: &[u64]) -> AppRoutes {
         let endpoint = |bits: &u64| Record {
@@ -283,7 +294,8 @@ mod tests {
 
         fn replace(&mut self, table: &Table) -> Vec<InstanceId> {
             self.seq += 1;
-            let update = self.ledger.replace(Version::new(1, self.seq), table.clone(), Instant::now());
+            let update =
+                self.ledger.replace(Version::new(1, self.seq), table.values().cloned().collect(), Instant::now());
             self.apply(update)
         }
 

@@ -14,7 +14,7 @@ mod owners;
 
 pub(crate) use app::{Address, App, Endpoint};
 pub(crate) use counts::{BOUNDS, News, ReleaseStats};
-pub(crate) use disk::{Saving, load, save};
+pub(crate) use disk::{Saved, Saving, load, save};
 pub(crate) use instance::{InFlight, Instance};
 pub(crate) use ledger::Shared;
 

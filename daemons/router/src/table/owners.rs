@@ -14,19 +14,17 @@ use std::sync::Arc;
 /// The addresses of all endpoints, each by its hash: two that share one would have to be drawn among 2^64.
 #[derive(Debug, Default)]
 pub(super) struct Owners {
-    owners: HashMap<u64, Owner, RandomState>,
+    owners: HashMap<u64, Arc<Instance>, RandomState>,
     /// Counts the changes of the table.
     change: u32,
 }
 
-#[derive(Debug)]
-struct Owner {
-    instance: Arc<Instance>,
-    /// The change with which it came.
-    since: u32,
-}
-
 impl Owners {
+    /// Makes room for so many.
+    pub(super) fn reserve(&mut self, endpoints: usize) {
+        self.owners.reserve(endpoints);
+    }
+
     /// A change of the table begins. Of two that come with the same one neither is newer.
     pub(super) fn begin(&mut self) {
         self.change = self.change.wrapping_add(1);
@@ -35,8 +33,8 @@ impl Owners {
     /// An app has other endpoints now. Gives the instances that have lost their addresses to them.
     pub(super) fn change(&mut self, old: Option<&App>, new: Option<&App>) -> Vec<InstanceId> {
         let (old, new) = (endpoints(old), endpoints(new));
-        let had: HashSet<_> = old.iter().map(place).collect();
-        let has: HashSet<_> = new.iter().map(place).collect();
+        let had: HashSet<_, RandomState> = old.iter().map(place).collect();
+        let has: HashSet<_, RandomState> = new.iter().map(place).collect();
         for endpoint in old.iter().filter(|endpoint| !has.contains(&place(endpoint))) {
             self.leave(endpoint);
         }
@@ -45,19 +43,18 @@ impl Owners {
 
     fn leave(&mut self, endpoint: &Endpoint) {
         let key = self.key(&endpoint.address);
-        if self.owners.get(&key).is_some_and(|owner| owner.instance.id == endpoint.instance.id) {
+        if self.owners.get(&key).is_some_and(|owner| owner.id == endpoint.instance.id) {
             self.owners.remove(&key);
         }
     }
 
     fn come(&mut self, endpoint: &Endpoint) -> Option<InstanceId> {
-        endpoint.instance.set_dispossessed(false);
-        let owner = Owner { instance: endpoint.instance.clone(), since: self.change };
-        let before = self.owners.insert(self.key(&endpoint.address), owner)?;
-        let is_older = before.instance.id != endpoint.instance.id && before.since != self.change;
+        endpoint.instance.comes(self.change);
+        let before = self.owners.insert(self.key(&endpoint.address), endpoint.instance.clone())?;
+        let is_older = before.id != endpoint.instance.id && before.came() != self.change;
         is_older.then(|| {
-            before.instance.set_dispossessed(true);
-            before.instance.id.clone()
+            before.dispossess();
+            before.id.clone()
         })
     }
 

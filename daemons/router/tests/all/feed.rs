@@ -65,7 +65,7 @@ async fn a_start_without_redis_uses_the_table_on_disk() {
     router.applied(version).await;
     // Written soon after the change, not only at the end.
     eventually("the file", || async {
-        std::fs::read_to_string(dir.path().join("routes.json")).is_ok_and(|text| text.contains("web.apps"))
+        std::fs::read_to_string(dir.path().join("routes.jsonl")).is_ok_and(|text| text.contains("web.apps"))
     })
     .await;
     router.stop().await;
