@@ -2,6 +2,10 @@
 //!
 //! The programs are Debian's: `mariadbd`, `redis-server`. A test that cannot start one fails and says what to install.
 
+mod figure;
+
+pub use figure::Figure;
+
 use crate::api::agent::{InstanceReport, InstanceState};
 use crate::credentials::Secret;
 use crate::model::{AppName, InstanceId};

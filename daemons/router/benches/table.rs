@@ -1,6 +1,6 @@
 //! What a large route table costs a router: memory, CPU at rest, starts, changes, metrics.
 //!
-//! `scripts/bench table [--apps N] [--json]`. Client, instances and leader run in this process, the router in another
+//! `scripts/bench table [--apps N] [--quick] [--json]`. Client, instances and leader run in this process, the router in another
 //! one of the same program, so that its memory and CPU time are its own.
 
 #![allow(missing_docs, clippy::unwrap_used)]
@@ -12,7 +12,7 @@ use dinp_common::model::{InstanceId, Version};
 use dinp_common::routes::{
     AppRoutes, Change, Endpoint, EndpointState, Publisher, RouteOptions, RouteState, Table, difference,
 };
-use dinp_common::testing::{Redis, TestDir};
+use dinp_common::testing::{Figure, Redis, TestDir};
 use dinp_router::{RedisAccess, RouterConfig, Settings};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io::Read as _;
@@ -41,18 +41,19 @@ fn main() {
         return as_router(&arguments[1..]);
     }
     limit_descriptors(1);
-    let apps = after("--apps").map_or(100_000, |count| count.parse().unwrap());
+    let has = |word: &str| arguments.iter().any(|argument| argument == word);
+    let apps = if has("--quick") { 10_000 } else { 100_000 };
+    let apps = after("--apps").map_or(apps, |count| count.parse().unwrap());
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let figures = runtime.block_on(measure(apps));
-    if arguments.iter().any(|word| word == "--json") {
-        let object: serde_json::Map<_, _> =
-            figures.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
-        println!("{}", serde_json::Value::from(object));
-    } else {
-        println!("{apps} apps, {ENDPOINTS} endpoints each");
-        for (name, value) in figures {
-            println!("{name:<40} {value:>12.2}");
-        }
+    if has("--json") {
+        println!("{}", serde_json::to_string(&figures).unwrap());
+        return;
+    }
+    println!("{apps} apps, {ENDPOINTS} endpoints each");
+    for Figure { metric, unit, ours, target, .. } in figures {
+        let target = target.map_or(String::new(), |target| format!("(at most {target})"));
+        println!("{metric:<40} {ours:>12.2} {unit:<10} {target}");
     }
 }
 
@@ -302,8 +303,14 @@ async fn meanwhile<T>(router: &Router, something: impl Future<Output = T>) -> (V
     (client.await.unwrap(), done)
 }
 
-async fn measure(apps: u64) -> Vec<(&'static str, f64)> {
+async fn measure(apps: u64) -> Vec<Figure> {
     let mut figures = Vec::new();
+    let case = format!("{apps} apps, {ENDPOINTS} endpoints each");
+    // The targets are those of the whole size.
+    let mut add = |metric: &str, unit: &str, ours: f64, target: f64| {
+        let target = Some(target).filter(|target| apps >= 100_000 && target.is_finite());
+        figures.push(Figure::alone(&case, metric, unit, ours, target));
+    };
     let port = answer_all().await;
     let mut redis = Redis::start().await;
     let state = TestDir::new("bench-table");
@@ -320,24 +327,24 @@ async fn measure(apps: u64) -> Vec<(&'static str, f64)> {
     publisher.rewrite(Version::new(1, 2), &first).await.unwrap();
     let empty = TestDir::new("bench-table");
     let router = Router::start(&redis, &empty, port).await;
-    figures.push(("in force from Redis, ms", router.serves(&last).await));
-    figures.push(("bytes per endpoint", (router.resident_bytes() - floor) / (apps * ENDPOINTS) as f64));
+    add("in force from Redis", "ms", router.serves(&last).await, 1000.0);
+    add("memory per endpoint", "bytes", (router.resident_bytes() - floor) / (apps * ENDPOINTS) as f64, 400.0);
     // It is written to the disk first.
     tokio::time::sleep(REST / 2).await;
-    figures.push(("CPU at rest, % of a core", router.cpu_at_rest().await));
+    add("CPU at rest", "% of a core", router.cpu_at_rest().await, 1.0);
 
     let mut client = Client::to(router.http).await.unwrap();
     for number in 0..apps {
         assert_eq!(client.get(&name(number)).await.map(|(status, _)| status), Some(200), "{}", name(number));
     }
-    figures.push(("CPU at rest, all apps used, %", router.cpu_at_rest().await));
+    add("CPU at rest, all apps used", "% of a core", router.cpu_at_rest().await, 1.0);
     let begun = Instant::now();
     let mut status = Client::to(router.status).await.unwrap();
     let request = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     let (times, metrics) = meanwhile(&router, status.ask(request)).await;
-    figures.push(("/metrics, ms", millis(begun.elapsed())));
-    figures.push(("/metrics, MiB", metrics.unwrap().1 as f64 / 1_048_576.0));
-    figures.push(("/metrics, longest stall, ms", times.into_iter().fold(0.0, f64::max)));
+    add("/metrics", "ms", millis(begun.elapsed()), 300.0);
+    add("/metrics", "MiB", metrics.unwrap().1 as f64 / 1_048_576.0, f64::INFINITY);
+    add("/metrics, longest stall", "ms", times.into_iter().fold(0.0, f64::max), f64::INFINITY);
 
     let mut version = Version::new(1, 2);
     let mut publish = async |publisher: &mut Publisher, routes: AppRoutes| {
@@ -356,9 +363,9 @@ async fn measure(apps: u64) -> Vec<(&'static str, f64)> {
         }
         delays.push(millis(begun.elapsed()));
     }
-    figures.push(("a new app serves after, median, ms", quantile(&mut delays, 0.5)));
-    figures.push(("a new app serves after, p99, ms", quantile(&mut delays, 0.99)));
-    figures.push(("CPU per change and look, ms", millis(router.cpu() - before) / 200.0));
+    add("a new app serves after, median", "ms", quantile(&mut delays, 0.5), f64::INFINITY);
+    add("a new app serves after, p99", "ms", quantile(&mut delays, 0.99), 20.0);
+    add("CPU per change and look", "ms", millis(router.cpu() - before) / 200.0, f64::INFINITY);
 
     let (mut quiet, ()) = meanwhile(&router, tokio::time::sleep(REST / 2)).await;
     let busy = async {
@@ -369,8 +376,8 @@ async fn measure(apps: u64) -> Vec<(&'static str, f64)> {
         }
     };
     let (mut changing, ()) = meanwhile(&router, busy).await;
-    figures.push(("p99 without changes, ms", quantile(&mut quiet, 0.99)));
-    figures.push(("p99 with up to 1,000 changes/s, ms", quantile(&mut changing, 0.99)));
+    add("p99 without changes", "ms", quantile(&mut quiet, 0.99), f64::INFINITY);
+    add("p99 with up to 1,000 changes/s", "ms", quantile(&mut changing, 0.99), f64::INFINITY);
 
     let second = table(apps, port, 3);
     assert_eq!(difference(&first, &second).len() as u64, apps);
@@ -385,13 +392,13 @@ async fn measure(apps: u64) -> Vec<(&'static str, f64)> {
         }
     };
     let (mut times, ()) = meanwhile(&router, replaced).await;
-    figures.push(("whole table replaced, longest stall, ms", times.iter().copied().fold(0.0, f64::max)));
-    figures.push(("whole table replaced, p99.9, ms", quantile(&mut times, 0.999)));
+    add("whole table replaced, longest stall", "ms", times.iter().copied().fold(0.0, f64::max), 20.0);
+    add("whole table replaced, p99.9", "ms", quantile(&mut times, 0.999), f64::INFINITY);
     router.stop();
 
     redis.stop();
     let router = Router::start(&redis, &empty, port).await;
-    figures.push(("in force from disk, ms", router.serves(&last).await));
+    add("in force from disk", "ms", router.serves(&last).await, 300.0);
     router.stop();
     figures
 }

@@ -5,14 +5,17 @@ use crate::cpu::warm;
 use crate::ground::Ground;
 use crate::load::drive;
 use crate::proxies::PROXIES;
-use crate::report::Figures;
+use crate::report::{Figures, Metric};
+
+const CPU: Metric = Metric { name: "CPU time", unit: "ms", targets: &[("haproxy", 1.0), ("nginx", 1.0)] };
+const MEMORY: Metric = Metric { name: "memory at most", unit: "MiB", targets: &[] };
 
 pub(crate) async fn measure(ground: &Ground) -> Figures {
     let proxies = ground.start_all().await;
     for proxy in &proxies {
         warm(proxy).await;
     }
-    let mut figures = Figures::new("of a large body", &PROXIES);
+    let mut figures = Figures::new("bodies that are streamed", &PROXIES);
     for case in [DOWN, UP] {
         for round in 0..=ground.rounds {
             for proxy in &proxies {
@@ -21,9 +24,9 @@ pub(crate) async fn measure(ground: &Ground) -> Figures {
                 drive(&proxy.address, case).await.unwrap_or_else(|| panic!("{} failed at {}", proxy.name, case.name));
                 let millis = (proxy.cpu() - before).as_secs_f64() * 1e3;
                 if round > 0 {
-                    figures.add(&format!("{}, ms of CPU", case.name), proxy.name, millis);
+                    figures.add(case.name, CPU, proxy.name, millis);
                     let most = proxy.highest_resident() / 1_024.0;
-                    figures.add(&format!("{}, MiB of memory at most", case.name), proxy.name, most);
+                    figures.add(case.name, MEMORY, proxy.name, most);
                 }
             }
         }

@@ -4,18 +4,22 @@ use crate::cases::Case;
 use crate::ground::Ground;
 use crate::load::drive;
 use crate::proxies::{PROXIES, Proxy};
-use crate::report::Figures;
+use crate::report::{Figures, Metric};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-const EVENTS: [(&str, &str); 3] = [
-    ("raw_syscalls:sys_enter", "system calls"),
-    ("instructions:u", "instructions of the program"),
-    ("instructions:k", "instructions of the kernel"),
+const EVENTS: [(&str, Metric); 3] = [
+    ("raw_syscalls:sys_enter", per_request("system calls")),
+    ("instructions:u", per_request("instructions of the program")),
+    ("instructions:k", per_request("instructions of the kernel")),
 ];
+
+const fn per_request(name: &'static str) -> Metric {
+    Metric { name, unit: "per request", targets: &[] }
+}
 
 /// The counts do not vary as times do.
 const ROUNDS: usize = 3;
@@ -35,7 +39,7 @@ enum Counter {
 
 pub(crate) async fn measure(ground: &Ground) -> Figures {
     let proxies = ground.start_all().await;
-    let mut figures = Figures::new("per request", &PROXIES);
+    let mut figures = Figures::new("counts of one request", &PROXIES);
     let Some(counter) = Counter::of_this_machine() else {
         figures.note("Nothing counts system calls or instructions here: neither perf nor strace may.");
         return figures;
@@ -46,7 +50,7 @@ pub(crate) async fn measure(ground: &Ground) -> Figures {
             for proxy in &proxies {
                 let counts = counter.count(ground.dir.path(), proxy, case).await;
                 for (what, count) in counts.into_iter().filter(|_| round > 0) {
-                    figures.add(&format!("{}, {what}", case.name), proxy.name, count / case.asked() as f64);
+                    figures.add(case.name, what, proxy.name, count / case.asked() as f64);
                 }
             }
         }
@@ -54,9 +58,7 @@ pub(crate) async fn measure(ground: &Ground) -> Figures {
     if counter == Counter::Strace {
         figures.note("System calls were counted by strace: perf may not be used here.");
     }
-    let has_instructions =
-        ground.cases.iter().any(|case| figures.row(&format!("{}, {}", case.name, EVENTS[1].1)).is_some());
-    if !has_instructions {
+    if figures.of(EVENTS[1].1).next().is_none() {
         figures.note("Instructions could not be counted on this machine.");
     }
     figures
@@ -77,7 +79,7 @@ impl Counter {
     }
 
     /// What the process does while the case is asked, by name.
-    async fn count(self, dir: &Path, proxy: &Proxy, case: Case) -> Vec<(&'static str, f64)> {
+    async fn count(self, dir: &Path, proxy: &Proxy, case: Case) -> Vec<(Metric, f64)> {
         let file = dir.join("counts");
         let counting = self.start(&file, proxy.process());
         self.holds(counting.id(), proxy.process()).await;

@@ -5,7 +5,7 @@ use crate::cpu::warm;
 use crate::ground::Ground;
 use crate::load::{Client, usual};
 use crate::proxies::{PROXIES, Proxy, Setup};
-use crate::report::Figures;
+use crate::report::{Figures, Metric};
 use std::time::Duration;
 use tokio::task::JoinSet;
 
@@ -15,9 +15,14 @@ const AT_ONCE: usize = 32;
 /// Time for a proxy to give memory back.
 const SETTLED: Duration = Duration::from_secs(2);
 
+const CASE: &str = "idle connections";
+const HELD: Metric = Metric { name: "memory of each", unit: "KiB", targets: &[] };
+const LEFT: Metric = Metric { name: "left of each when closed", unit: "KiB", targets: &[] };
+const BEFORE: Metric = Metric { name: "memory before any", unit: "MiB", targets: &[] };
+
 pub(crate) async fn measure(ground: &Ground) -> Figures {
     let connections = ground.at_most(CONNECTIONS);
-    let mut figures = Figures::new(&format!("of {connections} idle connections"), &PROXIES);
+    let mut figures = Figures::new(format!("{connections} idle connections"), &PROXIES);
     if connections < CONNECTIONS {
         figures
             .note(format!("{CONNECTIONS} were wanted; the descriptors of a process here suffice for {connections}."));
@@ -31,12 +36,12 @@ pub(crate) async fn measure(ground: &Ground) -> Figures {
             let open = open.unwrap_or_else(|| panic!("{} does not keep connections", proxy.name));
             tokio::time::sleep(SETTLED).await;
             let per_connection = |resident: f64| (resident - before) / connections as f64;
-            figures.add("KiB of memory per idle connection", peer, per_connection(proxy.resident()));
+            figures.add(CASE, HELD, peer, per_connection(proxy.resident()));
             drop(open);
             proxy.has_closed_all_but(descriptors + 2 * AT_ONCE).await;
             tokio::time::sleep(SETTLED).await;
-            figures.add("KiB left of each when closed", peer, per_connection(proxy.resident()));
-            figures.add("MiB of memory before any", peer, before / 1_024.0);
+            figures.add(CASE, LEFT, peer, per_connection(proxy.resident()));
+            figures.add(CASE, BEFORE, peer, before / 1_024.0);
         }
     }
     figures

@@ -57,7 +57,8 @@ fn main() {
     }
     let has = |word: &str| arguments.iter().any(|argument| argument == word);
     let after = |name: &str| arguments.iter().skip_while(|word| *word != name).nth(1).map(String::as_str);
-    let rounds = after("--rounds").map_or(5, |count| count.parse().unwrap());
+    let rounds = if has("--quick") { 1 } else { 5 };
+    let rounds = after("--rounds").map_or(rounds, |count| count.parse().unwrap());
     let named: Vec<&str> = SECTIONS.into_iter().filter(|section| has(section) || has("--all")).collect();
     let sections = if named.is_empty() { vec![SECTIONS[0]] } else { named };
     pin(0);
@@ -75,7 +76,8 @@ fn main() {
             all.extend(figures);
         }
         if has("--json") {
-            println!("{}", report::as_json(&all));
+            let figures: Vec<_> = all.iter().flat_map(Figures::figures).collect();
+            println!("{}", serde_json::to_string(&figures).unwrap());
         }
     });
 }

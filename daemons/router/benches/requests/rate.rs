@@ -7,7 +7,7 @@ use crate::cases::{CROWD, Case};
 use crate::ground::Ground;
 use crate::load::{Client, drive, usual};
 use crate::proxies::PROXIES;
-use crate::report::{Figures, median, quantile};
+use crate::report::{Figures, Metric, median, quantile};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinSet;
@@ -15,31 +15,36 @@ use tokio::task::JoinSet;
 /// How long each proxy is asked in each round.
 const TIME: Duration = Duration::from_secs(4);
 
-const SHARES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
+const PEAK: Metric = Metric { name: "peak", unit: "thousand requests per second", targets: &[] };
+
+const SHARES: [(Metric, f64); 3] = [
+    (Metric { name: "p50", unit: "us", targets: &[] }, 0.5),
+    (Metric { name: "p99", unit: "us", targets: &[("haproxy", 1.1), ("nginx", 1.1)] }, 0.99),
+    (Metric { name: "p99.9", unit: "us", targets: &[] }, 0.999),
+];
 
 pub(crate) async fn measure(ground: &Ground) -> Vec<Figures> {
     let proxies = ground.start_all().await;
-    let mut peaks = Figures::new("thousand requests per second, each as soon as the last is answered", &PROXIES);
-    let peak_row = format!("{}, peak", CROWD.name);
+    let mut peaks = Figures::new("each request as soon as the last is answered", &PROXIES);
     for round in 0..=ground.rounds {
         for proxy in &proxies {
             let begun = Instant::now();
             drive(&proxy.address, CROWD).await.unwrap_or_else(|| panic!("{} failed", proxy.name));
             if round > 0 {
-                peaks.add(&peak_row, proxy.name, CROWD.asked() as f64 / begun.elapsed().as_secs_f64() / 1e3);
+                peaks.add(CROWD.name, PEAK, proxy.name, CROWD.asked() as f64 / begun.elapsed().as_secs_f64() / 1e3);
             }
         }
     }
-    let of_slowest = peaks.row(&peak_row).into_iter().flat_map(|row| row.values()).map(|values| median(values));
+    let of_slowest = peaks.of(PEAK).flat_map(|values| values.values()).map(|values| median(values));
     let rate = of_slowest.fold(f64::INFINITY, f64::min) * 1e3 / 2.0;
 
-    let mut figures = Figures::new("us from the moment that a request is due to its answer", &PROXIES);
+    let mut figures = Figures::new("from the moment that a request is due to its answer", &PROXIES);
     for round in 0..=ground.rounds {
         for proxy in &proxies {
             let latencies = paced(&proxy.address, CROWD, rate).await;
             let latencies = latencies.unwrap_or_else(|| panic!("{} failed at a constant rate", proxy.name));
-            for (name, share) in SHARES.into_iter().filter(|_| round > 0) {
-                figures.add(&format!("{}, {name}", CROWD.name), proxy.name, quantile(&latencies, share));
+            for (metric, share) in SHARES.into_iter().filter(|_| round > 0) {
+                figures.add(CROWD.name, metric, proxy.name, quantile(&latencies, share));
             }
         }
     }

@@ -1,28 +1,45 @@
 //! Figures as a table, or as JSON.
 
+use dinp_common::testing::Figure;
 use std::collections::BTreeMap;
 
-type Row = BTreeMap<&'static str, Vec<f64>>;
+/// What is measured, and what the ratio of the router's to a peer's is to be at most.
+#[derive(Clone, Copy)]
+pub(crate) struct Metric {
+    pub(crate) name: &'static str,
+    pub(crate) unit: &'static str,
+    pub(crate) targets: &'static [(&'static str, f64)],
+}
 
-/// The figures of one section: a value of each round, by row and column.
+/// The values of each round, by column.
+type Values = BTreeMap<&'static str, Vec<f64>>;
+
+struct Row {
+    case: String,
+    metric: Metric,
+    values: Values,
+}
+
+/// The figures of one section.
 pub(crate) struct Figures {
-    unit: String,
+    title: String,
     columns: Vec<&'static str>,
-    rows: Vec<(String, Row)>,
+    rows: Vec<Row>,
     notes: Vec<String>,
 }
 
 impl Figures {
-    pub(crate) fn new(unit: &str, columns: &[&'static str]) -> Self {
-        Self { unit: unit.to_owned(), columns: columns.to_vec(), rows: Vec::new(), notes: Vec::new() }
+    pub(crate) fn new(title: impl Into<String>, columns: &[&'static str]) -> Self {
+        Self { title: title.into(), columns: columns.to_vec(), rows: Vec::new(), notes: Vec::new() }
     }
 
-    pub(crate) fn add(&mut self, row: &str, column: &'static str, value: f64) {
-        let at = self.rows.iter().position(|(name, _)| name == row).unwrap_or_else(|| {
-            self.rows.push((row.to_owned(), Row::new()));
+    pub(crate) fn add(&mut self, case: &str, metric: Metric, column: &'static str, value: f64) {
+        let at = self.rows.iter().position(|row| row.case == case && row.metric.name == metric.name);
+        let at = at.unwrap_or_else(|| {
+            self.rows.push(Row { case: case.to_owned(), metric, values: Values::new() });
             self.rows.len() - 1
         });
-        self.rows[at].1.entry(column).or_default().push(value);
+        self.rows[at].values.entry(column).or_default().push(value);
     }
 
     /// A sentence for people, below the table.
@@ -30,26 +47,48 @@ impl Figures {
         self.notes.push(text.into());
     }
 
-    /// All values of a row, by column.
-    pub(crate) fn row(&self, row: &str) -> Option<&Row> {
-        self.rows.iter().find_map(|(name, values)| (name == row).then_some(values))
+    /// All values of a metric, by column, case by case.
+    pub(crate) fn of(&self, metric: Metric) -> impl Iterator<Item = &Values> {
+        self.rows.iter().filter(move |row| row.metric.name == metric.name).map(|row| &row.values)
     }
 
     pub(crate) fn print(&self) {
-        let width = self.rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0).max(30);
-        println!("{:<width$} {} (ratio of {} to it)", "", self.unit, self.columns[0]);
+        let names: Vec<String> = self.rows.iter().map(Row::name).collect();
+        let width = names.iter().map(String::len).max().unwrap_or(0).max(30);
+        println!("{:<width$} {} (ratio of {} to it)", "", self.title, self.columns[0]);
         print!("{:<width$}", "");
         self.columns.iter().for_each(|column| print!(" {column:>19}"));
         println!();
-        for (name, by_column) in &self.rows {
+        for (name, Row { values, .. }) in names.iter().zip(&self.rows) {
             print!("{name:<width$}");
             for column in &self.columns {
-                print!(" {:>19}", shown(by_column.get(self.columns[0]), by_column.get(column)));
+                print!(" {:>19}", shown(values.get(self.columns[0]), values.get(column)));
             }
             println!();
         }
         self.notes.iter().for_each(|note| println!("{note}"));
         println!();
+    }
+
+    /// The same for machines: the first column beside each other one.
+    pub(crate) fn figures(&self) -> impl Iterator<Item = Figure> {
+        let (first, others) = self.columns.split_first().expect("figures have columns");
+        self.rows.iter().flat_map(move |Row { case, metric, values }| {
+            let ours = values.get(first);
+            others.iter().filter_map(move |peer| {
+                let (ours, theirs) = (ours?, values.get(peer)?);
+                let target = metric.targets.iter().find_map(|(of, most)| (of == peer).then_some(*most));
+                let figure = Figure::alone(case, metric.name, metric.unit, median(ours), None);
+                Some(figure.beside(peer, median(theirs), ratio(ours, theirs), target))
+            })
+        })
+    }
+}
+
+impl Row {
+    fn name(&self) -> String {
+        let Self { case, metric: Metric { name, unit, .. }, .. } = self;
+        format!("{case}, {name}, {unit}")
     }
 }
 
@@ -59,13 +98,6 @@ fn shown(first: Option<&Vec<f64>>, values: Option<&Vec<f64>>) -> String {
     let ratio = first.map(|first| ratio(first, values)).filter(|ratio| ratio.is_finite());
     let ratio = ratio.map_or_else(|| format!("{:>6}", "-"), |ratio| format!("{ratio:>6.2}"));
     format!("{:>8.1} ({ratio})", median(values))
-}
-
-/// Every value of every section, by row and column; rows of different sections have different names.
-pub(crate) fn as_json(sections: &[Figures]) -> String {
-    let rows: BTreeMap<_, _> =
-        sections.iter().flat_map(|section| &section.rows).map(|(name, values)| (name, values)).collect();
-    serde_json::to_string(&rows).unwrap()
 }
 
 pub(crate) fn median(values: &[f64]) -> f64 {

@@ -20,6 +20,7 @@ pub(crate) struct Seed {
 /// One host with one endpoint: what the other proxies have, too.
 pub(crate) const PLAIN: Seed = Seed { cluster: "bench", hosts: 1, endpoints: 1 };
 pub(crate) const SMALL: Seed = Seed { cluster: "small", hosts: 1, endpoints: 3 };
+pub(crate) const MIDDLE: Seed = Seed { cluster: "middle", hosts: 1_000, endpoints: 3 };
 pub(crate) const LARGE: Seed = Seed { cluster: "large", hosts: 100_000, endpoints: 3 };
 
 impl Seed {

@@ -3,7 +3,7 @@
 use crate::cpu::warm;
 use crate::ground::Ground;
 use crate::proxies::{PROXIES, Proxy, Setup};
-use crate::report::Figures;
+use crate::report::{Figures, Metric};
 use crate::routes::HOST;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,9 +17,13 @@ const AT_ONCE: usize = 32;
 const MESSAGES: usize = 4;
 const MESSAGE: [u8; 32] = [b'm'; 32];
 
+const CASE: &str = "websockets";
+const HELD: Metric = Metric { name: "memory of each", unit: "KiB", targets: &[] };
+const CPU: Metric = Metric { name: "CPU per echoed message", unit: "us", targets: &[] };
+
 pub(crate) async fn measure(ground: &Ground) -> Figures {
     let tunnels = ground.at_most(TUNNELS);
-    let mut figures = Figures::new(&format!("of {tunnels} websockets"), &PROXIES);
+    let mut figures = Figures::new(format!("{tunnels} websockets"), &PROXIES);
     for _ in 0..ground.rounds {
         for &peer in &ground.peers {
             // A new process each time: memory that the last tunnels left would count for the next.
@@ -31,8 +35,8 @@ pub(crate) async fn measure(ground: &Ground) -> Figures {
             let used = proxy.cpu();
             let open = echo_through(open).await.unwrap_or_else(|| panic!("{} loses messages", proxy.name));
             let micros = (proxy.cpu() - used).as_secs_f64() * 1e6;
-            figures.add("KiB of memory per tunnel", peer, (proxy.resident() - before) / tunnels as f64);
-            figures.add("us of CPU per echoed message", peer, micros / (tunnels * MESSAGES) as f64);
+            figures.add(CASE, HELD, peer, (proxy.resident() - before) / tunnels as f64);
+            figures.add(CASE, CPU, peer, micros / (tunnels * MESSAGES) as f64);
             drop(open);
         }
     }
