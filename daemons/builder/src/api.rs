@@ -8,10 +8,10 @@
 //!
 //! All but the last need a service credential of role dash.
 
+use crate::detect::{Detected, Undetected, detect};
 use crate::intake::{NoPlace, Place};
 use crate::job::Job;
 use crate::package::{Inventory, Package, PackageError, Spooled};
-use crate::registry::RegistryError;
 use crate::runtime::{Runtime, RuntimeError};
 use crate::service::Service;
 use crate::spool::{self, SpoolError};
@@ -33,6 +33,7 @@ use dinp_common::problem::{ApiQuery, Problem};
 use dinp_common::store::build::{NewBuild, Refused};
 use dinp_common::store::{self, StoreError};
 use http::StatusCode;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -110,12 +111,13 @@ async fn upload(
 /// A request whose words are all valid.
 struct Order {
     query: BuildQuery,
-    runtime: Runtime,
+    /// None where the package is to tell.
+    runtime: Option<Runtime>,
 }
 
 /// Checks what can be checked before the package is here.
 async fn prepare(service: &Service, query: BuildQuery) -> Result<Order, Problem> {
-    let runtime = service.runtimes.get(&query.runtime).map_err(runtime_problem)?;
+    let runtime = query.runtime.as_ref().map(|name| service.runtimes.get(name).map_err(runtime_problem)).transpose()?;
     if query.owner == RESERVED_OWNER {
         let detail = format!("owner \"{RESERVED_OWNER}\" is not valid: base images are kept under that name");
         return Err(Problem::unprocessable("invalid-query", detail).with("field", "owner"));
@@ -152,10 +154,14 @@ async fn receive(
     Ok((spooled, place))
 }
 
-/// Reads the package whole. It takes memory, so only few are read at a time, also when their callers have gone.
-async fn inspect(service: &Service, runtime: &Runtime, spooled: Spooled) -> Result<(Package, Inventory), Problem> {
+/// Reads the package whole, unless the same one was found sound before. It takes memory, so only few are read at a time, also when their callers have gone.
+async fn inspect(service: &Service, wanted: Vec<String>, spooled: Spooled) -> Result<(Package, Inventory), Problem> {
+    let limits = service.config.limits();
+    let key = Package::key(&spooled, limits, &wanted);
+    if let Some((format, inventory)) = service.cache.get("package", &key) {
+        return Ok((Package::known(spooled, format, limits), inventory));
+    }
     let permit = service.inspections.clone().acquire_owned().await.map_err(|error| Problem::internal(&error))?;
-    let (limits, wanted) = (service.config.limits(), runtime.required().to_vec());
     let reading = tokio::task::spawn_blocking(move || {
         let _permit = permit;
         let package = Package::open(spooled, limits)?;
@@ -163,7 +169,9 @@ async fn inspect(service: &Service, runtime: &Runtime, spooled: Spooled) -> Resu
         Ok::<_, PackageError>((package, inventory))
     });
     let inspected = reading.await.map_err(|error| Problem::internal(&error))?;
-    inspected.map_err(|error| package_problem(&error))
+    let (package, inventory) = inspected.map_err(|error| package_problem(&error))?;
+    service.cache.put("package", &key, &(package.format, &inventory));
+    Ok((package, inventory))
 }
 
 /// Checks the package, and starts the build.
@@ -175,9 +183,27 @@ async fn accept(service: &Arc<Service>, order: Order, spooled: Spooled, place: P
     };
     let image = image(service, &query, &version)?;
     let (name, sha256, bytes) = (query.package.clone(), spooled.sha256().to_owned(), spooled.len());
-    let (package, inventory) = inspect(service, &runtime, spooled).await?;
-    let refused = |detail| Problem::unprocessable("package-refused", detail);
-    runtime.check(package.format, &inventory).map_err(refused)?;
+    let mut runtimes = match runtime {
+        Some(runtime) => vec![runtime],
+        None => service.runtimes.list().map_err(runtime_problem)?.0,
+    };
+    let wanted: BTreeSet<String> = runtimes.iter().flat_map(|runtime| runtime.required().iter().cloned()).collect();
+    let (package, inventory) = inspect(service, wanted.into_iter().collect(), spooled).await?;
+    let mut conn = service.connect().await.map_err(store_problem)?;
+    let mut notes = Vec::new();
+    let runtime = if query.runtime.is_some() {
+        let runtime = runtimes.remove(0);
+        let refused = |detail| Problem::unprocessable("package-refused", detail);
+        runtime.check(package.format, &inventory).map_err(refused)?;
+        runtime
+    } else {
+        let last = store::build::last_runtime(&mut conn, query.app.as_str()).await.map_err(store_problem)?;
+        let last = last.and_then(|name| name.parse().ok());
+        let Detected { runtime, reason } =
+            detect(runtimes, package.format, &inventory, last.as_ref()).map_err(undetected)?;
+        notes.push(format!("runtime {}, because {reason}", runtime.name));
+        runtime
+    };
 
     let base = runtime.base.to_string();
     let new = NewBuild {
@@ -192,7 +218,6 @@ async fn accept(service: &Arc<Service>, order: Order, spooled: Spooled, place: P
         package_sha256: &sha256,
         base: &base,
     };
-    let mut conn = service.connect().await.map_err(store_problem)?;
     let begun = store::build::begin(&mut conn, &new).await.map_err(store_problem)?;
     let build = begun.map_err(|refused| refusal(refused, &query, &version))?;
     let id = build.id;
@@ -200,7 +225,7 @@ async fn accept(service: &Arc<Service>, order: Order, spooled: Spooled, place: P
     // There is a record now that only a running build ends. Nothing may fail any more: the audit event, without which no
     // build begins, was written with the record.
     let BuildQuery { app, app_created_at, .. } = query;
-    let notes = runtime.notes(&inventory);
+    notes.extend(runtime.notes(&inventory));
     let job = Job { id, app, app_created_at, version, runtime, package, notes, image };
     let built = service.clone();
     service.start(id, |stop| async move {
@@ -208,6 +233,15 @@ async fn accept(service: &Arc<Service>, order: Order, spooled: Spooled, place: P
         drop(place);
     });
     Ok(build)
+}
+
+fn undetected(undetected: Undetected) -> Problem {
+    match undetected {
+        Undetected::None(detail) => Problem::unprocessable("package-refused", detail),
+        Undetected::Several(detail) => Problem::unprocessable("runtime-unclear", detail)
+            .with("field", "runtime")
+            .with("hint", "name the runtime, on the command line by --runtime"),
+    }
 }
 
 /// The name that the image will have.
@@ -230,7 +264,7 @@ async fn refuse_taken(service: &Service, query: &BuildQuery, image: &ImageRef, v
         Ok(Some(found)) => found,
         Ok(None) => return Ok(()),
         // The build will ask again, and its record will say what is wrong.
-        Err(error @ (RegistryError::Away { .. } | RegistryError::Refused { .. })) => {
+        Err(error) => {
             tracing::warn!(error = %ErrorChain(&error), "registry cannot be asked for a version");
             return Ok(());
         }

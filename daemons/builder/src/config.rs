@@ -67,6 +67,8 @@ pub struct PackageConfig {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BuildConfig {
+    /// Whether what needs no container is built without the Engine.
+    pub direct: bool,
     /// Memory of a build's containers, in MiB, without swap.
     pub memory_mb: u32,
     /// CPU limit of a build's containers, in thousandths of a core.
@@ -114,7 +116,7 @@ impl Default for PackageConfig {
 
 impl Default for BuildConfig {
     fn default() -> Self {
-        Self { memory_mb: 1024, cpu_millis: 2000, time_limit_secs: 900, slice: "dinp-build.slice".into() }
+        Self { direct: true, memory_mb: 1024, cpu_millis: 2000, time_limit_secs: 900, slice: "dinp-build.slice".into() }
     }
 }
 

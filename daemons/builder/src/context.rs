@@ -1,4 +1,4 @@
-//! The build context: the package re-emitted as a canonical tar below `app/`, beside the Dockerfile.
+//! The package re-emitted as a canonical tar: below `app/` beside the Dockerfile, which is the build context, or as a layer.
 //!
 //! Headers are made anew from what was understood of the package: owner 0, mode 0755 or 0644, no set-id bits,
 //! no extended attributes. What the Engine reads is what was checked.
@@ -6,6 +6,8 @@
 use crate::package::{Entry, EntryKind, Package, PackageError};
 use bytes::Bytes;
 use futures_util::Stream;
+use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use tar::{Builder, EntryType, Header};
 use tokio::sync::mpsc;
@@ -34,12 +36,53 @@ pub fn write(package: &Package, dockerfile: &str, writer: impl Write) -> Result<
     tar.append_data(&mut first, "Dockerfile", dockerfile.as_bytes()).map_err(PackageError::Visitor)?;
     let mut top = header(EntryType::Directory, 0, 0o755, 0);
     tar.append_data(&mut top, "app/", io::empty()).map_err(PackageError::Visitor)?;
-    package.walk(&mut |entry, content| append(&mut tar, entry, content))?;
+    package.walk(&mut |entry, content| append(&mut tar, "app", entry, content))?;
     tar.into_inner().and_then(|mut writer| writer.flush()).map_err(PackageError::Visitor)
 }
 
-fn append(tar: &mut Builder<impl Write>, entry: &Entry, content: &mut dyn Read) -> io::Result<()> {
-    let path = format!("app/{}", entry.path);
+/// Where a package goes in an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    /// The directory, from the root on, without a slash at either end.
+    pub directory: String,
+    /// It and the directories on the way there, outermost first, as they are in the base image or are to be: the Engine gives
+    /// a directory that only stands in names a mode of its own, whatever is below.
+    pub way: Vec<Directory>,
+}
+
+/// A directory of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Directory {
+    /// From the root on, without a slash at either end.
+    pub path: String,
+    /// Its permissions.
+    pub mode: u32,
+    /// Its owner.
+    pub uid: u64,
+    /// Its group.
+    pub gid: u64,
+}
+
+/// Writes what the Engine makes of the context and `COPY app/` as a layer by itself.
+pub fn write_layer(package: &Package, place: &Placed, writer: impl Write) -> Result<(), PackageError> {
+    let mut tar = Builder::new(writer);
+    for Directory { path, mode, uid, gid } in &place.way {
+        let mut header = header(EntryType::Directory, 0, *mode, 0);
+        header.set_uid(*uid);
+        header.set_gid(*gid);
+        tar.append_data(&mut header, format!("{path}/"), io::empty()).map_err(PackageError::Visitor)?;
+    }
+    // Packages may name a directory again, layers may not.
+    let mut directories = HashSet::new();
+    package.walk(&mut |entry, content| match entry.kind {
+        EntryKind::Directory if !directories.insert(entry.path.clone()) => Ok(()),
+        _ => append(&mut tar, &place.directory, entry, content),
+    })?;
+    tar.into_inner().and_then(|mut writer| writer.flush()).map_err(PackageError::Visitor)
+}
+
+fn append(tar: &mut Builder<impl Write>, top: &str, entry: &Entry, content: &mut dyn Read) -> io::Result<()> {
+    let path = format!("{top}/{}", entry.path);
     match &entry.kind {
         EntryKind::File { size, executable } => {
             let mode = if *executable { 0o755 } else { 0o644 };
@@ -54,7 +97,7 @@ fn append(tar: &mut Builder<impl Write>, entry: &Entry, content: &mut dyn Read) 
             tar.append_link(&mut header(EntryType::Symlink, 0, 0o777, entry.modified), path, target)
         }
         EntryKind::Hardlink { target } => {
-            let target = format!("app/{target}");
+            let target = format!("{top}/{target}");
             tar.append_link(&mut header(EntryType::Link, 0, 0o644, entry.modified), path, target)
         }
     }

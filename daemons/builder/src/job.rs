@@ -1,7 +1,8 @@
 //! One build, from the checked package to the image in the registry and the record that says so.
 
 use crate::context;
-use crate::engine::{BuildRequest, EngineError, Scope};
+use crate::direct::{Direct, DirectError, LeftToEngine};
+use crate::engine::{BuildRequest, EngineError};
 use crate::log::BuildLog;
 use crate::package::Package;
 use crate::registry::RegistryError;
@@ -53,6 +54,8 @@ enum JobError {
     Engine(#[from] EngineError),
     #[error("the Dockerfile cannot be made")]
     Template(#[from] TemplateError),
+    #[error("the image cannot be made")]
+    Direct(#[source] DirectError),
     #[error(transparent)]
     Registry(#[from] RegistryError),
     #[error(transparent)]
@@ -127,7 +130,7 @@ impl Job {
     }
 
     async fn build(&self, service: &Service, log: &BuildLog) -> Result<ImageRef, JobError> {
-        let (registry, config) = (&service.registry, &service.config);
+        let registry = &service.registry;
         self.stage(service, "building").await;
         let base = self.base(service).await?;
         let spooled = &self.package.spooled;
@@ -140,7 +143,58 @@ impl Job {
             base
         ));
         self.notes.iter().for_each(|note| log.line(note));
-        let dockerfile = self.dockerfile(&base, &service.scope)?;
+        let pushed = match self.directly(service, &base, log).await? {
+            Ok(pushed) => pushed,
+            Err(left) => {
+                log.line(&format!("built by the Docker Engine: {left}"));
+                self.by_engine(service, &base, log).await?
+            }
+        };
+        let found = registry.digest(&self.image).await?.unwrap_or_else(|| "nothing".into());
+        if found != pushed {
+            return Err(JobError::Changed { found, pushed });
+        }
+        Ok(self.image.with_digest(&pushed)?)
+    }
+
+    /// Makes the image without the Engine, unless that has to make it; returns its digest.
+    async fn directly(
+        &self,
+        service: &Service,
+        base: &ImageRef,
+        log: &BuildLog,
+    ) -> Result<Result<String, LeftToEngine>, JobError> {
+        let registry = &service.registry;
+        if !service.config.build.direct {
+            return Ok(Err(LeftToEngine::new("build.direct is off")));
+        }
+        if base.registry() != registry.address() || base.digest().is_none() {
+            return Ok(Err(LeftToEngine::new("the base is not in the registry of the cluster")));
+        }
+        // Nothing of this one build: the same package is to give the same image.
+        let dockerfile = self.dockerfile(base, &[])?;
+        let (cache, package, image) = (&service.cache, &self.package, &self.image);
+        let direct = Direct { registry, cache, base, dockerfile: &dockerfile, package, image };
+        let begun = Instant::now();
+        let made = match direct.make().await {
+            Err(DirectError::Left(left)) => return Ok(Err(left)),
+            made => made.map_err(JobError::Direct)?,
+        };
+        dockerfile.lines().for_each(|line| log.line(line));
+        let (bytes, secs) = (made.layer_bytes, begun.elapsed().as_secs_f64());
+        log.line(&match made.was_known {
+            true => format!("the layer of this package is known ({bytes} bytes), image made in {secs:.2} s"),
+            false => format!("layer of {bytes} bytes, image made in {secs:.2} s"),
+        });
+        self.stage(service, "pushing").await;
+        self.is_free(service).await?;
+        Ok(Ok(direct.publish(made).await?))
+    }
+
+    /// Lets the Engine make the image and push it; returns its digest.
+    async fn by_engine(&self, service: &Service, base: &ImageRef, log: &BuildLog) -> Result<String, JobError> {
+        let (registry, config) = (&service.registry, &service.config);
+        let dockerfile = self.dockerfile(base, &service.scope.labels(self.id))?;
         let engine = service.engine().await?;
         let request = BuildRequest {
             id: self.id,
@@ -151,17 +205,17 @@ impl Job {
         engine.build(&request, context::stream(self.package.clone(), dockerfile), log).await?;
 
         self.stage(service, "pushing").await;
-        if let Some(found) = registry.digest(&self.image).await?
-            && !service.is_left_over(&self.app, self.app_created_at, &self.image, &found).await?
-        {
-            return Err(JobError::Taken(self.version.clone()));
+        self.is_free(service).await?;
+        Ok(engine.push(self.id, &self.image, (registry.push_address(), registry.account()), log).await?)
+    }
+
+    /// Whether the registry has nothing under the image's name that may not be written over.
+    async fn is_free(&self, service: &Service) -> Result<(), JobError> {
+        let Some(found) = service.registry.digest(&self.image).await? else { return Ok(()) };
+        if service.is_left_over(&self.app, self.app_created_at, &self.image, &found).await? {
+            return Ok(());
         }
-        let pushed = engine.push(self.id, &self.image, (registry.push_address(), registry.account()), log).await?;
-        let found = registry.digest(&self.image).await?.unwrap_or_else(|| "nothing".into());
-        if found != pushed {
-            return Err(JobError::Changed { found, pushed });
-        }
-        Ok(self.image.with_digest(&pushed)?)
+        Err(JobError::Taken(self.version.clone()))
     }
 
     /// The base image by digest, so that the Engine builds on what stands in the record.
@@ -177,7 +231,8 @@ impl Job {
         Ok(base)
     }
 
-    fn dockerfile(&self, base: &ImageRef, scope: &Scope) -> Result<String, TemplateError> {
+    /// The Dockerfile of this image, with these labels beside those that tell what it is.
+    fn dockerfile(&self, base: &ImageRef, further: &[(&'static str, String)]) -> Result<String, TemplateError> {
         let base = base.to_string();
         let values = Values::from([
             ("app", self.app.as_str()),
@@ -193,7 +248,7 @@ impl Job {
             ("dinp.image.runtime", self.runtime.name.to_string()),
             ("dinp.image.package", format!("sha256:{}", self.package.spooled.sha256())),
         ];
-        labels.extend(scope.labels(self.id));
+        labels.extend(further.iter().cloned());
         self.runtime.template.render(&values, &labels)
     }
 

@@ -1,8 +1,9 @@
-//! The builder: package + runtime -> Dockerfile -> image by the local Docker Engine -> registry.
+//! The builder: package + runtime -> Dockerfile -> image -> registry.
 //!
 //! ```text
 //! POST /v1/builds -> intake: is there room? -> spool (a file without a name) -> package: one strict walk, refused or sound
-//!   -> record in MySQL, 202 -> context: re-emitted canonically + Dockerfile -> Engine: build, push
+//!   -> record in MySQL, 202 -> direct: re-emitted canonically as a layer on the base, straight into the registry
+//!      or, where the Dockerfile asks for more: context -> Docker Engine: build, push
 //!   -> record says how it ended
 //! ```
 
@@ -11,6 +12,8 @@ mod api;
 mod bases;
 pub mod config;
 mod context;
+mod detect;
+mod direct;
 mod engine;
 mod intake;
 mod job;

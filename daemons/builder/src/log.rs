@@ -28,6 +28,8 @@ pub struct BuildLog {
 struct Shared {
     state: Mutex<State>,
     changed: Notify,
+    /// Nothing is gathered any more.
+    closing: CancellationToken,
 }
 
 #[derive(Debug, Default)]
@@ -57,6 +59,7 @@ impl BuildLog {
     /// Ends the log and waits until all of it is written.
     pub async fn close(self, writer: Writer) {
         self.shared.state().closed = true;
+        self.shared.closing.cancel();
         self.shared.changed.notify_one();
         if let Err(error) = writer.0.await {
             tracing::error!(%error, "writer of a build's log failed");
@@ -105,8 +108,8 @@ async fn write_all(shared: Arc<Shared>, pool: Pool, build: u64, abandon: Cancell
         } else {
             shared.changed.notified().await;
             // The first line shows at once; those after it are gathered.
-            if seq > 0 && !shared.state().closed {
-                tokio::time::sleep(GATHER).await;
+            if seq > 0 {
+                tokio::time::timeout(GATHER, shared.closing.cancelled()).await.ok();
             }
         }
     }

@@ -121,7 +121,7 @@ impl Runtime {
                 let path = &files[0].entry.path;
                 return Err(format!("runtime {name} needs {path} to be executable: chmod +x {path} before packing"));
             };
-            if let Some(fault) = started.fault {
+            if let Some(fault) = &started.fault {
                 return Err(format!("{} cannot be started: {fault}", started.entry.path));
             }
         }
@@ -130,6 +130,16 @@ impl Runtime {
                 Err(format!("runtime {name} starts the line web: of the {PROCFILE}, which has none"))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Why a package that it takes is for it.
+    pub fn because(&self, format: Format, inventory: &Inventory) -> String {
+        let is_there = |path: &&String| inventory.get(path).is_some_and(|found| found.is_file());
+        match self.required.iter().find(is_there) {
+            _ if format == Format::Executable => "the package is one executable".into(),
+            Some(path) => format!("the package has {path} at its top"),
+            None => format!("it takes any package of format {format}"),
         }
     }
 
@@ -157,7 +167,7 @@ impl Runtime {
     fn procfile(&self, inventory: &Inventory) -> Option<Procfile> {
         let found = inventory.get(PROCFILE).filter(|_| self.required.iter().any(|path| path == PROCFILE))?;
         let is_read = matches!(found.entry.kind, EntryKind::File { .. });
-        is_read.then(|| Procfile::parse(&String::from_utf8_lossy(&found.beginning)))
+        is_read.then(|| Procfile::parse(&found.beginning))
     }
 
     /// What callers are told.

@@ -2,6 +2,7 @@
 
 use crate::activity::Activity;
 use crate::config::BuilderConfig;
+use crate::direct::Cache;
 use crate::engine::{Engine, EngineError, Scope};
 use crate::intake::Intake;
 use crate::registry::Registry;
@@ -64,6 +65,8 @@ pub struct Service {
     pub registry: Registry,
     /// What it can build.
     pub runtimes: Runtimes,
+    /// What earlier builds found out.
+    pub(crate) cache: Cache,
     /// Places for packages.
     pub intake: Intake,
     /// Packages that may be read now.
@@ -87,6 +90,7 @@ impl Service {
             intake: Intake::new(config.packages_per_person, config.packages_max, config.spool_max_mb),
             inspections: Arc::new(Semaphore::new(INSPECTIONS)),
             slots: Semaphore::new(config.concurrent_builds as usize),
+            cache: Cache::open(config.state_dir.join("cache")),
             config,
             scope: Scope::new(registry.address(), &name),
             name,

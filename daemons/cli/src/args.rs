@@ -11,8 +11,7 @@ use crate::setup::SetupCommand;
 const EXAMPLES: &str = "\
 Examples:
   dinp login --server https://dash.example          sign in, once per machine
-  dinp deploy ./app.tar.gz --app hello --runtime python
-                                                    package -> image -> served, in one line
+  dinp deploy ./app.tar.gz --app hello              package -> image -> served, in one line
   dinp app ls                                       the apps that you can see
   dinp app scale hello 4                            four instances, spread over the nodes
   dinp logs hello -f                                output of all instances, as it comes

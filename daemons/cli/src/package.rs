@@ -1,9 +1,7 @@
 //! The package that a person hands over: a file, and what can be told from it.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use dinp_common::model::RuntimeName;
 use futures_util::TryStreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::fs::File;
@@ -12,15 +10,12 @@ use tokio_util::io::ReaderStream;
 use crate::error::CliError;
 use crate::output::Output;
 
-const ELF: &[u8] = b"\x7fELF";
-
 /// A file to upload.
 #[derive(Clone, Debug)]
 pub struct Package {
     path: PathBuf,
     /// Its size.
     pub bytes: u64,
-    is_executable: bool,
 }
 
 impl Package {
@@ -30,7 +25,7 @@ impl Package {
         let failed = |error| match path.exists() {
             false => CliError::refused(
                 format!("package {shown} does not exist"),
-                "name a .tar.gz, .tar, .zip or one static executable",
+                "name a .tar.gz, .tar.zst, .tar.xz, .tar.bz2, .tar, .zip or one static executable",
             ),
             true => CliError::file("read package", path, error),
         };
@@ -45,21 +40,14 @@ impl Package {
         if meta.len() == 0 {
             return Err(CliError::refused(format!("package {shown} is empty"), ""));
         }
-        let mut start = Vec::new();
-        std::fs::File::open(path)
-            .and_then(|file| file.take(ELF.len() as u64).read_to_end(&mut start))
-            .map_err(failed)?;
-        Ok(Self { path: path.to_owned(), bytes: meta.len(), is_executable: start == ELF })
+        // What cannot be read is told before an app comes about.
+        std::fs::File::open(path).map_err(failed)?;
+        Ok(Self { path: path.to_owned(), bytes: meta.len() })
     }
 
     /// Its file name, for people.
     pub fn name(&self) -> String {
         self.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
-    }
-
-    /// The runtime, where the file itself leaves no doubt.
-    pub fn runtime(&self) -> Option<RuntimeName> {
-        if self.is_executable { "binary".parse().ok() } else { None }
     }
 
     /// The file as a body, with its progress on the terminal.
@@ -91,15 +79,5 @@ mod tests {
         let empty = dir.path().join("empty");
         std::fs::write(&empty, "").unwrap();
         assert!(Package::open(&empty).unwrap_err().to_string().ends_with("is empty"));
-    }
-
-    #[test]
-    fn an_executable_tells_its_runtime_and_an_archive_does_not() {
-        let dir = TestDir::new("package");
-        let file = dir.path().join("server");
-        std::fs::write(&file, b"\x7fELF....").unwrap();
-        assert_eq!(Package::open(&file).unwrap().runtime().unwrap().as_str(), "binary");
-        std::fs::write(&file, b"\x1f\x8b....").unwrap();
-        assert_eq!(Package::open(&file).unwrap().runtime(), None);
     }
 }

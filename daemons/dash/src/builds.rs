@@ -1,7 +1,7 @@
 //! Builds: packages handed on to the builder as they arrive, records and logs read from MySQL.
 
 use crate::backend::{self, BUILDER, LIMIT};
-use crate::{Caller, Dash, invalid, refuse};
+use crate::{Caller, Dash, invalid};
 use axum::body::Body;
 use bytes::Bytes;
 use dinp_common::api::Page;
@@ -27,8 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What the person says about a package.
 #[derive(Debug, Clone)]
 pub(crate) struct Upload {
-    /// How to make an image of it.
-    pub runtime: RuntimeName,
+    /// How to make an image of it; none where the builder is to find out.
+    pub runtime: Option<RuntimeName>,
     /// What to call this version.
     pub version: Option<String>,
     /// File name, for people.
@@ -83,7 +83,9 @@ impl Dash {
             let mut query = url::form_urlencoded::Serializer::new(String::new());
             query.append_pair("app", row.name.as_str());
             query.append_pair("app_created_at", &row.created_at.to_string());
-            query.append_pair("runtime", upload.runtime.as_str());
+            if let Some(runtime) = &upload.runtime {
+                query.append_pair("runtime", runtime.as_str());
+            }
             query.append_pair("user", caller.name());
             query.append_pair("owner", row.team.as_deref().unwrap_or(&row.owner));
             query.append_pair("package", &upload.package.chars().take(200).collect::<String>());
@@ -160,12 +162,12 @@ impl Dash {
         self.builder.get("/v1/runtimes", LIMIT).await.map_err(|error| backend::problem(error, &BUILDER))
     }
 
-    /// A runtime's name that the builder may know; the builder has the last word.
-    pub(crate) fn check_runtime(name: &str) -> Result<RuntimeName, Problem> {
+    /// A runtime's name that the builder may know, or none; the builder has the last word.
+    pub(crate) fn check_runtime(name: &str) -> Result<Option<RuntimeName>, Problem> {
         if name.is_empty() {
-            return Err(refuse("runtime", "invalid-value", "name the runtime that makes an image of the package"));
+            return Ok(None);
         }
-        name.parse().map_err(|error: InvalidValue| invalid("runtime", &error))
+        name.parse().map(Some).map_err(|error: InvalidValue| invalid("runtime", &error))
     }
 
     /// The log of a build from a piece on; followed, it ends when the build does, or when the caller may see it no more.

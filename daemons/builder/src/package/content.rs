@@ -1,18 +1,20 @@
 //! What the first bytes of a file say against starting it in an image.
 
 use super::elf;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fmt;
 
 /// How many first bytes are looked at.
 pub(super) const HEAD: u64 = 256;
 
 /// Why a file of a package cannot be started or loaded in an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fault {
     /// A program or library for another processor.
-    Processor(&'static str),
+    Processor(Cow<'static, str>),
     /// A program or library for another operating system.
-    System(&'static str),
+    System(Cow<'static, str>),
     /// A script whose first line ends with a carriage return.
     CarriageReturn,
 }
@@ -34,11 +36,11 @@ impl fmt::Display for Fault {
 /// The fault of a file, by its first bytes.
 pub(super) fn fault(head: &[u8], executable: bool) -> Option<Fault> {
     match head {
-        [0x7f, b'E', b'L', b'F', ..] => elf::other_machine(head).map(Fault::Processor),
-        [0xcf, 0xfa, 0xed, 0xfe, ..] => Some(Fault::System("macOS")),
+        [0x7f, b'E', b'L', b'F', ..] => elf::other_machine(head).map(|machine| Fault::Processor(machine.into())),
+        [0xcf, 0xfa, 0xed, 0xfe, ..] => Some(Fault::System("macOS".into())),
         // Java classes begin like macOS' programs for several processors, and nobody executes them.
-        [0xca, 0xfe, 0xba, 0xbe, ..] if executable => Some(Fault::System("macOS")),
-        [b'M', b'Z', ..] if executable => Some(Fault::System("Windows")),
+        [0xca, 0xfe, 0xba, 0xbe, ..] if executable => Some(Fault::System("macOS".into())),
+        [b'M', b'Z', ..] if executable => Some(Fault::System("Windows".into())),
         [b'#', b'!', ..] if executable => {
             let line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
             line.ends_with(b"\r").then_some(Fault::CarriageReturn)
@@ -61,9 +63,9 @@ mod tests {
         assert!(text.starts_with("it is made for ") && text.ends_with(&format!("for {}", elf::MACHINE.1)), "{text}");
         arm[18] = ours;
         assert_eq!(fault(&arm, true), None);
-        assert_eq!(fault(b"\xcf\xfa\xed\xfe\x0c", false), Some(Fault::System("macOS")));
+        assert_eq!(fault(b"\xcf\xfa\xed\xfe\x0c", false), Some(Fault::System("macOS".into())));
         assert_eq!(fault(b"\xca\xfe\xba\xbe\0\0\0\x41", false), None, "a Java class");
-        assert_eq!(fault(b"MZ\x90", true), Some(Fault::System("Windows")));
+        assert_eq!(fault(b"MZ\x90", true), Some(Fault::System("Windows".into())));
         assert_eq!(fault(b"#!/bin/sh\r\nexec x\r\n", true), Some(Fault::CarriageReturn));
         assert_eq!(fault(b"#!/bin/sh\nexec x\r\n", true), None);
         assert_eq!(fault(b"#!/bin/sh\r\n", false), None, "nobody starts it");

@@ -75,9 +75,14 @@ pub(super) fn wrap(error: PackageError) -> io::Error {
     io::Error::other(error)
 }
 
+/// Whether it is such an error.
+pub(super) fn is_ours(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<PackageError>())
+}
+
 /// What an error from reading (or from the visitor of) a package's content means.
 pub(super) fn reading(format: Format, error: io::Error) -> PackageError {
-    if error.get_ref().is_some_and(|inner| inner.is::<PackageError>()) {
+    if is_ours(&error) {
         let inner = error.into_inner().and_then(|inner| inner.downcast::<PackageError>().ok());
         return inner.map_or(PackageError::NotAnArchive, |inner| *inner);
     }

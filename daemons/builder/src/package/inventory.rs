@@ -2,6 +2,7 @@
 
 use super::content::{self, Fault};
 use super::tree::{Entry, EntryKind};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
@@ -11,12 +12,12 @@ const KEPT: u64 = 64 << 10;
 const MOST_FAULTS: usize = 10;
 
 /// An entry that was asked for.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Found {
     /// The entry.
     pub entry: Entry,
-    /// Its first 64 KiB.
-    pub beginning: Vec<u8>,
+    /// Its first 64 KiB, as far as they are text.
+    pub beginning: String,
     /// Why it cannot be started.
     pub fault: Option<Fault>,
 }
@@ -34,7 +35,7 @@ impl Found {
 }
 
 /// What a sound package holds.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Inventory {
     found: BTreeMap<String, Found>,
     entries: usize,
@@ -44,7 +45,7 @@ pub struct Inventory {
 }
 
 /// What lies at the top of a package.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 enum Top {
     #[default]
     Nothing,
@@ -86,14 +87,15 @@ impl Inventory {
         io::copy(content, &mut io::sink())?;
         let executable = matches!(entry.kind, EntryKind::File { executable: true, .. });
         let fault = content::fault(&beginning[..beginning.len().min(content::HEAD as usize)], executable);
-        if let Some(fault) = fault {
+        if let Some(fault) = &fault {
             if self.faults.len() < MOST_FAULTS {
-                self.faults.push((entry.path.clone(), fault));
+                self.faults.push((entry.path.clone(), fault.clone()));
             } else {
                 self.more_faults += 1;
             }
         }
         if wanted {
+            let beginning = String::from_utf8_lossy(&beginning).into_owned();
             self.found.insert(entry.path.clone(), Found { entry: entry.clone(), beginning, fault });
         }
         Ok(())

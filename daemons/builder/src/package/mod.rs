@@ -8,6 +8,7 @@ mod content;
 mod elf;
 mod error;
 mod inventory;
+mod packed;
 mod path;
 mod source;
 mod tarball;
@@ -21,7 +22,6 @@ pub use inventory::Inventory;
 pub use source::Spooled;
 pub use tree::{Entry, EntryKind};
 
-use flate2::bufread::MultiGzDecoder;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io::{BufReader, Read};
@@ -33,6 +33,15 @@ pub enum Format {
     /// A tar archive, compressed by gzip.
     #[serde(rename = "tar.gz")]
     TarGz,
+    /// A tar archive, compressed by zstd.
+    #[serde(rename = "tar.zst")]
+    TarZst,
+    /// A tar archive, compressed by xz.
+    #[serde(rename = "tar.xz")]
+    TarXz,
+    /// A tar archive, compressed by bzip2.
+    #[serde(rename = "tar.bz2")]
+    TarBz2,
     /// A tar archive.
     #[serde(rename = "tar")]
     Tar,
@@ -48,6 +57,9 @@ impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::TarGz => "tar.gz",
+            Self::TarZst => "tar.zst",
+            Self::TarXz => "tar.xz",
+            Self::TarBz2 => "tar.bz2",
             Self::Tar => "tar",
             Self::Zip => "zip",
             Self::Executable => "executable",
@@ -60,6 +72,10 @@ impl Format {
         let is_tar = head.len() >= 512 && tarball::is_header(&head[..512]);
         match head {
             [0x1f, 0x8b, ..] => Some(Self::TarGz),
+            // A frame, or one that is to be skipped.
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Self::TarZst),
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some(Self::TarXz),
+            [b'B', b'Z', b'h', b'1'..=b'9', ..] => Some(Self::TarBz2),
             [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => Some(Self::Zip),
             [0x7f, b'E', b'L', b'F', ..] => Some(Self::Executable),
             _ if is_tar => Some(Self::Tar),
@@ -90,6 +106,9 @@ impl Limits {
     }
 }
 
+/// Another number whenever something else is refused, or told of a package: what was found before counts no more.
+const RULES: u32 = 1;
+
 /// Takes an entry with its content; reads of the content fail where the package is damaged.
 pub type Visit<'a> = dyn FnMut(&Entry, &mut dyn Read) -> std::io::Result<()> + 'a;
 
@@ -110,6 +129,16 @@ impl Package {
         Ok(Self { spooled, format, limits })
     }
 
+    /// What was found to be sound before: a file of the same bytes, by the same rules.
+    pub fn known(spooled: Spooled, format: Format, limits: Limits) -> Self {
+        Self { spooled, format, limits }
+    }
+
+    /// By what a finding about a file of these bytes is found again, of one that was asked for these paths.
+    pub fn key(spooled: &Spooled, limits: Limits, wanted: &[String]) -> String {
+        format!("{RULES} {limits:?} {wanted:?} {}", spooled.sha256())
+    }
+
     /// Reads it whole and tells what it holds, most of all at the paths in `wanted`, or the first rule that it breaks.
     pub fn inspect(&self, wanted: &[String]) -> Result<Inventory, PackageError> {
         let mut inventory = Inventory::default();
@@ -126,10 +155,10 @@ impl Package {
         let most = self.limits.unpacked(self.spooled.len());
         let file = || BufReader::with_capacity(64 << 10, self.spooled.view());
         match self.format {
-            Format::TarGz => {
-                tarball::walk(source::Metered::new(MultiGzDecoder::new(file()), most), self.format, &mut tree, visit)?;
+            Format::TarGz | Format::TarZst | Format::TarXz | Format::TarBz2 | Format::Tar => {
+                let tar = source::Metered::new(packed::unpack(self.format, file()), most);
+                tarball::walk(tar, self.format, &mut tree, visit)?;
             }
-            Format::Tar => tarball::walk(source::Metered::new(file(), most), self.format, &mut tree, visit)?,
             Format::Zip => zipfile::walk(&self.spooled, most, &mut tree, visit)?,
             Format::Executable => {
                 elf::check(&self.spooled)?;

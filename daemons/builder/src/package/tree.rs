@@ -2,10 +2,11 @@
 
 use super::error::PackageError;
 use super::{Limits, path};
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
 /// One entry of a sound package.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Canonical name, without a leading or trailing `/`.
     pub path: String,
@@ -16,7 +17,7 @@ pub struct Entry {
 }
 
 /// What an entry is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EntryKind {
     /// A regular file.
     File {

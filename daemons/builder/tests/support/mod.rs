@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-const PASSWORD: &str = "geheim";
+pub const PASSWORD: &str = "geheim";
 
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
@@ -78,6 +78,71 @@ impl RegistryServer {
         }
     }
 
+    /// Stores bytes in a repository, as anybody may who has the account; returns their digest.
+    pub async fn put_blob(&self, repository: &str, bytes: Vec<u8>) -> String {
+        let digest = digest(&bytes);
+        let url = format!("http://{}/v2/{repository}/blobs/uploads/", self.push_address());
+        let client = reqwest::Client::new();
+        let begun = client.post(url).basic_auth("builder", Some(PASSWORD)).send().await.unwrap();
+        let location = begun.headers()["location"].to_str().unwrap().to_owned();
+        let put = client.put(location).query(&[("digest", &digest)]).basic_auth("builder", Some(PASSWORD)).body(bytes);
+        assert_eq!(put.send().await.unwrap().status(), 201);
+        digest
+    }
+
+    /// What is stored under a path of a repository: `manifests/v1`, `blobs/sha256:...`.
+    pub async fn get(&self, repository: &str, path: &str) -> Vec<u8> {
+        let url = format!("http://{}/v2/{repository}/{path}", self.address());
+        let accept = "application/vnd.oci.image.manifest.v1+json";
+        let request = reqwest::Client::new().get(url).header("accept", accept).basic_auth("builder", Some(PASSWORD));
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{repository}/{path}");
+        answer.bytes().await.unwrap().into()
+    }
+
+    /// Makes an image of Docker's kind of these layers, as tars.
+    pub async fn put_image(&self, repository: &str, tag: &str, layers: &[Vec<u8>], config: serde_json::Value) {
+        let mut stored = Vec::new();
+        for layer in layers {
+            let packed = gzip(layer);
+            let size = packed.len();
+            let digest = self.put_blob(repository, packed).await;
+            let media_type = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+            stored.push(serde_json::json!({"mediaType": media_type, "digest": digest, "size": size}));
+        }
+        let diff_ids: Vec<String> = layers.iter().map(|layer| digest(layer)).collect();
+        let config = serde_json::json!({
+            "architecture": "amd64", "os": "linux", "created": "2026-01-02T03:04:05Z", "config": config,
+            "rootfs": {"type": "layers", "diff_ids": diff_ids}, "docker_version": "20.10.24",
+        });
+        let config = config.to_string().into_bytes();
+        let size = config.len();
+        let config = self.put_blob(repository, config).await;
+        let kind = "application/vnd.docker.distribution.manifest.v2+json";
+        let media_type = "application/vnd.docker.container.image.v1+json";
+        let manifest = serde_json::json!({
+            "schemaVersion": 2, "mediaType": kind, "layers": stored,
+            "config": {"mediaType": media_type, "digest": config, "size": size},
+        });
+        let url = format!("http://{}/v2/{repository}/manifests/{tag}", self.push_address());
+        let request = reqwest::Client::new().put(url).header("content-type", kind).body(manifest.to_string());
+        assert_eq!(request.basic_auth("builder", Some(PASSWORD)).send().await.unwrap().status(), 201);
+    }
+
+    /// Files of the registry's storage whose path holds these words.
+    pub fn stored(&self, words: &str) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut left = vec![self.directory.path().join("data")];
+        while let Some(path) = left.pop() {
+            match std::fs::read_dir(&path) {
+                Ok(entries) => left.extend(entries.flatten().map(|entry| entry.path())),
+                Err(_) if path.to_string_lossy().contains(words) => found.push(path),
+                Err(_) => {}
+            }
+        }
+        found
+    }
+
     pub fn stop(&mut self) {
         for mut child in self.processes.drain(..) {
             child.kill().unwrap();
@@ -115,13 +180,29 @@ pub struct World {
     url: String,
     lifecycle: Lifecycle,
     builder: Option<tokio::task::JoinHandle<()>>,
+    program: Option<tokio::process::Child>,
     database: String,
+    docker_socket: PathBuf,
 }
 
 impl World {
     /// Starts all; base images are those that are named, made if they are missing.
     pub async fn start(bases: &[&str]) -> Self {
         sh("docker", &["version"]);
+        let mut world = Self::prepare(BuilderConfig::default().docker_socket).await;
+        world.push_bases(bases);
+        world.start_builder().await;
+        world
+    }
+
+    /// The same without an Engine, and with no base image.
+    pub async fn without_engine() -> Self {
+        let mut world = Self::prepare("/nonexistent/docker.sock".into()).await;
+        world.start_builder().await;
+        world
+    }
+
+    async fn prepare(docker_socket: PathBuf) -> Self {
         let mysql = Mysql::start().await;
         let pool = mysql.database().await;
         mysql.account(&pool, "dinp_builder").await;
@@ -146,7 +227,7 @@ impl World {
         std::fs::write(dir.path().join("mysql"), "test").unwrap();
         std::fs::write(dir.path().join("push"), format!("builder:{PASSWORD}")).unwrap();
         let client = reqwest::Client::new();
-        let mut world = Self {
+        Self {
             mysql,
             registry,
             pool,
@@ -158,10 +239,9 @@ impl World {
             url: String::new(),
             lifecycle: Lifecycle::for_tests(),
             builder: None,
-        };
-        world.push_bases(bases);
-        world.start_builder().await;
-        world
+            program: None,
+            docker_socket,
+        }
     }
 
     fn push_bases(&self, bases: &[&str]) {
@@ -196,7 +276,7 @@ impl World {
     }
 
     /// The command `docker` with accounts at the registry.
-    fn docker(&self, args: &[&str]) -> String {
+    pub fn docker(&self, args: &[&str]) -> String {
         let config = self.dir.path().join("docker").display().to_string();
         sh("docker", &[&["--config", &config], args].concat())
     }
@@ -207,6 +287,7 @@ impl World {
             listen: vec![([127, 0, 0, 1], port).into()],
             name: Some("builder1".into()),
             state_dir: self.dir.path().join("state"),
+            docker_socket: self.docker_socket.clone(),
             runtimes_dir: Some(self.dir.path().join("builder.d")),
             base_tag: Some("test".into()),
             bases: self.pins.clone(),
@@ -226,6 +307,44 @@ impl World {
         self.url = format!("http://127.0.0.1:{port}");
         let url = format!("{}/health", self.url);
         eventually("the builder answers", async || self.client.get(&url).send().await.ok()).await;
+    }
+
+    /// Starts the builder as a process of its own, which can be killed.
+    pub async fn start_program(&mut self) -> u32 {
+        let port = free_port();
+        let path = |name: &str| self.dir.path().join(name);
+        let cluster = format!(
+            "[mysql]\nport = {}\ndatabase = \"{}\"\npassword_file = \"{}\"\n[registry]\naddress = \"{}\"\n\
+             push_address = \"{}\"\ncredential_file = \"{}\"\n",
+            self.mysql.port(),
+            self.database,
+            path("mysql").display(),
+            self.registry.address(),
+            self.registry.push_address(),
+            path("push").display()
+        );
+        let own = format!(
+            "listen = [\"127.0.0.1:{port}\"]\nname = \"builder1\"\nstate_dir = \"{}\"\ndocker_socket = \"{}\"\n\
+             base_tag = \"test\"\n",
+            path("state").display(),
+            self.docker_socket.display()
+        );
+        std::fs::write(path("dinp.toml"), cluster).unwrap();
+        std::fs::write(path("builder.toml"), own).unwrap();
+        let mut program = dinp_common::daemon::command(env!("CARGO_BIN_EXE_dinp-builder"));
+        let program = program.env("DINP_CONFIG_DIR", self.dir.path()).stderr(Stdio::null()).kill_on_drop(true);
+        let child = program.spawn().unwrap();
+        let pid = child.id().unwrap();
+        self.program = Some(child);
+        self.url = format!("http://127.0.0.1:{port}");
+        let url = format!("{}/health", self.url);
+        eventually("the builder answers", async || self.client.get(&url).send().await.ok()).await;
+        pid
+    }
+
+    /// Kills it.
+    pub async fn stop_program(&mut self) {
+        self.program.take().unwrap().kill().await.unwrap();
     }
 
     /// Stops the builder as SIGTERM does, and waits for its end.
@@ -253,6 +372,15 @@ impl World {
         let toml = format!("description = \"test\"\nbase = \"{base}\"\npackages = [\"tar.gz\"]\n");
         std::fs::write(path("toml"), toml).unwrap();
         std::fs::write(path("Dockerfile"), format!("FROM {{{{base}}}}\n{instructions}\n")).unwrap();
+    }
+
+    /// Lets runtimes take these formats.
+    pub fn formats(&self, runtimes: &[&str], formats: &str) {
+        for runtime in runtimes {
+            let path = self.dir.path().join("builder.d").join(format!("{runtime}.toml"));
+            let text = std::fs::read_to_string(&path).unwrap().replace("\"tar.gz\"", formats);
+            std::fs::write(path, text).unwrap();
+        }
     }
 
     pub fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
@@ -332,6 +460,16 @@ pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) 
         assert!(begin.elapsed() < Duration::from_secs(60), "in vain for a minute: {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+pub fn digest(bytes: &[u8]) -> String {
+    format!("sha256:{}", dinp_common::auth::hex(&<sha2::Sha256 as sha2::Digest>::digest(bytes)))
+}
+
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut packed, bytes).unwrap();
+    packed.finish().unwrap()
 }
 
 /// A package of these files, all executable.

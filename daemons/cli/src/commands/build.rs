@@ -28,7 +28,7 @@ pub struct Build {
     /// What to do
     #[command(subcommand)]
     command: Option<BuildCommand>,
-    /// Package: .tar.gz, .tar, .zip or one static executable
+    /// Package: .tar.gz, .tar.zst, .tar.xz, .tar.bz2, .tar, .zip or one static executable
     #[arg(required = true)]
     package: Option<PathBuf>,
     /// The app that it is for
@@ -45,7 +45,7 @@ pub struct Build {
 /// How a package is to be built.
 #[derive(Args, Clone, Debug)]
 pub struct Upload {
-    /// How to make an image [default: as in the app's last build]
+    /// How to make an image [default: what the package is for]
     #[arg(long, short = 'r', value_name = "RUNTIME")]
     runtime: Option<RuntimeName>,
     /// What to call this version of the package [default: a time stamp]
@@ -163,13 +163,12 @@ async fn send(
     api: &Api,
     out: &Output,
 ) -> Result<BuildView, CliError> {
-    let runtime = upload.runtime(api, app, package).await?;
     let path = with_query(
         "/v1/builds",
         &[
             ("app", Some(app.as_str())),
             ("version", upload.version.as_deref()),
-            ("runtime", Some(runtime.as_str())),
+            ("runtime", upload.runtime.as_ref().map(RuntimeName::as_str)),
             ("package", Some(&package.name())),
         ],
     );
@@ -183,31 +182,6 @@ async fn send(
     bar.finish_and_clear();
     let bytes = answer?.bytes().await.map_err(|error| api.broken(error))?;
     serde_json::from_slice(&bytes).map_err(|error| api.garbled(error))
-}
-
-impl Upload {
-    /// The runtime: as named, as the file tells, as in the app's last build, or the only one that there is.
-    pub async fn runtime(&self, api: &Api, app: &AppName, package: &Package) -> Result<RuntimeName, CliError> {
-        if let Some(runtime) = self.runtime.clone().or_else(|| package.runtime()) {
-            return Ok(runtime);
-        }
-        let path = with_query("/v1/builds", &[("app", Some(app.as_str())), ("limit", Some("1"))]);
-        let builds = api.find::<dinp_common::api::Page<BuildView>>(&path).await?;
-        let last = builds.and_then(|page| page.items.into_iter().next());
-        if let Some(runtime) = last.and_then(|build| build.runtime.parse().ok()) {
-            return Ok(runtime);
-        }
-        let mut runtimes = api.list::<RuntimeView>("/v1/runtimes").await?.items;
-        if runtimes.len() == 1 {
-            return Ok(runtimes.remove(0).name);
-        }
-        let list: Vec<_> =
-            runtimes.iter().map(|runtime| format!("\n    {}: {}", runtime.name, runtime.description)).collect();
-        Err(CliError::Usage {
-            message: format!("the runtime of {} cannot be told from the file", package.name()),
-            hint: format!("name it with --runtime:{}", list.concat()),
-        })
-    }
 }
 
 fn table(builds: &[BuildView], out: &Output) -> Result<(), CliError> {
@@ -224,11 +198,7 @@ fn table(builds: &[BuildView], out: &Output) -> Result<(), CliError> {
         ]
     };
     let headers = ["BUILD", "APP", "RUNTIME", "VERSION", "STATUS", "PACKAGE", "BY", "AGE"];
-    out.table(
-        &headers,
-        builds.iter().map(row).collect(),
-        "no builds yet: `dinp build PACKAGE --app NAME --runtime RUNTIME` makes one",
-    )
+    out.table(&headers, builds.iter().map(row).collect(), "no builds yet: `dinp build PACKAGE --app NAME` makes one")
 }
 
 fn show(build: &BuildView, out: &Output) -> Result<(), CliError> {

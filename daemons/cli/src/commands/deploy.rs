@@ -27,7 +27,7 @@ const LAST_ANSWER: Duration = Duration::from_secs(5);
 
 const EXAMPLES: &str = "\
 Examples:
-  dinp deploy ./app.tar.gz --app hello --runtime python
+  dinp deploy ./app.tar.gz --app hello
   dinp deploy ./server --app api --health /health --instances 2
   dinp deploy --image registry.example:5000/team/hello:v3 --app hello --memory 512
   dinp deploy --image registry.example:5000/team/hello:v3 --app hello -- ./run --fast
@@ -46,7 +46,7 @@ taken back. The build log is written to standard error.";
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Deploy {
-    /// Package to build: .tar.gz, .tar, .zip or one static executable
+    /// Package to build: .tar.gz, .tar.zst, .tar.xz, .tar.bz2, .tar, .zip or one static executable
     #[arg(required_unless_present_any = ["image", "from_build"])]
     package: Option<PathBuf>,
     /// The app; it is created if it does not exist
@@ -104,12 +104,7 @@ pub async fn run(deploy: &Deploy, api: &Api, out: &Output) -> Result<(), CliErro
     let is_new = found.is_none();
     let app = match found {
         Some(app) => app,
-        None => {
-            if let Some(package) = &package {
-                deploy.source.upload.runtime(api, &deploy.app, package).await?;
-            }
-            create(deploy, api, out).await?
-        }
+        None => create(deploy, api, out).await?,
     };
     if let Some(team) = &deploy.team
         && app.team.as_ref() != Some(team)

@@ -24,8 +24,9 @@ pub struct BuildQuery {
     /// What to call this version: 1 to 64 letters, digits, `.`, `_` and `-`; by default a time stamp.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// How to make an image of it.
-    pub runtime: RuntimeName,
+    /// How to make an image of it; by default the builder finds out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<RuntimeName>,
     /// Who asks; set by dash.
     #[serde(default)]
     pub user: String,

@@ -183,6 +183,13 @@ pub async fn set_stage(conn: &mut Conn, id: u64, stage: &str) -> Result<(), Stor
         .map_err(StoreError::doing("write the stage of a build"))
 }
 
+/// The runtime of an app's last build that succeeded.
+pub async fn last_runtime(conn: &mut Conn, app: &str) -> Result<Option<String>, StoreError> {
+    conn.exec_first("SELECT runtime FROM build WHERE app = ? AND status = 'succeeded' ORDER BY id DESC LIMIT 1", (app,))
+        .await
+        .map_err(StoreError::doing("read the last build of an app"))
+}
+
 /// Says which base image a running build stands on.
 pub async fn set_base(conn: &mut Conn, id: u64, base: &str) -> Result<(), StoreError> {
     conn.exec_drop("UPDATE build SET base = ? WHERE id = ? AND status = 'running'", (cut(base, 512), id))

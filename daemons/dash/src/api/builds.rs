@@ -40,6 +40,7 @@ pub(super) async fn list(
 #[serde(deny_unknown_fields)]
 pub(super) struct UploadQuery {
     app: String,
+    #[serde(default)]
     runtime: String,
     #[serde(default)]
     version: Option<String>,

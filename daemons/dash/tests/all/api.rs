@@ -248,6 +248,10 @@ async fn packages_pass_through_and_logs_come_back() {
     assert_eq!((status, &build["status"], &build["created_by"]), (202, &"running".into(), &"dora".into()), "{build}");
     let (seen, size) = stage.played.packages.lock().unwrap().pop().unwrap();
     assert_eq!((size, seen["owner"].as_str(), seen["user"].as_str()), (3_000_000, "shop", "dora"));
+    // Who names no runtime leaves it to the builder.
+    let (status, _) = upload("app=web&version=v0", vec![7; 100]).await;
+    assert_eq!(status, 202);
+    assert!(!stage.played.packages.lock().unwrap().pop().unwrap().0.contains_key("runtime"));
     let (status, problem) = upload("app=web&runtime=python", vec![7; 5_000_000]).await;
     assert_eq!((status, &problem["type"]), (413, &"urn:dinp:too-large".into()));
     let (status, problem) = upload("app=web&runtime=python", b"not an archive".to_vec()).await;

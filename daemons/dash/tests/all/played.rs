@@ -167,9 +167,10 @@ async fn begin_build(
     Query(query): Query<BTreeMap<String, String>>,
     body: Body,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
-    if !["binary", "python"].contains(&query["runtime"].as_str()) {
-        return Err(Problem::unprocessable("no-such-runtime", format!("there is no runtime {}", query["runtime"]))
-            .with("field", "runtime"));
+    let runtime = query.get("runtime").map_or("python", String::as_str);
+    if !["binary", "python"].contains(&runtime) {
+        let detail = format!("there is no runtime {runtime}");
+        return Err(Problem::unprocessable("no-such-runtime", detail).with("field", "runtime"));
     }
     played.arriving.fetch_add(1, Ordering::SeqCst);
     let mut size = 0;
@@ -193,7 +194,7 @@ async fn begin_build(
         app: &query["app"],
         app_created_at: Some(query["app_created_at"].parse().unwrap()),
         version: query.get("version").map_or("t1", String::as_str),
-        runtime: &query["runtime"],
+        runtime,
         created_by: &query["user"],
         builder: "builder1",
         package_name: &query["package"],

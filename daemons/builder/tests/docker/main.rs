@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod golden;
+#[path = "../support/mod.rs"]
 mod support;
 
 use dinp_common::api::builder::BuildStatus;
@@ -303,6 +305,8 @@ async fn a_version_of_a_deleted_app_is_free_and_its_image_stays_under_its_digest
     let world = World::start(&["base-binary"]).await;
     world.runtime("plain", "COPY app/ {{app_dir}}/");
     let upload = async |created_at: &str| {
+        // The same package would give the same image.
+        let package = tar_gz(&[("app", &format!("#!/bin/sh\n# {created_at}\n"))]);
         let query = [
             ("app", "web"),
             ("app_created_at", created_at),
@@ -311,7 +315,7 @@ async fn a_version_of_a_deleted_app_is_free_and_its_image_stays_under_its_digest
             ("user", "ann"),
             ("owner", "team1"),
         ];
-        world.upload(&query, tar_gz(&[("app", "#!/bin/sh\n")])).await
+        world.upload(&query, package).await
     };
     let first = new_app(&world).await;
     let (status, body) = upload(&first).await;
