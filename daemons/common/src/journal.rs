@@ -38,6 +38,13 @@ impl Socket {
         Ok(Self { socket, path: path.to_owned() })
     }
 
+    /// The same, but sending waits until the journal takes the entry: for a thread that has nothing else to do. An error if
+    /// nobody listens there.
+    pub fn waiting(path: &Path) -> io::Result<Self> {
+        UnixDatagram::unbound()?.connect(path)?;
+        Ok(Self { socket: UnixDatagram::unbound()?, path: path.to_owned() })
+    }
+
     /// Sends an entry; an error if the journal does not take it now.
     pub fn send(&self, entry: &Entry) -> io::Result<()> {
         self.socket.send_to(&entry.0, &self.path).map(drop)

@@ -71,6 +71,8 @@ pub struct RouterConfig {
     pub proxy_protocol: Vec<Network>,
     /// Networks of proxies before this router, whose X-Forwarded-* and Forwarded are believed.
     pub trusted_proxies: Vec<Network>,
+    /// Whether apps are told of the client in Forwarded, too.
+    pub forwarded: bool,
 }
 
 impl Default for RouterConfig {
@@ -105,6 +107,7 @@ impl Default for RouterConfig {
             access_log: AccessLog::Off,
             proxy_protocol: Vec::new(),
             trusted_proxies: Vec::new(),
+            forwarded: false,
         }
     }
 }
@@ -200,6 +203,7 @@ pub struct Limits {
     pub(crate) head_bytes: usize,
     pub(crate) zone: String,
     pub(crate) trusted: Vec<Network>,
+    pub(crate) forwarded: bool,
     pub(crate) proxy_protocol: Vec<Network>,
 }
 
@@ -279,6 +283,7 @@ impl RouterConfig {
             head_bytes: self.max_header_bytes,
             zone: self.zone.clone(),
             trusted: self.trusted_proxies.clone(),
+            forwarded: self.forwarded,
             proxy_protocol: self.proxy_protocol.clone(),
         }
     }

@@ -1,6 +1,7 @@
 //! Heads on their way through: what ends here, what goes on, and what is added.
 
 use super::body::Framing;
+use super::forwarded::{self, Said};
 use super::host::port_of;
 use super::{Request, Response, fields, has_token, tokens};
 
@@ -23,6 +24,8 @@ pub(crate) struct Origin<'a> {
     pub(crate) client: &'a str,
     /// Whether what the client says of others is believed.
     pub(crate) is_trusted: bool,
+    /// Whether the app is told all of it in Forwarded, too.
+    pub(crate) is_forwarded: bool,
     /// Names the request in the logs of all that it passes.
     pub(crate) id: &'a str,
 }
@@ -97,7 +100,7 @@ pub(crate) fn to_app(out: &mut Vec<u8>, request: &Request, bytes: &[u8], origin:
     out.extend_from_slice(b" HTTP/1.1\r\n");
     let message = &bytes[request.lines.clone()];
     let (mut takes_trailers, mut believed) = (false, Believed::default());
-    let mut chain: Vec<u8> = Vec::new();
+    let (mut chain, mut forwarded): (Vec<u8>, Vec<u8>) = Default::default();
     for (name, value) in fields(message) {
         let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
         match name.len() {
@@ -105,15 +108,16 @@ pub(crate) fn to_app(out: &mut Vec<u8>, request: &Request, bytes: &[u8], origin:
             7 if is(b"upgrade") && request.is_upgrade => line(out, name, value),
             12 if is(b"x-request-id") => {}
             14 if is(b"content-length") => {}
-            15 if is(b"x-forwarded-for") => {
+            9 | 15 if is(b"x-forwarded-for") || origin.is_forwarded && is(b"forwarded") => {
                 if origin.is_trusted && !(request.names_headers && is_named(name, message)) {
+                    let chain = if name.len() == 15 { &mut chain } else { &mut forwarded };
                     chain.extend_from_slice(value);
                     chain.extend_from_slice(b", ");
                 }
             }
             _ if is_claim(name, origin.is_trusted) || ends_here(name, message, request.names_headers) => {}
             _ => {
-                believed.note(name);
+                believed.note(name, value);
                 line(out, name, value);
             }
         }
@@ -136,14 +140,18 @@ pub(crate) fn to_app(out: &mut Vec<u8>, request: &Request, bytes: &[u8], origin:
     out.extend_from_slice(origin.client.as_bytes());
     out.extend_from_slice(b"\r\n");
     let host = request.host(bytes);
-    if !believed.proto {
+    if believed.proto.is_none() {
         line(out, b"x-forwarded-proto", b"http");
     }
     if !believed.port {
         line(out, b"x-forwarded-port", port_of(host).unwrap_or("80").as_bytes());
     }
-    if !believed.host {
+    if believed.host.is_none() {
         line(out, b"x-forwarded-host", host.as_bytes());
+    }
+    if origin.is_forwarded {
+        let said = Said { forwarded, chain: &chain, proto: believed.proto, host: believed.host };
+        line(out, b"forwarded", &forwarded::value(&said, origin.client, host));
     }
     line(out, b"x-request-id", origin.id.as_bytes());
     out.extend_from_slice(b"\r\n");
@@ -155,20 +163,22 @@ fn says_length(message: &[u8]) -> bool {
 
 /// What a trusted proxy has said already.
 #[derive(Default)]
-struct Believed {
-    proto: bool,
+struct Believed<'a> {
+    proto: Option<&'a [u8]>,
     port: bool,
-    host: bool,
+    host: Option<&'a [u8]>,
 }
 
-impl Believed {
-    fn note(&mut self, name: &[u8]) {
+impl<'a> Believed<'a> {
+    fn note(&mut self, name: &[u8], value: &'a [u8]) {
         let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
         match name.len() {
-            17 => self.proto |= is(b"x-forwarded-proto"),
+            17 if is(b"x-forwarded-proto") => self.proto = Some(value),
             16 => {
                 self.port |= is(b"x-forwarded-port");
-                self.host |= is(b"x-forwarded-host");
+                if is(b"x-forwarded-host") {
+                    self.host = Some(value);
+                }
             }
             _ => {}
         }

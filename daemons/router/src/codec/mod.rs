@@ -7,6 +7,7 @@
 mod body;
 mod chunks;
 mod fault;
+mod forwarded;
 pub(crate) mod headers;
 pub(crate) mod host;
 mod introduction;

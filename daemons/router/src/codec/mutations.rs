@@ -84,7 +84,7 @@ fn mutant(corpus: &[Vec<u8>], random: &mut StdRng) -> Vec<u8> {
 fn passed_on(bytes: &[u8], is_trusted: bool) -> Option<(Request, Vec<u8>, usize)> {
     let Scan::Complete(request) = Request::scan(bytes, 0, LIMIT) else { return None };
     let mut out = Vec::new();
-    to_app(&mut out, &request, bytes, Origin { client: "192.0.2.7", is_trusted, id: "id" });
+    to_app(&mut out, &request, bytes, Origin { client: "192.0.2.7", is_trusted, is_forwarded: false, id: "id" });
     let mut rest = bytes[request.lines.end..].to_vec();
     let mut body = Body::of_request(request.framing);
     let piece = body.take(&mut rest).ok()?;

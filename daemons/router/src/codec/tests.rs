@@ -198,7 +198,12 @@ proptest! {
 fn sent(head: &str, is_trusted: bool) -> String {
     let request = scan(head).unwrap();
     let mut out = Vec::new();
-    to_app(&mut out, &request, head.as_bytes(), Origin { client: "192.0.2.7", is_trusted, id: "id" });
+    to_app(
+        &mut out,
+        &request,
+        head.as_bytes(),
+        Origin { client: "192.0.2.7", is_trusted, is_forwarded: false, id: "id" },
+    );
     String::from_utf8(out).unwrap()
 }
 

@@ -52,8 +52,9 @@ impl Client {
             Some(own) => id.push_str(own),
             None => id.extend(random_id()),
         }
-        let is_trusted = self.proxy.limits.now().trusts(self.client);
-        let origin = Origin { client: &self.address, is_trusted, id };
+        let limits = self.proxy.limits.now();
+        let is_trusted = limits.trusts(self.client);
+        let origin = Origin { client: &self.address, is_trusted, is_forwarded: limits.forwarded, id };
         to_app(head, request, buffer.data(), origin);
         host.push_str(&host::key(request.host(buffer.data())));
         buffer.consume(request.lines.end);
