@@ -173,6 +173,33 @@ async fn what_needs_the_engine_says_so() {
         assert!(log.contains(&format!("built by the Docker Engine: {why}")), "{log}");
     }
     assert!(world.tags("team1/web").await.is_empty());
+
+    world.stop_builder().await;
+    world.is_direct = false;
+    world.start_builder().await;
+    world.runtime_on(BASE, "x", TEMPLATE);
+    let id = world.begin("web", "off", "x", tar_gz(&[("run", "x")])).await;
+    assert_eq!(world.ended(id).await.status, BuildStatus::Failed);
+    assert!(world.log(id).await.contains("built by the Docker Engine: build.direct is off"));
+    world.stop_builder().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_names_no_runtime_gets_the_one_that_takes_the_package() {
+    let mut world = with_base(&[tar(&[("bin/sh", "#!")])]).await;
+    let upload = async |version: &str, package: Vec<u8>| {
+        world.upload(&[("app", "web"), ("version", version), ("user", "ann"), ("owner", "team1")], package).await
+    };
+    let (status, build) = upload("v1", tar_gz(&[("run", "x")])).await;
+    assert_eq!((status, build["runtime"].as_str()), (202, Some("x")), "{build}");
+    let id = build["id"].as_u64().unwrap();
+    world.succeeded(id).await;
+    let log = world.log(id).await;
+    assert!(log.contains("runtime x, because it takes any package of format tar.gz\n"), "{log}");
+    let (status, problem) = upload("v2", tar_gz(&[("app", "#!/bin/sh\n"), ("app.py", "x")])).await;
+    assert_eq!((status, problem["field"].as_str()), (422, Some("runtime")), "{problem}");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("name one: binary, because the package has app at its top; python"), "{detail}");
     world.stop_builder().await;
 }
 

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use dinp_builder::config::BuilderConfig;
+use dinp_builder::config::{BuildConfig, BuilderConfig};
 use dinp_common::api::builder::{BuildStatus, BuildView};
 use dinp_common::auth::{Credential, CredentialKind};
 use dinp_common::config::Loaded;
@@ -183,6 +183,8 @@ pub struct World {
     program: Option<tokio::process::Child>,
     database: String,
     docker_socket: PathBuf,
+    /// Whether builders that start make images themselves where they can.
+    pub is_direct: bool,
 }
 
 impl World {
@@ -241,6 +243,7 @@ impl World {
             builder: None,
             program: None,
             docker_socket,
+            is_direct: true,
         }
     }
 
@@ -288,6 +291,7 @@ impl World {
             name: Some("builder1".into()),
             state_dir: self.dir.path().join("state"),
             docker_socket: self.docker_socket.clone(),
+            build: BuildConfig { direct: self.is_direct, ..BuildConfig::default() },
             runtimes_dir: Some(self.dir.path().join("builder.d")),
             base_tag: Some("test".into()),
             bases: self.pins.clone(),
