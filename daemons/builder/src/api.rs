@@ -154,7 +154,8 @@ async fn receive(
     Ok((spooled, place))
 }
 
-/// Reads the package whole, unless the same one was found sound before. It takes memory, so only few are read at a time, also when their callers have gone.
+/// Reads the package whole, unless the same one was found sound before. It takes memory, so only few are read at a time,
+/// also when their callers have gone.
 async fn inspect(service: &Service, wanted: Vec<String>, spooled: Spooled) -> Result<(Package, Inventory), Problem> {
     let limits = service.config.limits();
     let key = Package::key(&spooled, limits, &wanted);
@@ -183,26 +184,9 @@ async fn accept(service: &Arc<Service>, order: Order, spooled: Spooled, place: P
     };
     let image = image(service, &query, &version)?;
     let (name, sha256, bytes) = (query.package.clone(), spooled.sha256().to_owned(), spooled.len());
-    let mut runtimes = match runtime {
-        Some(runtime) => vec![runtime],
-        None => service.runtimes.list().map_err(runtime_problem)?.0,
-    };
-    let wanted: BTreeSet<String> = runtimes.iter().flat_map(|runtime| runtime.required().iter().cloned()).collect();
-    let (package, inventory) = inspect(service, wanted.into_iter().collect(), spooled).await?;
-    let mut conn = service.connect().await.map_err(store_problem)?;
-    let mut notes = Vec::new();
-    let runtime = if query.runtime.is_some() {
-        let runtime = runtimes.remove(0);
-        let refused = |detail| Problem::unprocessable("package-refused", detail);
-        runtime.check(package.format, &inventory).map_err(refused)?;
-        runtime
-    } else {
-        let last = store::build::last_runtime(&mut conn, query.app.as_str()).await.map_err(store_problem)?;
-        let last = last.and_then(|name| name.parse().ok());
-        let Detected { runtime, reason } =
-            detect(runtimes, package.format, &inventory, last.as_ref()).map_err(undetected)?;
-        notes.push(format!("runtime {}, because {reason}", runtime.name));
-        runtime
+    let (package, inventory, Detected { runtime, reason }) = match runtime {
+        Some(runtime) => take(service, runtime, spooled).await?,
+        None => find_out(service, &query, spooled).await?,
     };
 
     let base = runtime.base.to_string();
@@ -218,6 +202,7 @@ async fn accept(service: &Arc<Service>, order: Order, spooled: Spooled, place: P
         package_sha256: &sha256,
         base: &base,
     };
+    let mut conn = service.connect().await.map_err(store_problem)?;
     let begun = store::build::begin(&mut conn, &new).await.map_err(store_problem)?;
     let build = begun.map_err(|refused| refusal(refused, &query, &version))?;
     let id = build.id;
@@ -225,7 +210,8 @@ async fn accept(service: &Arc<Service>, order: Order, spooled: Spooled, place: P
     // There is a record now that only a running build ends. Nothing may fail any more: the audit event, without which no
     // build begins, was written with the record.
     let BuildQuery { app, app_created_at, .. } = query;
-    notes.extend(runtime.notes(&inventory));
+    let why = reason.map(|reason| format!("runtime {}, because {reason}", runtime.name));
+    let notes = why.into_iter().chain(runtime.notes(&inventory)).collect();
     let job = Job { id, app, app_created_at, version, runtime, package, notes, image };
     let built = service.clone();
     service.start(id, |stop| async move {
@@ -233,6 +219,34 @@ async fn accept(service: &Arc<Service>, order: Order, spooled: Spooled, place: P
         drop(place);
     });
     Ok(build)
+}
+
+/// The package for the runtime that was named.
+async fn take(
+    service: &Service,
+    runtime: Runtime,
+    spooled: Spooled,
+) -> Result<(Package, Inventory, Detected), Problem> {
+    let (package, inventory) = inspect(service, runtime.required().to_vec(), spooled).await?;
+    let refused = |detail| Problem::unprocessable("package-refused", detail);
+    runtime.check(package.format, &inventory).map_err(refused)?;
+    Ok((package, inventory, Detected { runtime, reason: None }))
+}
+
+/// The package, and the runtime that it is for.
+async fn find_out(
+    service: &Service,
+    query: &BuildQuery,
+    spooled: Spooled,
+) -> Result<(Package, Inventory, Detected), Problem> {
+    let (runtimes, _) = service.runtimes.list().map_err(runtime_problem)?;
+    let wanted: BTreeSet<String> = runtimes.iter().flat_map(|runtime| runtime.required().iter().cloned()).collect();
+    let (package, inventory) = inspect(service, wanted.into_iter().collect(), spooled).await?;
+    let mut conn = service.connect().await.map_err(store_problem)?;
+    let last = store::build::last_runtime(&mut conn, query.app.as_str()).await.map_err(store_problem)?;
+    let last = last.and_then(|name| name.parse().ok());
+    let detected = detect(runtimes, package.format, &inventory, last.as_ref()).map_err(undetected)?;
+    Ok((package, inventory, detected))
 }
 
 fn undetected(undetected: Undetected) -> Problem {

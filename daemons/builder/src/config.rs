@@ -21,7 +21,7 @@ pub struct BuilderConfig {
     pub idle_exit_secs: u32,
     /// Seconds that builds may go on when the builder is told to stop.
     pub drain_secs: u32,
-    /// Where packages are spooled.
+    /// Where packages are spooled, and what was found out of them is kept.
     pub state_dir: PathBuf,
     /// Directory of the runtimes; by default `builder.d` in the directory of this file.
     pub runtimes_dir: Option<PathBuf>,

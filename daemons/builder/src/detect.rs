@@ -4,13 +4,13 @@ use crate::package::{Format, Inventory};
 use crate::runtime::Runtime;
 use dinp_common::model::RuntimeName;
 
-/// A runtime that takes a package, and why that is thought to be the one.
+/// A runtime that takes a package.
 #[derive(Debug)]
 pub struct Detected {
     /// The runtime.
     pub runtime: Runtime,
-    /// A part of a sentence: `the package has wsgi.py at its top`.
-    pub reason: String,
+    /// Why it is thought to be the one, as a part of a sentence: `the package has wsgi.py at its top`. None where it was named.
+    pub reason: Option<String>,
 }
 
 /// Why there is none, or not one alone; in either case a sentence.
@@ -45,12 +45,12 @@ pub fn detect(
         0 => Err(Undetected::None(format!("no runtime takes this package: {}", others.join("; ")))),
         1 => {
             let runtime = fitting.remove(0);
-            Ok(Detected { reason: because(&runtime), runtime })
+            Ok(Detected { reason: Some(because(&runtime)), runtime })
         }
         _ => {
             if let Some(at) = fitting.iter().position(|runtime| Some(&runtime.name) == last) {
                 let runtime = fitting.swap_remove(at);
-                return Ok(Detected { runtime, reason: "the app's last build was made with it".into() });
+                return Ok(Detected { runtime, reason: Some("the app's last build was made with it".into()) });
             }
             let all: Vec<String> =
                 fitting.iter().map(|runtime| format!("{}, because {}", runtime.name, because(runtime))).collect();
@@ -92,7 +92,7 @@ mod tests {
         let inventory = package.inspect(&wanted).unwrap();
         let last = last.map(|name| name.parse().unwrap());
         let detected = detect(runtimes, package.format, &inventory, last.as_ref())?;
-        Ok((detected.runtime.name.to_string(), detected.reason))
+        Ok((detected.runtime.name.to_string(), detected.reason.unwrap()))
     }
 
     #[test]

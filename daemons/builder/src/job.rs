@@ -16,6 +16,7 @@ use dinp_common::model::{AppName, IMAGE_APP_LABEL, ImageRef, InvalidValue};
 use dinp_common::store::{self, StoreError};
 use mysql_async::Conn;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -85,9 +86,11 @@ impl Job {
         let begun = Instant::now();
         let (log, writer) = BuildLog::begin(service.pool.clone(), self.id, service.abandon.clone());
         let limit = service.config.time_limit();
+        // Only then is there anything to clean up, and a need of an Engine that answers.
+        let asked_engine = AtomicBool::new(false);
         let work = async {
             let _slot = service.slots.acquire().await;
-            match tokio::time::timeout(limit, self.build(&service, &log)).await {
+            match tokio::time::timeout(limit, self.build(&service, &log, &asked_engine)).await {
                 Ok(built) => built,
                 Err(_) => Err(JobError::TooLong(limit.as_secs())),
             }
@@ -102,7 +105,9 @@ impl Job {
                 _ => Outcome::Failed("the builder was stopped".into()),
             },
         };
-        self.clean(&service).await;
+        if asked_engine.load(Ordering::Relaxed) {
+            self.clean(&service).await;
+        }
         let word = match &outcome {
             Outcome::Succeeded(image) => {
                 log.line(&format!("done: {image}"));
@@ -129,7 +134,7 @@ impl Job {
         tracing::info!(app = %self.app, build = self.id, version = self.version, outcome = word, secs, "build ended");
     }
 
-    async fn build(&self, service: &Service, log: &BuildLog) -> Result<ImageRef, JobError> {
+    async fn build(&self, service: &Service, log: &BuildLog, asked_engine: &AtomicBool) -> Result<ImageRef, JobError> {
         let registry = &service.registry;
         self.stage(service, "building").await;
         let base = self.base(service).await?;
@@ -143,12 +148,13 @@ impl Job {
             base
         ));
         self.notes.iter().for_each(|note| log.line(note));
-        let pushed = match self.directly(service, &base, log).await? {
-            Ok(pushed) => pushed,
-            Err(left) => {
+        let pushed = match self.directly(service, &base, log).await {
+            Err(JobError::Direct(DirectError::Left(left))) => {
                 log.line(&format!("built by the Docker Engine: {left}"));
+                asked_engine.store(true, Ordering::Relaxed);
                 self.by_engine(service, &base, log).await?
             }
+            pushed => pushed?,
         };
         let found = registry.digest(&self.image).await?.unwrap_or_else(|| "nothing".into());
         if found != pushed {
@@ -158,28 +164,21 @@ impl Job {
     }
 
     /// Makes the image without the Engine, unless that has to make it; returns its digest.
-    async fn directly(
-        &self,
-        service: &Service,
-        base: &ImageRef,
-        log: &BuildLog,
-    ) -> Result<Result<String, LeftToEngine>, JobError> {
+    async fn directly(&self, service: &Service, base: &ImageRef, log: &BuildLog) -> Result<String, JobError> {
+        let left = |reason| Err(JobError::Direct(LeftToEngine::new(reason).into()));
         let registry = &service.registry;
         if !service.config.build.direct {
-            return Ok(Err(LeftToEngine::new("build.direct is off")));
+            return left("build.direct is off");
         }
         if base.registry() != registry.address() || base.digest().is_none() {
-            return Ok(Err(LeftToEngine::new("the base is not in the registry of the cluster")));
+            return left("the base is not in the registry of the cluster");
         }
         // Nothing of this one build: the same package is to give the same image.
         let dockerfile = self.dockerfile(base, &[])?;
         let (cache, package, image) = (&service.cache, &self.package, &self.image);
         let direct = Direct { registry, cache, base, dockerfile: &dockerfile, package, image };
         let begun = Instant::now();
-        let made = match direct.make().await {
-            Err(DirectError::Left(left)) => return Ok(Err(left)),
-            made => made.map_err(JobError::Direct)?,
-        };
+        let made = direct.make().await.map_err(JobError::Direct)?;
         dockerfile.lines().for_each(|line| log.line(line));
         let (bytes, secs) = (made.layer_bytes, begun.elapsed().as_secs_f64());
         log.line(&match made.was_known {
@@ -188,7 +187,7 @@ impl Job {
         });
         self.stage(service, "pushing").await;
         self.is_free(service).await?;
-        Ok(Ok(direct.publish(made).await?))
+        Ok(direct.publish(made).await?)
     }
 
     /// Lets the Engine make the image and push it; returns its digest.

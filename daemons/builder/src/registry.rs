@@ -41,10 +41,12 @@ pub enum RegistryError {
         source: reqwest::Error,
     },
     /// It refuses.
-    #[error("the registry {registry} answered {status}")]
+    #[error("the registry {registry} answered {status} to {path}")]
     Refused {
         /// Its address.
         registry: String,
+        /// What it was asked for.
+        path: String,
         /// Its answer.
         status: StatusCode,
     },
@@ -182,10 +184,7 @@ impl Registry {
 
     /// Sends a request, again where that can help and does no harm, until one of these answers.
     async fn ask(&self, request: RequestBuilder, wanted: &[StatusCode]) -> Result<Response, RegistryError> {
-        let request = match &self.account {
-            Some(account) => request.basic_auth(&account.user, Some(account.password.expose())),
-            None => request,
-        };
+        let request = self.signed(request);
         let mut wait = FIRST_WAIT;
         for _ in 1..TRIES {
             // A body that is made while it is sent is sent once.
@@ -199,23 +198,38 @@ impl Registry {
         self.ask_once(request, wanted).await
     }
 
+    fn signed(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.account {
+            Some(account) => request.basic_auth(&account.user, Some(account.password.expose())),
+            None => request,
+        }
+    }
+
     async fn ask_once(&self, request: RequestBuilder, wanted: &[StatusCode]) -> Result<Response, RegistryError> {
         let answer = request.send().await.map_err(|source| self.away(source))?;
         if wanted.contains(&answer.status()) {
             return Ok(answer);
         }
-        Err(RegistryError::Refused { registry: self.push_address.clone(), status: answer.status() })
+        let registry = named(answer.url()).unwrap_or_else(|| self.push_address.clone());
+        Err(RegistryError::Refused { registry, path: answer.url().path().to_owned(), status: answer.status() })
     }
 
     /// What a failed transfer means.
     pub fn away(&self, source: reqwest::Error) -> RegistryError {
-        RegistryError::Away { registry: self.push_address.clone(), source }
+        let registry = source.url().and_then(named).unwrap_or_else(|| self.push_address.clone());
+        RegistryError::Away { registry, source }
     }
 
     /// What an answer means that cannot be.
     pub fn nonsense(&self, problem: impl Into<String>) -> RegistryError {
         RegistryError::Nonsense { registry: self.push_address.clone(), problem: problem.into() }
     }
+}
+
+/// Host and port of a URL, as registries are named.
+fn named(url: &Url) -> Option<String> {
+    let host = url.host_str()?;
+    Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
 }
 
 /// A blob that is being stored: nobody sees it before it is whole.
@@ -243,7 +257,8 @@ impl Upload {
         let mut location = self.location;
         location.query_pairs_mut().append_pair("digest", digest);
         let request = self.registry.writing.put(location).header(CONTENT_TYPE, "application/octet-stream").body(rest);
-        self.registry.ask(request, &[StatusCode::CREATED]).await.map(drop)
+        // Once: a registry that has taken it, and whose answer was lost, knows no such upload any more.
+        self.registry.ask_once(self.registry.signed(request), &[StatusCode::CREATED]).await.map(drop)
     }
 
     /// Forgets it; a registry that does not hear of that forgets it by and by.

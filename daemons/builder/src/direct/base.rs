@@ -128,9 +128,7 @@ impl Base {
         let way = ways.to_there(&directory)?;
         for workdir in &plan.workdirs {
             let workdir = workdir.trim_start_matches('/');
-            let is_made =
-                directory == workdir || directory.strip_prefix(workdir).is_some_and(|rest| rest.starts_with('/'));
-            if !is_made && !ways.has(workdir) {
+            if !is_on_the_way(workdir, &directory) && !ways.has(workdir) {
                 return Err(LeftToEngine::new(format!("the base has no directory /{workdir}")).into());
             }
         }

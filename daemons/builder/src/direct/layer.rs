@@ -63,8 +63,8 @@ pub(crate) struct Making {
 }
 
 impl Making {
-    /// Where `place` is, as bytes and, after the last of them, what they are. A stream that ends with an error is of a
-    /// package that cannot be read.
+    /// Begins to make the layer of a package in its place; gives its bytes, too. Their stream ends with an error where the
+    /// package cannot be read to its end.
     pub(crate) fn begin(
         package: Package,
         place: Placed,

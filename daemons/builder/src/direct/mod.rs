@@ -33,7 +33,7 @@ use std::pin::pin;
 
 /// Part of every key of the cache: another number where the same package would give other bytes.
 const FORMAT: u32 = 1;
-/// How often a layer is sent that did not get through.
+/// How often what did not get through is sent.
 const TRIES: u32 = 3;
 
 /// Why an image is made by the Engine.
@@ -131,9 +131,7 @@ impl Direct<'_> {
         })?;
         let config_digest = digest(&config);
         let config_size = config.len() as u64;
-        if !self.registry.has_blob(repository, &config_digest).await? {
-            self.registry.upload(repository).await?.finish(config.into(), &config_digest).await?;
-        }
+        self.store(config.into(), &config_digest).await?;
         let mut layers = base.layers;
         layers.push(Descriptor { media_type: OCI_GZIP.into(), digest: layer.digest, size: layer.size });
         let manifest = json!({
@@ -143,6 +141,19 @@ impl Direct<'_> {
             "layers": layers,
         });
         Ok(Made { manifest: manifest.to_string().into_bytes(), was_known, layer_bytes: layer.size })
+    }
+
+    /// Stores a small blob, unless it is there.
+    async fn store(&self, blob: Bytes, digest: &str) -> Result<(), RegistryError> {
+        let repository = self.image.repository();
+        let mut tries = 1;
+        while !self.registry.has_blob(repository, digest).await? {
+            match self.registry.upload(repository).await?.finish(blob.clone(), digest).await {
+                Err(error) if error.is_passing() && tries < TRIES => tries += 1,
+                stored => return stored,
+            }
+        }
+        Ok(())
     }
 
     /// Gives it its tag; returns its digest.
