@@ -1,6 +1,7 @@
 //! What the leader is told: each second, and at once after every table that is in force.
 
 use crate::api::{ReleaseTraffic, Traffic};
+use crate::release_metrics;
 use crate::table::{ReleaseStats, Shared};
 use crate::totals::Totals;
 use dinp_common::api::router::{ReleaseCounters, RouterGoodbye, RouterReply, RouterReport};
@@ -138,7 +139,7 @@ impl Reporter {
     /// The counters of each release that has answered, as Prometheus text: of those that the ledger knows, and of no
     /// other for ever.
     pub(crate) fn release_metrics(&self) -> impl Iterator<Item = String> + Send + use<> {
-        crate::metrics::of_releases(self.ledger.lock().stats())
+        release_metrics::text(self.ledger.lock().stats())
     }
 }
 

@@ -28,7 +28,8 @@ struct Step {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Change {
-    Layer,
+    /// The package, in this directory.
+    Layer(String),
     Label(Vec<(String, String)>),
     Env(Vec<(String, String)>),
     Expose(Vec<String>),
@@ -48,9 +49,12 @@ impl Plan {
             return Err(LeftToEngine::new("the Dockerfile does not begin with FROM"));
         }
         let steps: Vec<Step> = lines.map(Step::parse).collect::<Result<_, _>>()?;
-        let mut destinations = steps.iter().filter(|step| step.change == Change::Layer);
+        let mut destinations = steps.iter().filter_map(|step| match &step.change {
+            Change::Layer(destination) => Some(destination.clone()),
+            _ => None,
+        });
         let destination = match (destinations.next(), destinations.next()) {
-            (Some(copy), None) => absolute(copy.line.split_whitespace().nth(2).unwrap_or_default())?,
+            (Some(destination), None) => destination,
             _ => return Err(LeftToEngine::new("it does not have one COPY")),
         };
         let workdirs = steps.iter().filter_map(|step| match &step.change {
@@ -76,7 +80,7 @@ impl Plan {
         let history = list(&mut image, "history");
         for Step { line, change } in &self.steps {
             let mut entry = json!({"created": created, "created_by": line});
-            if *change != Change::Layer {
+            if !matches!(change, Change::Layer(_)) {
                 entry["empty_layer"] = true.into();
             }
             history.push(entry);
@@ -101,7 +105,9 @@ impl Step {
         };
         let change = match word.to_ascii_uppercase().as_str() {
             "COPY" => match rest.split_whitespace().collect::<Vec<_>>()[..] {
-                [source, _] if SOURCE.contains(&source) && !rest.contains('"') => Change::Layer,
+                [source, directory] if SOURCE.contains(&source) && !rest.contains('"') => {
+                    Change::Layer(absolute(directory)?)
+                }
                 _ => return Err(LeftToEngine::new("a COPY is not COPY app/ and one directory")),
             },
             "LABEL" => Change::Label(pairs(rest)?),
@@ -122,7 +128,7 @@ impl Change {
     fn apply(&self, config: &mut Map<String, Value>, has_cmd: &mut bool) {
         let mut set = |key: &str, value: Value| drop(config.insert(key.to_owned(), value));
         match self {
-            Self::Layer => {}
+            Self::Layer(_) => {}
             Self::Label(pairs) => {
                 let labels = object(config, "Labels");
                 labels.extend(pairs.iter().map(|(name, value)| (name.clone(), value.as_str().into())));

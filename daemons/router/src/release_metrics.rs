@@ -20,7 +20,7 @@ const METRICS: [(&str, Lines); 3] = [
 ];
 
 /// The text of those that have answered.
-pub(crate) fn of_releases(all: Vec<Arc<ReleaseStats>>) -> impl Iterator<Item = String> + Send {
+pub(crate) fn text(all: Vec<Arc<ReleaseStats>>) -> impl Iterator<Item = String> + Send {
     let all = Arc::new(all);
     METRICS.into_iter().flat_map(move |(title, lines)| {
         let all = all.clone();
