@@ -9,6 +9,7 @@
 //! All but the last need a service credential of role dash.
 
 use crate::detect::{Detected, Undetected, detect};
+use crate::holds;
 use crate::intake::{NoPlace, Place};
 use crate::job::Job;
 use crate::package::{Inventory, Package, PackageError, Spooled};
@@ -32,6 +33,7 @@ use dinp_common::model::ImageRef;
 use dinp_common::problem::{ApiQuery, Problem};
 use dinp_common::store::build::{NewBuild, Refused};
 use dinp_common::store::{self, StoreError};
+use futures_util::future::join_all;
 use http::StatusCode;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -68,7 +70,14 @@ async fn runtimes(State(service): State<Arc<Service>>) -> Result<Json<Page<Runti
     for error in broken {
         tracing::error!(error = %ErrorChain(&error), "runtime cannot be used");
     }
-    Ok(Json(Page { items: sound.iter().map(Runtime::view).collect(), next: None }))
+    let views = sound.iter().map(async |runtime| {
+        let holds = match runtime.base() {
+            Some(base) => holds::of(base, &service.registry, &service.cache).await,
+            None => None,
+        };
+        runtime.view(holds)
+    });
+    Ok(Json(Page { items: join_all(views).await, next: None }))
 }
 
 async fn cancel(State(service): State<Arc<Service>>, Path(id): Path<u64>) -> Result<StatusCode, Problem> {
@@ -189,7 +198,7 @@ async fn accept(service: &Arc<Service>, order: Order, spooled: Spooled, place: P
         None => find_out(service, &query, spooled).await?,
     };
 
-    let base = runtime.base.to_string();
+    let base = runtime.base().map(ToString::to_string).unwrap_or_default();
     let new = NewBuild {
         app: query.app.as_str(),
         app_created_at: query.app_created_at,
@@ -227,9 +236,9 @@ async fn take(
     runtime: Runtime,
     spooled: Spooled,
 ) -> Result<(Package, Inventory, Detected), Problem> {
-    let (package, inventory) = inspect(service, runtime.required().to_vec(), spooled).await?;
+    let (package, inventory) = inspect(service, runtime.wanted().cloned().collect(), spooled).await?;
     let refused = |detail| Problem::unprocessable("package-refused", detail);
-    runtime.check(package.format, &inventory).map_err(refused)?;
+    runtime.check(package.format, &inventory).map_err(|misfit| refused(misfit.sentence(&inventory)))?;
     Ok((package, inventory, Detected { runtime, reason: None }))
 }
 
@@ -240,7 +249,7 @@ async fn find_out(
     spooled: Spooled,
 ) -> Result<(Package, Inventory, Detected), Problem> {
     let (runtimes, _) = service.runtimes.list().map_err(runtime_problem)?;
-    let wanted: BTreeSet<String> = runtimes.iter().flat_map(|runtime| runtime.required().iter().cloned()).collect();
+    let wanted: BTreeSet<String> = runtimes.iter().flat_map(Runtime::wanted).cloned().collect();
     let (package, inventory) = inspect(service, wanted.into_iter().collect(), spooled).await?;
     let mut conn = service.connect().await.map_err(store_problem)?;
     let last = store::build::last_runtime(&mut conn, query.app.as_str()).await.map_err(store_problem)?;
@@ -314,7 +323,7 @@ fn store_problem(error: StoreError) -> Problem {
 
 fn runtime_problem(error: RuntimeError) -> Problem {
     match &error {
-        RuntimeError::Unknown { .. } => {
+        RuntimeError::Unknown { .. } | RuntimeError::NotAllowed(_) => {
             Problem::unprocessable("unknown-runtime", error.to_string()).with("field", "runtime")
         }
         _ => {

@@ -19,9 +19,19 @@ impl Bases {
         Self { registry, tag, digests }
     }
 
+    /// A text with `{registry}` and `{base_tag}` replaced.
+    pub fn fill(&self, text: &str) -> String {
+        text.replace("{registry}", &self.registry).replace("{base_tag}", &self.tag)
+    }
+
+    /// The registry of the cluster.
+    pub fn registry(&self) -> &str {
+        &self.registry
+    }
+
     /// The image that a runtime names: `{registry}` and `{base_tag}` are replaced, and it gets its digest where that is known.
     pub fn resolve(&self, base: &str) -> Result<ImageRef, InvalidValue> {
-        let base: ImageRef = base.replace("{registry}", &self.registry).replace("{base_tag}", &self.tag).parse()?;
+        let base: ImageRef = self.fill(base).parse()?;
         if base.registry() != self.registry || base.digest().is_some() {
             return Ok(base);
         }

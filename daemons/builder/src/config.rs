@@ -69,6 +69,8 @@ pub struct PackageConfig {
 pub struct BuildConfig {
     /// Whether what needs no container is built without the Engine.
     pub direct: bool,
+    /// Whether packages may be built by a Dockerfile of their own.
+    pub own_dockerfiles: bool,
     /// Memory of a build's containers, in MiB, without swap.
     pub memory_mb: u32,
     /// CPU limit of a build's containers, in thousandths of a core.
@@ -116,7 +118,14 @@ impl Default for PackageConfig {
 
 impl Default for BuildConfig {
     fn default() -> Self {
-        Self { direct: true, memory_mb: 1024, cpu_millis: 2000, time_limit_secs: 900, slice: "dinp-build.slice".into() }
+        Self {
+            direct: true,
+            own_dockerfiles: false,
+            memory_mb: 1024,
+            cpu_millis: 2000,
+            time_limit_secs: 900,
+            slice: "dinp-build.slice".into(),
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! The package re-emitted as a canonical tar: below `app/` beside the Dockerfile, which is the build context, or as a layer.
+//! The package re-emitted as a canonical tar: as the build context, which is below `app/` beside the Dockerfile or has that in
+//! it, or as a layer.
 //!
 //! Headers are made anew from what was understood of the package: owner 0, mode 0755 or 0644, no set-id bits,
 //! no extended attributes. What the Engine reads is what was checked.
@@ -16,8 +17,20 @@ use tokio_stream::wrappers::ReceiverStream;
 const CHUNK: usize = 64 << 10;
 const CHUNKS_AHEAD: usize = 8;
 
+/// By what the Engine is to build.
+#[derive(Debug, Clone)]
+pub enum Dockerfile {
+    /// This text, beside the package in `app/`.
+    Rendered(String),
+    /// The one of the package, which is all of the context.
+    Own {
+        /// The registry of the cluster, as the Dockerfile may ask for it.
+        registry: String,
+    },
+}
+
 /// The context as a stream, made by a thread while it is read. An error of the stream aborts the request.
-pub fn stream(package: Package, dockerfile: String) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+pub fn stream(package: Package, dockerfile: Dockerfile) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
     let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
     tokio::task::spawn_blocking(move || {
         let writer = ChunkWriter { sender: sender.clone(), chunk: Vec::with_capacity(CHUNK) };
@@ -30,13 +43,19 @@ pub fn stream(package: Package, dockerfile: String) -> impl Stream<Item = io::Re
 }
 
 /// Writes the context.
-pub fn write(package: &Package, dockerfile: &str, writer: impl Write) -> Result<(), PackageError> {
+pub fn write(package: &Package, dockerfile: &Dockerfile, writer: impl Write) -> Result<(), PackageError> {
     let mut tar = Builder::new(writer);
-    let mut first = header(EntryType::Regular, dockerfile.len() as u64, 0o644, 0);
-    tar.append_data(&mut first, "Dockerfile", dockerfile.as_bytes()).map_err(PackageError::Visitor)?;
-    let mut top = header(EntryType::Directory, 0, 0o755, 0);
-    tar.append_data(&mut top, "app/", io::empty()).map_err(PackageError::Visitor)?;
-    package.walk(&mut |entry, content| append(&mut tar, "app", entry, content))?;
+    let top = match dockerfile {
+        Dockerfile::Rendered(text) => {
+            let mut first = header(EntryType::Regular, text.len() as u64, 0o644, 0);
+            tar.append_data(&mut first, "Dockerfile", text.as_bytes()).map_err(PackageError::Visitor)?;
+            let mut top = header(EntryType::Directory, 0, 0o755, 0);
+            tar.append_data(&mut top, "app/", io::empty()).map_err(PackageError::Visitor)?;
+            "app/"
+        }
+        Dockerfile::Own { .. } => "",
+    };
+    package.walk(&mut |entry, content| append(&mut tar, top, entry, content))?;
     tar.into_inner().and_then(|mut writer| writer.flush()).map_err(PackageError::Visitor)
 }
 
@@ -72,17 +91,18 @@ pub fn write_layer(package: &Package, place: &Placed, writer: impl Write) -> Res
         header.set_gid(*gid);
         tar.append_data(&mut header, format!("{path}/"), io::empty()).map_err(PackageError::Visitor)?;
     }
+    let top = format!("{}/", place.directory);
     // Packages may name a directory again, layers may not.
     let mut directories = HashSet::new();
     package.walk(&mut |entry, content| match entry.kind {
         EntryKind::Directory if !directories.insert(entry.path.clone()) => Ok(()),
-        _ => append(&mut tar, &place.directory, entry, content),
+        _ => append(&mut tar, &top, entry, content),
     })?;
     tar.into_inner().and_then(|mut writer| writer.flush()).map_err(PackageError::Visitor)
 }
 
 fn append(tar: &mut Builder<impl Write>, top: &str, entry: &Entry, content: &mut dyn Read) -> io::Result<()> {
-    let path = format!("{top}/{}", entry.path);
+    let path = format!("{top}{}", entry.path);
     match &entry.kind {
         EntryKind::File { size, executable } => {
             let mode = if *executable { 0o755 } else { 0o644 };
@@ -97,7 +117,7 @@ fn append(tar: &mut Builder<impl Write>, top: &str, entry: &Entry, content: &mut
             tar.append_link(&mut header(EntryType::Symlink, 0, 0o777, entry.modified), path, target)
         }
         EntryKind::Hardlink { target } => {
-            let target = format!("{top}/{target}");
+            let target = format!("{top}{target}");
             tar.append_link(&mut header(EntryType::Link, 0, 0o644, entry.modified), path, target)
         }
     }

@@ -92,6 +92,10 @@ pub struct BuildRequest<'a> {
     pub network: bool,
     /// The registry that bases come from, and the account there.
     pub registry: (&'a str, Option<&'a RegistryAccount>),
+    /// What the image is labelled with, whatever its Dockerfile says.
+    pub labels: Vec<(&'static str, String)>,
+    /// Values of arguments that its Dockerfile may ask for.
+    pub arguments: Vec<(&'static str, String)>,
 }
 
 /// Takes the lines of a log.
@@ -124,7 +128,12 @@ impl Engine {
         log: &impl Log,
     ) -> Result<(), EngineError> {
         let parent = self.cgroup_parent(&request.limits.slice).await?;
+        let map = |pairs: &[(&'static str, String)]| -> HashMap<String, String> {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
+        };
         let options = BuildImageOptionsBuilder::new()
+            .labels(&map(&request.labels))
+            .buildargs(&map(&request.arguments))
             .dockerfile("Dockerfile")
             .t(&self.scope.image(request.id))
             .pull("1")

@@ -4,11 +4,12 @@ use crate::context;
 use crate::direct::{Direct, DirectError, LeftToEngine};
 use crate::engine::{BuildRequest, EngineError};
 use crate::log::BuildLog;
+use crate::own_dockerfile;
 use crate::package::Package;
 use crate::registry::RegistryError;
-use crate::runtime::Runtime;
+use crate::runtime::{Recipe, Runtime};
 use crate::service::{Service, Stop};
-use crate::template::{TemplateError, Values};
+use crate::template::{Template, TemplateError, Values};
 use dinp_common::api::UnixMillis;
 use dinp_common::api::builder::BuildStatus;
 use dinp_common::error::ErrorChain;
@@ -137,24 +138,25 @@ impl Job {
     async fn build(&self, service: &Service, log: &BuildLog, asked_engine: &AtomicBool) -> Result<ImageRef, JobError> {
         let registry = &service.registry;
         self.stage(service, "building").await;
-        let base = self.base(service).await?;
-        let spooled = &self.package.spooled;
-        log.line(&format!(
-            "package of {} bytes ({}, sha256 {}), runtime {}, base {}",
-            spooled.len(),
-            self.package.format,
-            spooled.sha256(),
-            self.runtime.name,
-            base
-        ));
-        self.notes.iter().for_each(|note| log.line(note));
-        let pushed = match self.directly(service, &base, log).await {
-            Err(JobError::Direct(DirectError::Left(left))) => {
-                log.line(&format!("built by the Docker Engine: {left}"));
-                asked_engine.store(true, Ordering::Relaxed);
-                self.by_engine(service, &base, log).await?
+        let pushed = match &self.runtime.recipe {
+            Recipe::Template { base, template } => {
+                let base = self.base(service, base).await?;
+                self.tell(log, &format!("base {base}"));
+                match self.directly(service, &base, template, log).await {
+                    Err(JobError::Direct(DirectError::Left(left))) => {
+                        log.line(&format!("built by the Docker Engine: {left}"));
+                        asked_engine.store(true, Ordering::Relaxed);
+                        let dockerfile = self.dockerfile(&base, template, &service.scope.labels(self.id))?;
+                        self.by_engine(service, context::Dockerfile::Rendered(dockerfile), log).await?
+                    }
+                    pushed => pushed?,
+                }
             }
-            pushed => pushed?,
+            Recipe::Own(allowed) => {
+                self.tell(log, "its own Dockerfile");
+                asked_engine.store(true, Ordering::Relaxed);
+                self.by_engine(service, context::Dockerfile::Own { registry: allowed.registry.clone() }, log).await?
+            }
         };
         let found = registry.digest(&self.image).await?.unwrap_or_else(|| "nothing".into());
         if found != pushed {
@@ -163,8 +165,22 @@ impl Job {
         Ok(self.image.with_digest(&pushed)?)
     }
 
+    /// Says of what the image is made.
+    fn tell(&self, log: &BuildLog, by: &str) {
+        let Package { spooled, format, .. } = &self.package;
+        let (bytes, sha256, runtime) = (spooled.len(), spooled.sha256(), &self.runtime.name);
+        log.line(&format!("package of {bytes} bytes ({format}, sha256 {sha256}), runtime {runtime}, {by}"));
+        self.notes.iter().for_each(|note| log.line(note));
+    }
+
     /// Makes the image without the Engine, unless that has to make it; returns its digest.
-    async fn directly(&self, service: &Service, base: &ImageRef, log: &BuildLog) -> Result<String, JobError> {
+    async fn directly(
+        &self,
+        service: &Service,
+        base: &ImageRef,
+        template: &Template,
+        log: &BuildLog,
+    ) -> Result<String, JobError> {
         let left = |reason| Err(JobError::Direct(LeftToEngine::new(reason).into()));
         let registry = &service.registry;
         if !service.config.build.direct {
@@ -174,7 +190,7 @@ impl Job {
             return left("the base is not in the registry of the cluster");
         }
         // Nothing of this one build: the same package is to give the same image.
-        let dockerfile = self.dockerfile(base, &[])?;
+        let dockerfile = self.dockerfile(base, template, &[])?;
         let (cache, package, image) = (&service.cache, &self.package, &self.image);
         let direct = Direct { registry, cache, base, dockerfile: &dockerfile, package, image };
         let begun = Instant::now();
@@ -191,15 +207,30 @@ impl Job {
     }
 
     /// Lets the Engine make the image and push it; returns its digest.
-    async fn by_engine(&self, service: &Service, base: &ImageRef, log: &BuildLog) -> Result<String, JobError> {
+    async fn by_engine(
+        &self,
+        service: &Service,
+        dockerfile: context::Dockerfile,
+        log: &BuildLog,
+    ) -> Result<String, JobError> {
         let (registry, config) = (&service.registry, &service.config);
-        let dockerfile = self.dockerfile(base, &service.scope.labels(self.id))?;
         let engine = service.engine().await?;
+        // What a Dockerfile of the package says of the image does not count beside this.
+        let (labels, arguments) = match &dockerfile {
+            context::Dockerfile::Rendered(_) => (Vec::new(), None),
+            context::Dockerfile::Own { registry } => {
+                let mut labels = self.labels();
+                labels.extend(service.scope.labels(self.id));
+                (labels, Some((own_dockerfile::REGISTRY_ARG, registry.clone())))
+            }
+        };
         let request = BuildRequest {
             id: self.id,
             limits: &config.build,
             network: self.runtime.network,
             registry: (registry.address(), registry.account()),
+            labels,
+            arguments: arguments.into_iter().collect(),
         };
         engine.build(&request, context::stream(self.package.clone(), dockerfile), log).await?;
 
@@ -218,8 +249,7 @@ impl Job {
     }
 
     /// The base image by digest, so that the Engine builds on what stands in the record.
-    async fn base(&self, service: &Service) -> Result<ImageRef, JobError> {
-        let named = &self.runtime.base;
+    async fn base(&self, service: &Service, named: &ImageRef) -> Result<ImageRef, JobError> {
         if named.registry() != service.registry.address() {
             return Ok(named.clone());
         }
@@ -231,7 +261,12 @@ impl Job {
     }
 
     /// The Dockerfile of this image, with these labels beside those that tell what it is.
-    fn dockerfile(&self, base: &ImageRef, further: &[(&'static str, String)]) -> Result<String, TemplateError> {
+    fn dockerfile(
+        &self,
+        base: &ImageRef,
+        template: &Template,
+        further: &[(&'static str, String)],
+    ) -> Result<String, TemplateError> {
         let base = base.to_string();
         let values = Values::from([
             ("app", self.app.as_str()),
@@ -240,15 +275,20 @@ impl Job {
             ("runtime", self.runtime.name.as_str()),
             ("version", self.version.as_str()),
         ]);
-        let mut labels = vec![
-            ("org.opencontainers.image.base.name", base.clone()),
+        let mut labels = vec![("org.opencontainers.image.base.name", base.clone())];
+        labels.extend(self.labels());
+        labels.extend(further.iter().cloned());
+        template.render(&values, &labels)
+    }
+
+    /// Labels that tell what the image is.
+    fn labels(&self) -> Vec<(&'static str, String)> {
+        vec![
             ("org.opencontainers.image.version", self.version.clone()),
             (IMAGE_APP_LABEL, self.app.to_string()),
             ("dinp.image.runtime", self.runtime.name.to_string()),
             ("dinp.image.package", format!("sha256:{}", self.package.spooled.sha256())),
-        ];
-        labels.extend(further.iter().cloned());
-        self.runtime.template.render(&values, &labels)
+        ]
     }
 
     async fn clean(&self, service: &Service) {

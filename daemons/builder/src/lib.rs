@@ -15,9 +15,11 @@ mod context;
 mod detect;
 mod direct;
 mod engine;
+mod holds;
 mod intake;
 mod job;
 mod log;
+mod own_dockerfile;
 mod package;
 mod procfile;
 mod registry;
@@ -80,7 +82,7 @@ pub async fn run(loaded: Loaded<BuilderConfig>, lifecycle: Lifecycle) -> Result<
     let pool = store::pool(&mysql.host, mysql.port, &mysql.database, &mysql.user_for("builder"), &password);
     let registry = Registry::new(&cluster.registry, cluster.registry.account("registry-push")?);
     let bases = Bases::new(cluster.registry.address.clone(), config.base_tag.clone(), config.bases.clone());
-    let runtimes = Runtimes::new(BuilderConfig::runtimes_dir(&loaded), bases);
+    let runtimes = Runtimes::new(BuilderConfig::runtimes_dir(&loaded), bases, loaded.daemon.build.own_dockerfiles);
     let name = match &config.name {
         Some(name) => name.clone(),
         None => {

@@ -195,11 +195,11 @@ async fn who_names_no_runtime_gets_the_one_that_takes_the_package() {
     let id = build["id"].as_u64().unwrap();
     world.succeeded(id).await;
     let log = world.log(id).await;
-    assert!(log.contains("runtime x, because it takes any package of format tar.gz\n"), "{log}");
-    let (status, problem) = upload("v2", tar_gz(&[("app", "#!/bin/sh\n"), ("app.py", "x")])).await;
+    assert!(log.contains("runtime x, because it takes such a package\n"), "{log}");
+    let (status, problem) = upload("v2", tar_gz(&[("package.json", "{}"), ("app.py", "x")])).await;
     assert_eq!((status, problem["field"].as_str()), (422, Some("runtime")), "{problem}");
     let detail = problem["detail"].as_str().unwrap();
-    assert!(detail.contains("name one: binary, because the package has app at its top; python"), "{detail}");
+    assert!(detail.contains("name one: nodejs, because the package has package.json; python"), "{detail}");
     world.stop_builder().await;
 }
 

@@ -253,7 +253,8 @@ mod tests {
 
     #[test]
     fn a_runtime_s_template_is_one_layer_and_a_configuration() {
-        let text = include_str!("../../../../etc/builder.d/python.Dockerfile").replace("{{base}}", "r:5000/b@sha256:0");
+        let text =
+            include_str!("../../../../etc/builder.d/package.Dockerfile").replace("{{base}}", "r:5000/b@sha256:0");
         let plan = Plan::parse(&text.replace("{{app_dir}}", "/srv//app")).unwrap();
         assert_eq!((plan.destination.as_str(), &plan.workdirs[..]), ("/srv/app", &["/srv/app".to_owned()][..]));
         let image = Value::from(plan.apply(&base(), "sha256:11"));

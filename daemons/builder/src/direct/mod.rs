@@ -13,12 +13,13 @@ mod cache;
 mod dockerfile;
 mod layer;
 
+pub(crate) use base::Base;
 pub(crate) use cache::Cache;
 
 use crate::context::Placed;
 use crate::package::{Package, PackageError};
 use crate::registry::{OCI_MANIFEST, Registry, RegistryError, Upload};
-use base::{Base, BaseError, Descriptor, OCI_CONFIG, OCI_GZIP};
+use base::{BaseError, Descriptor, OCI_CONFIG, OCI_GZIP};
 use bytes::Bytes;
 use dinp_common::auth::hex;
 use dinp_common::model::ImageRef;
@@ -115,7 +116,8 @@ impl Direct<'_> {
         let repository = self.image.repository();
         try_join_all(base.layers.iter().map(|layer| self.mount(&base.repository, &layer.digest))).await?;
 
-        let key = format!("{FORMAT} {} {place:?}", self.package.spooled.sha256());
+        // Also by what the package is taken for: of the same bytes other rules could make another layer.
+        let key = format!("{FORMAT} {} {} {place:?}", self.package.format, self.package.spooled.sha256());
         let known = self.known(&key).await?;
         let was_known = known.is_some();
         let layer = match known {

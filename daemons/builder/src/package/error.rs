@@ -7,7 +7,9 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 pub enum PackageError {
     /// Its first bytes are of no format that is known.
-    #[error("the package is not an archive: it must be a tar.gz, tar or zip file, or one static Linux executable")]
+    #[error(
+        "the package is not an archive: it must be a tar.gz, tar.zst, tar.xz, tar.bz2, tar, zip, war or jar file, or one static Linux executable"
+    )]
     NotAnArchive,
     /// It has no entry.
     #[error("the package is empty: it holds no file")]
@@ -42,6 +44,9 @@ pub enum PackageError {
     /// One executable that does not run in an image.
     #[error("the executable is refused: {0}")]
     Executable(String),
+    /// A Java archive that is no program.
+    #[error("the jar file is refused: {0}")]
+    Jar(String),
     /// The spool cannot be read: the builder's own trouble.
     #[error("read the spooled package")]
     Spool(#[source] io::Error),

@@ -1,6 +1,7 @@
 //! What a sound package holds, as far as a runtime asks. It keeps little, however much the package holds.
 
 use super::content::{self, Fault};
+use super::pattern;
 use super::tree::{Entry, EntryKind};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ const MOST_FAULTS: usize = 10;
 pub struct Found {
     /// The entry.
     pub entry: Entry,
-    /// Its first 64 KiB, as far as they are text.
+    /// Its first 64 KiB, as far as they are text; of one that was asked for by its path.
     pub beginning: String,
     /// Why it cannot be started.
     pub fault: Option<Fault>,
@@ -26,6 +27,11 @@ impl Found {
     /// Whether it is there as a file or as a link to one.
     pub fn is_file(&self) -> bool {
         !matches!(self.entry.kind, EntryKind::Directory)
+    }
+
+    /// Whether `beginning` is all of the file, whose size this is, as it stands there.
+    pub fn is_whole_text(&self, size: u64) -> bool {
+        self.beginning.len() as u64 == size && !self.beginning.contains(char::REPLACEMENT_CHARACTER)
     }
 
     /// Whether it can be executed, as far as its own mode says.
@@ -54,9 +60,9 @@ enum Top {
 }
 
 impl Inventory {
-    /// The entry at a path that was asked for.
-    pub fn get(&self, path: &str) -> Option<&Found> {
-        self.found.get(path)
+    /// The first entry that is what a pattern stands for, one of those that were asked for.
+    pub fn get(&self, pattern: &str) -> Option<&Found> {
+        self.found.get(pattern)
     }
 
     /// Whether there is no entry.
@@ -77,13 +83,14 @@ impl Inventory {
         (&self.faults, self.more_faults)
     }
 
-    /// Takes note of an entry; `wanted` are the paths that are asked for.
+    /// Takes note of an entry; `wanted` are the patterns of what is asked for.
     pub(super) fn note(&mut self, entry: &Entry, content: &mut dyn Read, wanted: &[String]) -> io::Result<()> {
         self.entries += 1;
         self.top = std::mem::take(&mut self.top).with(entry);
-        let wanted = wanted.contains(&entry.path);
+        let is_new = |pattern: &&String| !self.found.contains_key(*pattern) && pattern::matches(pattern, entry);
+        let asked_by: Vec<&String> = wanted.iter().filter(is_new).collect();
         let mut beginning = Vec::new();
-        content.take(if wanted { KEPT } else { content::HEAD }).read_to_end(&mut beginning)?;
+        content.take(if asked_by.is_empty() { content::HEAD } else { KEPT }).read_to_end(&mut beginning)?;
         io::copy(content, &mut io::sink())?;
         let executable = matches!(entry.kind, EntryKind::File { executable: true, .. });
         let fault = content::fault(&beginning[..beginning.len().min(content::HEAD as usize)], executable);
@@ -94,9 +101,11 @@ impl Inventory {
                 self.more_faults += 1;
             }
         }
-        if wanted {
-            let beginning = String::from_utf8_lossy(&beginning).into_owned();
-            self.found.insert(entry.path.clone(), Found { entry: entry.clone(), beginning, fault });
+        for pattern in asked_by {
+            let kept = if pattern::is_wild(pattern) { &[] } else { beginning.as_slice() };
+            let beginning = String::from_utf8_lossy(kept).into_owned();
+            let found = Found { entry: entry.clone(), beginning, fault: fault.clone() };
+            self.found.insert(pattern.clone(), found);
         }
         Ok(())
     }
@@ -105,8 +114,8 @@ impl Inventory {
 impl Top {
     fn with(self, entry: &Entry) -> Self {
         let (name, rest) = entry.path.split_once('/').unwrap_or((&entry.path, ""));
-        // The package's top itself, and what macOS adds to each archive, are nobody's content.
-        if name.is_empty() || name == "__MACOSX" {
+        // The package's top itself is nobody's content.
+        if name.is_empty() {
             return self;
         }
         let is_directory = !rest.is_empty() || matches!(entry.kind, EntryKind::Directory);

@@ -1,4 +1,4 @@
-//! What users upload: an archive, or one executable.
+//! What users upload: an archive, or one program.
 //!
 //! [`Package::walk`] is the only way to its content, for the check and for the build alike. It parses once,
 //! strictly, and refuses whatever two programs could understand differently; nothing is ever written to a path
@@ -8,8 +8,10 @@ mod content;
 mod elf;
 mod error;
 mod inventory;
+mod jar;
 mod packed;
 mod path;
+pub mod pattern;
 mod source;
 mod tarball;
 #[cfg(test)]
@@ -18,7 +20,7 @@ mod tree;
 mod zipfile;
 
 pub use error::PackageError;
-pub use inventory::Inventory;
+pub use inventory::{Found, Inventory};
 pub use source::Spooled;
 pub use tree::{Entry, EntryKind};
 
@@ -48,6 +50,12 @@ pub enum Format {
     /// A zip archive.
     #[serde(rename = "zip")]
     Zip,
+    /// A Java web application: a zip archive with `WEB-INF/`.
+    #[serde(rename = "war")]
+    War,
+    /// A Java program, which stays one file: a zip archive with a manifest.
+    #[serde(rename = "jar")]
+    Jar,
     /// One static executable.
     #[serde(rename = "executable")]
     Executable,
@@ -62,6 +70,8 @@ impl fmt::Display for Format {
             Self::TarBz2 => "tar.bz2",
             Self::Tar => "tar",
             Self::Zip => "zip",
+            Self::War => "war",
+            Self::Jar => "jar",
             Self::Executable => "executable",
         })
     }
@@ -76,6 +86,7 @@ impl Format {
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Self::TarZst),
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some(Self::TarXz),
             [b'B', b'Z', b'h', b'1'..=b'9', ..] => Some(Self::TarBz2),
+            // Or one of Java's, which is told by what is in it.
             [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => Some(Self::Zip),
             [0x7f, b'E', b'L', b'F', ..] => Some(Self::Executable),
             _ if is_tar => Some(Self::Tar),
@@ -107,7 +118,7 @@ impl Limits {
 }
 
 /// Another number whenever something else is refused, or told of a package: what was found before counts no more.
-const RULES: u32 = 1;
+const RULES: u32 = 2;
 
 /// Takes an entry with its content; reads of the content fail where the package is damaged.
 pub type Visit<'a> = dyn FnMut(&Entry, &mut dyn Read) -> std::io::Result<()> + 'a;
@@ -125,7 +136,10 @@ pub struct Package {
 impl Package {
     /// Sees what a spooled file is.
     pub fn open(spooled: Spooled, limits: Limits) -> Result<Self, PackageError> {
-        let format = Format::of(&spooled.head(512)?).ok_or(PackageError::NotAnArchive)?;
+        let format = match Format::of(&spooled.head(512)?).ok_or(PackageError::NotAnArchive)? {
+            Format::Zip => jar::kind(&spooled)?,
+            format => format,
+        };
         Ok(Self { spooled, format, limits })
     }
 
@@ -134,12 +148,12 @@ impl Package {
         Self { spooled, format, limits }
     }
 
-    /// By what a finding about a file of these bytes is found again, of one that was asked for these paths.
+    /// By what a finding about a file of these bytes is found again, of one that was asked for these patterns.
     pub fn key(spooled: &Spooled, limits: Limits, wanted: &[String]) -> String {
         format!("{RULES} {limits:?} {wanted:?} {}", spooled.sha256())
     }
 
-    /// Reads it whole and tells what it holds, most of all at the paths in `wanted`, or the first rule that it breaks.
+    /// Reads it whole and tells what it holds, most of all what the patterns in `wanted` stand for, or the first rule that it breaks.
     pub fn inspect(&self, wanted: &[String]) -> Result<Inventory, PackageError> {
         let mut inventory = Inventory::default();
         self.walk(&mut |entry, content| inventory.note(entry, content, wanted))?;
@@ -159,11 +173,16 @@ impl Package {
                 let tar = source::Metered::new(packed::unpack(self.format, file()), most);
                 tarball::walk(tar, self.format, &mut tree, visit)?;
             }
-            Format::Zip => zipfile::walk(&self.spooled, most, &mut tree, visit)?,
-            Format::Executable => {
-                elf::check(&self.spooled)?;
-                let kind = EntryKind::File { size: self.spooled.len(), executable: true };
-                let entry = tree.admit(b"app", kind, 0)?;
+            Format::Zip | Format::War => zipfile::walk(&self.spooled, most, &mut tree, visit)?,
+            Format::Jar | Format::Executable => {
+                let (name, executable): (&[u8], _) = if self.format == Format::Jar {
+                    jar::check(&self.spooled)?;
+                    (b"app.jar", false)
+                } else {
+                    elf::check(&self.spooled)?;
+                    (b"app", true)
+                };
+                let entry = tree.admit(name, EntryKind::File { size: self.spooled.len(), executable }, 0)?;
                 visit(&entry, &mut file()).map_err(|error| error::reading(self.format, error))?;
             }
         }

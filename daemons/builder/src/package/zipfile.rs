@@ -13,6 +13,11 @@ use flate2::read::DeflateDecoder;
 use std::io::{self, Read};
 
 const END_SIZE: usize = 22;
+const LOCATOR_SIZE: usize = 20;
+const END64_SIZE: usize = 56;
+const EXTRA_ZIP64: u16 = 1;
+/// What stands in a field of 32 bits whose value is elsewhere, because it has 64.
+const ELSEWHERE: u64 = 0xffff_ffff;
 const LONGEST_COMMENT: usize = 65_535;
 const RECORD_SIZE: usize = 46;
 const LOCAL_SIZE: usize = 30;
@@ -21,6 +26,8 @@ const FLAG_SIZES_FOLLOW: u16 = 1 << 3;
 const STORED: u16 = 0;
 const DEFLATED: u16 = 8;
 const LONGEST_LINK: u64 = 1024;
+/// Where macOS' Finder puts what its own file system knows of the files: nobody's content.
+const FINDERS_OWN: &[u8] = b"__MACOSX/";
 /// Largest directory that is read, which is done as a whole: the most entries of a zip file with names of usual length.
 const LARGEST_DIRECTORY: u64 = 32 << 20;
 
@@ -40,10 +47,14 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
+}
+
 /// One entry of the directory.
 #[derive(Debug)]
-struct Record {
-    name: Vec<u8>,
+pub(super) struct Record {
+    pub(super) name: Vec<u8>,
     unix_mode: Option<u32>,
     flags: u16,
     method: u16,
@@ -63,11 +74,11 @@ pub(super) fn walk(spooled: &Spooled, most: u64, tree: &mut Tree, visit: &mut Vi
     }
     let mut used: Vec<(u64, u64)> = Vec::with_capacity(records.len());
     for record in &records {
-        let data = locate(spooled, record)?;
-        if data + record.packed > end {
-            return Err(PackageError::entry(&record.name, "its data reaches into the directory"));
-        }
+        let data = locate(spooled, record, end)?;
         used.push((record.offset, data + record.packed));
+        if record.name.starts_with(FINDERS_OWN) {
+            continue;
+        }
         emit(spooled, record, data, tree, visit)?;
     }
     used.sort_unstable();
@@ -78,7 +89,7 @@ pub(super) fn walk(spooled: &Spooled, most: u64, tree: &mut Tree, visit: &mut Vi
 }
 
 /// Reads the directory; returns it and where it begins.
-fn directory(spooled: &Spooled) -> Result<(Vec<Record>, u64), PackageError> {
+pub(super) fn directory(spooled: &Spooled) -> Result<(Vec<Record>, u64), PackageError> {
     let len = spooled.len();
     let tail_from = len.saturating_sub((END_SIZE + LONGEST_COMMENT) as u64);
     let tail = spooled.bytes(tail_from, len - tail_from)?;
@@ -91,14 +102,27 @@ fn directory(spooled: &Spooled) -> Result<(Vec<Record>, u64), PackageError> {
         return Err(corrupt("it has two ends"));
     }
     let end = &tail[at..];
-    let (count, size, offset) = (u16_at(end, 10), u64::from(u32_at(end, 12)), u64::from(u32_at(end, 16)));
-    if count == u16::MAX || size == u64::from(u32::MAX) || offset == u64::from(u32::MAX) {
-        return Err(PackageError::Limit("zip64 is not supported: send a tar.gz".into()));
-    }
-    if u16_at(end, 4) != 0 || u16_at(end, 6) != 0 || u16_at(end, 8) != count {
+    if u16_at(end, 4) != 0 || u16_at(end, 6) != 0 || u16_at(end, 8) != u16_at(end, 10) {
         return Err(corrupt("it is one part of several"));
     }
-    if offset + size != tail_from + at as u64 {
+    let at = tail_from + at as u64;
+    let narrow =
+        End { at, count: u16_at(end, 10).into(), size: u32_at(end, 12).into(), offset: u32_at(end, 16).into() };
+    let End { at, count, size, offset } = match end64(spooled, at)? {
+        Some(wide) => {
+            // Writers fill the narrow fields in where the values fit.
+            let agrees = |narrow: u64, wide: u64, most: u64| narrow == wide || narrow == most;
+            let all_agree = agrees(narrow.count, wide.count, 0xffff)
+                && agrees(narrow.size, wide.size, ELSEWHERE)
+                && agrees(narrow.offset, wide.offset, ELSEWHERE);
+            if !all_agree {
+                return Err(corrupt("its two ends disagree"));
+            }
+            wide
+        }
+        None => narrow,
+    };
+    if offset.checked_add(size) != Some(at) {
         return Err(corrupt("its directory is not where it should be"));
     }
     if size > LARGEST_DIRECTORY {
@@ -119,6 +143,63 @@ fn directory(spooled: &Spooled) -> Result<(Vec<Record>, u64), PackageError> {
     Ok((records, offset))
 }
 
+/// What the end of a file says of its directory.
+struct End {
+    /// Where the end itself begins.
+    at: u64,
+    /// Number of entries.
+    count: u64,
+    /// Bytes of the directory.
+    size: u64,
+    /// Where it begins.
+    offset: u64,
+}
+
+/// The end of a zip64 file, if it is one; `end_at` is where the end begins that all zip files have.
+fn end64(spooled: &Spooled, end_at: u64) -> Result<Option<End>, PackageError> {
+    let Some(locator_at) = end_at.checked_sub(LOCATOR_SIZE as u64) else { return Ok(None) };
+    let locator = spooled.bytes(locator_at, LOCATOR_SIZE as u64)?;
+    if !locator.starts_with(b"PK\x06\x07") {
+        return Ok(None);
+    }
+    let at = u64_at(&locator, 8);
+    let end = spooled.bytes(at, END64_SIZE as u64)?;
+    let is_end = end.len() == END64_SIZE
+        && end.starts_with(b"PK\x06\x06")
+        && at.checked_add(12).and_then(|at| at.checked_add(u64_at(&end, 4))) == Some(locator_at);
+    if !is_end {
+        return Err(corrupt("the end of its directory is not where it should be"));
+    }
+    let is_one =
+        u32_at(&locator, 4) == 0 && u32_at(&locator, 16) == 1 && u32_at(&end, 16) == 0 && u32_at(&end, 20) == 0;
+    if !is_one || u64_at(&end, 24) != u64_at(&end, 32) {
+        return Err(corrupt("it is one part of several"));
+    }
+    Ok(Some(End { at, count: u64_at(&end, 32), size: u64_at(&end, 40), offset: u64_at(&end, 48) }))
+}
+
+/// Values that have 64 bits, from an extra field, for those that do not stand in the header; in their order there.
+fn widened<const N: usize>(narrow: [u64; N], extra: &[u8]) -> Option<[u64; N]> {
+    if !narrow.contains(&ELSEWHERE) {
+        return Some(narrow);
+    }
+    let mut rest = extra;
+    while rest.len() >= 4 {
+        let (id, length) = (u16_at(rest, 0), usize::from(u16_at(rest, 2)));
+        let field = rest.get(4..4 + length)?;
+        if id == EXTRA_ZIP64 {
+            let mut wide = field.chunks_exact(8).map(|bytes| u64_at(bytes, 0));
+            let mut values = narrow;
+            for value in values.iter_mut().filter(|value| **value == ELSEWHERE) {
+                *value = wide.next()?;
+            }
+            return Some(values);
+        }
+        rest = &rest[4 + length..];
+    }
+    None
+}
+
 fn record(bytes: &[u8]) -> Result<(Record, usize), PackageError> {
     if bytes.len() < RECORD_SIZE || !bytes.starts_with(b"PK\x01\x02") {
         return Err(corrupt("its directory is malformed"));
@@ -128,7 +209,13 @@ fn record(bytes: &[u8]) -> Result<(Record, usize), PackageError> {
     if bytes.len() < length {
         return Err(corrupt("its directory is malformed"));
     }
-    let made_on_unix = bytes[5] == 3;
+    // 3 is Unix, and 19 macOS; what others say of a file is no mode.
+    let made_on_unix = matches!(bytes[5], 3 | 19);
+    let extra = &bytes[RECORD_SIZE + name_length..][..usize::from(u16_at(bytes, 30))];
+    let narrow = [u32_at(bytes, 24), u32_at(bytes, 20), u32_at(bytes, 42)].map(u64::from);
+    let Some([size, packed, offset]) = widened(narrow, extra) else {
+        return Err(corrupt("a size of 64 bits is missing in its directory"));
+    };
     let record = Record {
         name: bytes[RECORD_SIZE..RECORD_SIZE + name_length].to_vec(),
         unix_mode: made_on_unix.then(|| u32_at(bytes, 38) >> 16),
@@ -136,33 +223,37 @@ fn record(bytes: &[u8]) -> Result<(Record, usize), PackageError> {
         method: u16_at(bytes, 10),
         modified: unix_time(u16_at(bytes, 14), u16_at(bytes, 12)),
         crc: u32_at(bytes, 16),
-        packed: u64::from(u32_at(bytes, 20)),
-        size: u64::from(u32_at(bytes, 24)),
-        offset: u64::from(u32_at(bytes, 42)),
+        packed,
+        size,
+        offset,
     };
-    if [record.packed, record.size, record.offset].contains(&u64::from(u32::MAX)) {
-        return Err(PackageError::Limit("zip64 is not supported: send a tar.gz".into()));
-    }
     Ok((record, length))
 }
 
-/// Compares the header before an entry with the directory; returns where its data begins.
-fn locate(spooled: &Spooled, record: &Record) -> Result<u64, PackageError> {
-    let refuse = |rule: &str| Err(PackageError::entry(&record.name, rule));
+/// Compares the header before an entry with the directory, which begins at `end`; returns where its data begins.
+pub(super) fn locate(spooled: &Spooled, record: &Record, end: u64) -> Result<u64, PackageError> {
+    let refuse = |rule: &str| Err::<u64, _>(PackageError::entry(&record.name, rule));
     if record.flags & FLAG_ENCRYPTED != 0 {
         return refuse("it is encrypted");
     }
     if record.method != STORED && record.method != DEFLATED {
         return refuse("it is compressed in a way other than deflate");
     }
+    if record.offset >= end {
+        return refuse("the directory points behind the entries");
+    }
     let header = spooled.bytes(record.offset, LOCAL_SIZE as u64)?;
     if header.len() < LOCAL_SIZE || !header.starts_with(b"PK\x03\x04") {
         return refuse("the directory points to no entry");
     }
     let (flags, method) = (u16_at(&header, 6), u16_at(&header, 8));
-    let (crc, packed, size) = (u32_at(&header, 14), u64::from(u32_at(&header, 18)), u64::from(u32_at(&header, 22)));
-    let name_length = u64::from(u16_at(&header, 26));
+    let (name_length, extra_length) = (u64::from(u16_at(&header, 26)), u64::from(u16_at(&header, 28)));
     let name = spooled.bytes(record.offset + LOCAL_SIZE as u64, name_length)?;
+    let extra = spooled.bytes(record.offset + LOCAL_SIZE as u64 + name_length, extra_length)?;
+    let crc = u32_at(&header, 14);
+    let Some([size, packed]) = widened([u32_at(&header, 22), u32_at(&header, 18)].map(u64::from), &extra) else {
+        return refuse("a size of 64 bits is missing in its header");
+    };
     // Where these follow the data, each may be zero in the header instead; some writers fill in those that they know.
     let follow = flags & FLAG_SIZES_FOLLOW != 0;
     let same = |here: u64, there: u64| here == there || (follow && here == 0);
@@ -175,7 +266,19 @@ fn locate(spooled: &Spooled, record: &Record) -> Result<u64, PackageError> {
     if !agrees {
         return refuse("its header and the directory disagree");
     }
-    Ok(record.offset + LOCAL_SIZE as u64 + name_length + u64::from(u16_at(&header, 28)))
+    let data = record.offset + LOCAL_SIZE as u64 + name_length + extra_length;
+    if data.checked_add(record.packed).is_none_or(|data_end| data_end > end) {
+        return refuse("its data reaches into the directory");
+    }
+    Ok(data)
+}
+
+/// The content of an entry whose data begins at `data`.
+pub(super) fn content(spooled: &Spooled, record: &Record, data: u64) -> impl Read {
+    let packed = spooled.section(data, record.packed);
+    let content: Box<dyn Read> =
+        if record.method == DEFLATED { Box::new(DeflateDecoder::new(packed)) } else { Box::new(packed) };
+    Checked { content, left: record.size, crc: Crc::new(), expected: record.crc }
 }
 
 fn emit(
@@ -186,17 +289,23 @@ fn emit(
     visit: &mut Visit<'_>,
 ) -> Result<(), PackageError> {
     let refuse = |rule: &str| Err(PackageError::entry(&record.name, rule));
-    let packed = spooled.section(data, record.packed);
-    let content: Box<dyn Read> =
-        if record.method == DEFLATED { Box::new(DeflateDecoder::new(packed)) } else { Box::new(packed) };
-    let mut content = Checked { content, left: record.size, crc: Crc::new(), expected: record.crc };
+    let mut content = content(spooled, record, data);
+    let mut head = Vec::new();
     let named_directory = record.name.ends_with(b"/");
     let kind = match record.unix_mode.unwrap_or(0) & 0o170_000 {
         0o040_000 => EntryKind::Directory,
         0 if named_directory => EntryKind::Directory,
         0 | 0o100_000 if named_directory => return refuse("it is a file whose name ends with /"),
         0 | 0o100_000 => {
-            let executable = record.unix_mode.is_some_and(|mode| mode & 0o111 != 0);
+            let executable = match record.unix_mode {
+                Some(mode) => mode & 0o111 != 0,
+                // Windows knows no such mode, and its users mean programs and scripts to be started.
+                None => {
+                    let read = content.by_ref().take(4).read_to_end(&mut head);
+                    read.map_err(|error| error::reading(Format::Zip, error))?;
+                    head.starts_with(b"#!") || head.starts_with(b"\x7fELF")
+                }
+            };
             EntryKind::File { size: record.size, executable }
         }
         0o120_000 if record.size > LONGEST_LINK => return refuse("the link's target is longer than 1024 bytes"),
@@ -213,6 +322,7 @@ fn emit(
         return refuse("it is no file and yet has content");
     }
     let entry = tree.admit(&record.name, kind, record.modified)?;
+    let mut content = head.as_slice().chain(content);
     let visited = visit(&entry, &mut content).and_then(|()| io::copy(&mut content, &mut io::sink()).map(drop));
     visited.map_err(|error| match error::reading(Format::Zip, error) {
         PackageError::Corrupt { problem, .. } => corrupt(format!("entry \"{}\": {problem}", entry.path)),

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod golden;
+mod own;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -116,7 +117,7 @@ async fn the_binary_samples_serve() {
 }
 
 /// An app that answers with a variable of its environment and tells how it ends.
-const SERVER: &str = r#"
+pub(crate) const SERVER: &str = r#"
 import http.server, os, signal, sys
 
 class Handler(http.server.BaseHTTPRequestHandler):

@@ -185,6 +185,8 @@ pub struct World {
     docker_socket: PathBuf,
     /// Whether builders that start make images themselves where they can.
     pub is_direct: bool,
+    /// Whether packages may be built by Dockerfiles of their own.
+    pub own_dockerfiles: bool,
 }
 
 impl World {
@@ -223,7 +225,7 @@ impl World {
         let dir = TestDir::new("builder");
         let runtimes = dir.path().join("builder.d");
         std::fs::create_dir(&runtimes).unwrap();
-        for file in ["binary.toml", "binary.Dockerfile", "python.toml", "python.Dockerfile"] {
+        for file in ["binary.toml", "dockerfile.toml", "nodejs.toml", "python.toml", "package.Dockerfile"] {
             std::fs::copy(root().join("etc/builder.d").join(file), runtimes.join(file)).unwrap();
         }
         std::fs::write(dir.path().join("mysql"), "test").unwrap();
@@ -244,6 +246,7 @@ impl World {
             program: None,
             docker_socket,
             is_direct: true,
+            own_dockerfiles: false,
         }
     }
 
@@ -291,7 +294,11 @@ impl World {
             name: Some("builder1".into()),
             state_dir: self.dir.path().join("state"),
             docker_socket: self.docker_socket.clone(),
-            build: BuildConfig { direct: self.is_direct, ..BuildConfig::default() },
+            build: BuildConfig {
+                direct: self.is_direct,
+                own_dockerfiles: self.own_dockerfiles,
+                ..BuildConfig::default()
+            },
             runtimes_dir: Some(self.dir.path().join("builder.d")),
             base_tag: Some("test".into()),
             bases: self.pins.clone(),

@@ -100,9 +100,13 @@ pub struct ServersArgs {
 /// Options of base images.
 #[derive(Debug, Args)]
 pub struct ImagesArgs {
-    /// Directory that packaging/base-images/build has filled
+    /// Directory with images that were made elsewhere, by /usr/share/dinp/base-images/build, for a machine that
+    /// reaches no mirror of its distribution; by default they are made here
     #[arg(value_name = "DIR")]
-    pub directory: PathBuf,
+    pub directory: Option<PathBuf>,
+    /// Only this image, such as base-python; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub only: Vec<String>,
     /// Show what would be changed, and change nothing; exit code 2 if there is something
     #[arg(long)]
     pub check: bool,

@@ -1,4 +1,4 @@
-//! Base images of the builder's runtimes: root file systems that `packaging/base-images/build` made, imported into this
+//! Base images of the builder's runtimes: root file systems that its `build` made, imported into this
 //! machine's Docker Engine and pushed to the registry.
 
 use super::error::SetupError;
@@ -17,18 +17,20 @@ use std::time::Duration;
 /// What an image was made of, so that an unchanged one is known again.
 const STAMP: &str = "dinp.base.stamp";
 
-/// For each root file system of a directory: its image in the registry, and its digest where the builder reads it.
-pub fn steps(directory: &Path) -> Result<Steps, SetupError> {
+/// For each root file system of a directory, or those that are named: its image in the registry, and its digest where the
+/// builder reads it.
+pub fn steps(directory: &Path, only: &[String]) -> Result<Steps, SetupError> {
     let registry = load::<NoConfig>(Path::new(DEFAULT_DIR), "cli")?.cluster.registry.push_address().to_owned();
     let refused = |what: &str| {
-        SetupError::Refused(format!("{} {what}: fill it with packaging/base-images/build", directory.display()))
+        SetupError::Refused(format!("{} {what}: fill it with /usr/share/dinp/base-images/build", directory.display()))
     };
     let suite = system::read(&directory.join("suite"))?.ok_or_else(|| refused("holds no file `suite`"))?;
     let mut images: Vec<Image> = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(SetupError::file("read", directory))? {
         let path = entry.map_err(SetupError::file("read", directory))?.path();
         let Some(name) = path.file_stem().and_then(|name| name.to_str()) else { continue };
-        if path.extension().is_some_and(|extension| extension == "tar") {
+        let is_wanted = only.is_empty() || only.iter().any(|only| only == name);
+        if is_wanted && path.extension().is_some_and(|extension| extension == "tar") {
             let repository = format!("dinp/{name}");
             let reference = format!("{registry}/{repository}:{}", suite.trim());
             let drop_in = PathBuf::from(format!("{DEFAULT_DIR}/builder.toml.d/20-setup-{name}.toml"));

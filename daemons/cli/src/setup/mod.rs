@@ -10,6 +10,7 @@
 //! * [`images`]: base images of the builder's runtimes, into the registry.
 
 mod args;
+mod base_images;
 mod bundle;
 mod control;
 mod docker;
@@ -32,6 +33,7 @@ mod units;
 pub use args::SetupCommand;
 pub use error::SetupError;
 
+use std::path::Path;
 use step::Runner;
 
 /// Does what the command line says.
@@ -79,7 +81,16 @@ pub async fn run(command: &SetupCommand) -> Result<(), SetupError> {
         }
         SetupCommand::BaseImages(args) => {
             let mut runner = Runner::new(args.check);
-            runner.run(images::steps(&args.directory)?).await?;
+            match &args.directory {
+                Some(directory) => runner.run(images::steps(directory, &args.only)?).await?,
+                None => {
+                    runner.run(base_images::steps(&args.only).await?).await?;
+                    match args.check && runner.is_any_due() {
+                        true => runner.later("images in the registry"),
+                        false => runner.run(images::steps(Path::new(base_images::MADE), &args.only)?).await?,
+                    }
+                }
+            }
             runner.finish()
         }
     }

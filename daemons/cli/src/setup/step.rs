@@ -75,6 +75,11 @@ impl Runner {
         Ok(())
     }
 
+    /// Whether a step was not as it should be.
+    pub fn is_any_due(&self) -> bool {
+        self.due > 0
+    }
+
     /// Notes steps that can only be told once those before them were made.
     pub fn later(&mut self, what: &str) {
         self.due += 1;

@@ -113,8 +113,8 @@ async fn deployment(State(dash): State<Dash>) -> Response {
 /// A builder in doubt where nobody names a runtime, unless the package is one executable.
 async fn upload(State(dash): State<Dash>, Query(query): Query<Value>, body: Bytes) -> Response {
     if query["runtime"].is_null() && !body.starts_with(b"\x7fELF") {
-        let detail = "several runtimes take this package, name one: binary, because the package has app at its top; \
-                      python, because the package has app.py at its top";
+        let detail = "several runtimes take this package, name one: nodejs, because the package has package.json; \
+                      python, because the package has app.py";
         return Problem::unprocessable("runtime-unclear", detail)
             .with("field", "runtime")
             .with("hint", "name the runtime, on the command line by --runtime")
@@ -274,7 +274,7 @@ async fn a_runtime_that_cannot_be_told_is_asked_for_and_leaves_nothing_behind() 
     let ended = world.dinp(&["deploy", package.to_str().unwrap(), "--app", "hello"]).await;
     assert_ne!(ended.code, 0);
     assert!(
-        ended.stderr.contains("name one: binary, because the package has app at its top; python, because")
+        ended.stderr.contains("name one: nodejs, because the package has package.json; python, because")
             && ended.stderr.contains("--runtime"),
         "{}",
         ended.stderr

@@ -114,4 +114,10 @@ pub struct RuntimeView {
     pub name: RuntimeName,
     /// What it takes, as a sentence.
     pub description: String,
+    /// The image that it builds on, as builds do now; none where packages name theirs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+    /// What that image is for, with versions: `python3 3.11.2-1+b1, python3-gunicorn 20.1.0-6`. None where it does not say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holds: Option<String>,
 }

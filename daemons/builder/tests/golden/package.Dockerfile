@@ -1,4 +1,4 @@
-FROM control:5000/dinp/base-binary:bookworm
+FROM control:5000/dinp/base:bookworm
 LABEL dinp.image.app="web"
 COPY app/ /app/
 WORKDIR /app

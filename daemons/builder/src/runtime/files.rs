@@ -1,17 +1,14 @@
-//! Runtimes: how a package becomes an image. Files of the operator in `/etc/dinp/builder.d`, read at each use.
+//! The files of runtimes: `<runtime>.toml` and a Dockerfile template, read at each use.
 
+use super::{DOCKERFILE, Recipe, Runtime, words};
 use crate::bases::Bases;
-use crate::package::{EntryKind, Format, Inventory};
-use crate::procfile::Procfile;
+use crate::own_dockerfile::Allowed;
+use crate::package::{Format, pattern};
 use crate::template::{Template, TemplateError};
-use dinp_common::api::builder::RuntimeView;
-use dinp_common::model::{ImageRef, InvalidValue, RuntimeName};
+use dinp_common::model::{InvalidValue, RuntimeName};
 use serde::Deserialize;
 use std::io;
 use std::path::{Path, PathBuf};
-
-/// Where a package says by itself how it is started.
-const PROCFILE: &str = "Procfile";
 
 /// Why a runtime cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +47,11 @@ pub enum RuntimeError {
         #[source]
         source: TemplateError,
     },
+    /// The operator does not allow it.
+    #[error(
+        "runtime \"{0}\" is not allowed on this builder: an operator allows it by build.own_dockerfiles in builder.toml"
+    )]
+    NotAllowed(RuntimeName),
     /// The base image is no reference.
     #[error("{}: base", path.display())]
     Base {
@@ -66,124 +68,23 @@ pub enum RuntimeError {
 #[serde(deny_unknown_fields)]
 struct Description {
     description: String,
-    base: String,
+    #[serde(default)]
+    base: Option<String>,
     packages: Vec<Format>,
     #[serde(default)]
     required: Vec<String>,
     #[serde(default)]
     required_executable: bool,
+    #[serde(default)]
+    detect: Option<Vec<String>>,
+    #[serde(default)]
+    unless: Vec<String>,
     #[serde(default)]
     template: Option<String>,
     #[serde(default)]
     network: bool,
-}
-
-/// A way to make an image.
-#[derive(Debug, Clone)]
-pub struct Runtime {
-    /// Its name.
-    pub name: RuntimeName,
-    /// What it takes, as a sentence.
-    pub description: String,
-    /// The image that it builds on.
-    pub base: ImageRef,
-    /// Its Dockerfile.
-    pub template: Template,
-    /// Whether instructions of the template may use the network.
-    pub network: bool,
-    packages: Vec<Format>,
-    required: Vec<String>,
-    required_executable: bool,
-}
-
-impl Runtime {
-    /// Whether it can make an image of such a package; the error is a sentence.
-    pub fn check(&self, format: Format, inventory: &Inventory) -> Result<(), String> {
-        let name = &self.name;
-        if !self.packages.contains(&format) {
-            let taken = words(self.packages.iter().map(Format::to_string));
-            return Err(format!("the package is of format {format}, but runtime {name} takes {taken}"));
-        }
-        if self.required.is_empty() {
-            return Ok(());
-        }
-        let files: Vec<_> =
-            self.required.iter().filter_map(|path| inventory.get(path)).filter(|found| found.is_file()).collect();
-        if files.is_empty() {
-            let wanted = words(self.required.iter().cloned());
-            let hint = inventory.only_directory().map_or(String::new(), |directory| {
-                format!("; all of it lies in {directory}/: pack what is in that directory, not the directory")
-            });
-            return Err(format!("runtime {name} needs {wanted} at the top of the package, which is not there{hint}"));
-        }
-        if self.required_executable {
-            let Some(started) = files.iter().find(|file| file.is_executable()) else {
-                let path = &files[0].entry.path;
-                return Err(format!("runtime {name} needs {path} to be executable: chmod +x {path} before packing"));
-            };
-            if let Some(fault) = &started.fault {
-                return Err(format!("{} cannot be started: {fault}", started.entry.path));
-            }
-        }
-        match self.procfile(inventory) {
-            Some(procfile) if !procfile.has_web => {
-                Err(format!("runtime {name} starts the line web: of the {PROCFILE}, which has none"))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Why a package that it takes is for it.
-    pub fn because(&self, format: Format, inventory: &Inventory) -> String {
-        let is_there = |path: &&String| inventory.get(path).is_some_and(|found| found.is_file());
-        match self.required.iter().find(is_there) {
-            _ if format == Format::Executable => "the package is one executable".into(),
-            Some(path) => format!("the package has {path} at its top"),
-            None => format!("it takes any package of format {format}"),
-        }
-    }
-
-    /// What the owner of a package should know of what is in it, and what is done with it.
-    pub fn notes(&self, inventory: &Inventory) -> Vec<String> {
-        let mut notes = Vec::new();
-        if let Some(procfile) = self.procfile(inventory).filter(|procfile| !procfile.others.is_empty()) {
-            let others = procfile.others.join(", ");
-            notes.push(format!("note: of the {PROCFILE} only web is run; not run: {others}"));
-        }
-        let (faults, more) = inventory.faults();
-        notes.extend(faults.iter().map(|(path, fault)| format!("note: {path} is of no use in an image: {fault}")));
-        if more > 0 {
-            notes.push(format!("note: so are {more} further files"));
-        }
-        notes
-    }
-
-    /// The paths of which one must be in a package.
-    pub fn required(&self) -> &[String] {
-        &self.required
-    }
-
-    /// The Procfile of a package, for a runtime that asks for one.
-    fn procfile(&self, inventory: &Inventory) -> Option<Procfile> {
-        let found = inventory.get(PROCFILE).filter(|_| self.required.iter().any(|path| path == PROCFILE))?;
-        let is_read = matches!(found.entry.kind, EntryKind::File { .. });
-        is_read.then(|| Procfile::parse(&found.beginning))
-    }
-
-    /// What callers are told.
-    pub fn view(&self) -> RuntimeView {
-        RuntimeView { name: self.name.clone(), description: self.description.clone() }
-    }
-}
-
-/// `a`, `a or b`, `a, b or c`.
-fn words(items: impl Iterator<Item = String>) -> String {
-    let items: Vec<String> = items.collect();
-    match items.split_last() {
-        Some((last, [])) => last.clone(),
-        Some((last, rest)) => format!("{} or {last}", rest.join(", ")),
-        None => "nothing".into(),
-    }
+    #[serde(default)]
+    own_dockerfile_from: Option<Vec<String>>,
 }
 
 /// The directory of the runtimes.
@@ -191,12 +92,13 @@ fn words(items: impl Iterator<Item = String>) -> String {
 pub struct Runtimes {
     directory: PathBuf,
     bases: Bases,
+    own_dockerfiles: bool,
 }
 
 impl Runtimes {
-    /// Runtimes of this directory.
-    pub fn new(directory: PathBuf, bases: Bases) -> Self {
-        Self { directory, bases }
+    /// Runtimes of this directory; those for packages with a Dockerfile of their own only where that is allowed.
+    pub fn new(directory: PathBuf, bases: Bases, own_dockerfiles: bool) -> Self {
+        Self { directory, bases, own_dockerfiles }
     }
 
     /// The names that there are.
@@ -218,6 +120,7 @@ impl Runtimes {
         for name in self.names()? {
             match self.load(&name) {
                 Ok(runtime) => sound.push(runtime),
+                Err(RuntimeError::NotAllowed(_)) => {}
                 Err(error) => broken.push(error),
             }
         }
@@ -240,25 +143,57 @@ impl Runtimes {
             path: path.clone(),
             problem: error.to_string().trim().into(),
         })?;
-        let template_name = described.template.unwrap_or_else(|| format!("{name}.Dockerfile"));
-        if template_name.contains('/') {
-            let problem = "template must be the name of a file in the same directory".into();
-            return Err(RuntimeError::Description { path, problem });
+        let patterns = described.required.iter().chain(described.detect.iter().flatten()).chain(&described.unless);
+        for pattern in patterns {
+            if let Some(problem) = pattern::problem(pattern) {
+                return Err(RuntimeError::Description { path, problem: format!("\"{pattern}\" {problem}") });
+            }
         }
-        let base = self.bases.resolve(&described.base).map_err(|source| RuntimeError::Base { path, source })?;
-        let template_path = self.directory.join(template_name);
-        let template = Template::parse(&read(&template_path)?)
-            .map_err(|source| RuntimeError::Template { path: template_path, source })?;
+        let recipe = self.recipe(name, &path, &described)?;
+        if matches!(recipe, Recipe::Own(_)) && !self.own_dockerfiles {
+            return Err(RuntimeError::NotAllowed(name.clone()));
+        }
         Ok(Runtime {
             name: name.clone(),
             description: described.description,
-            base,
-            template,
+            recipe,
             network: described.network,
             packages: described.packages,
+            detect: described.detect.unwrap_or_else(|| described.required.clone()),
+            unless: described.unless,
             required: described.required,
             required_executable: described.required_executable,
         })
+    }
+
+    fn recipe(&self, name: &RuntimeName, path: &Path, described: &Description) -> Result<Recipe, RuntimeError> {
+        let wrong = |problem: &str| Err(RuntimeError::Description { path: path.to_owned(), problem: problem.into() });
+        let base = match (&described.own_dockerfile_from, &described.base) {
+            (Some(_), Some(_)) => return wrong("base and own_dockerfile_from cannot both be there"),
+            (None, None) => return wrong("base is missing, the image to build on"),
+            (Some(from), None) => {
+                if described.template.is_some() || !described.required.iter().any(|path| path == DOCKERFILE) {
+                    return wrong(
+                        "own_dockerfile_from goes with no template, and with Dockerfile among what is required",
+                    );
+                }
+                let registry = self.bases.registry().to_owned();
+                return Ok(Recipe::Own(Allowed {
+                    registry,
+                    from: from.iter().map(|image| self.bases.fill(image)).collect(),
+                }));
+            }
+            (None, Some(base)) => base,
+        };
+        let template_name = described.template.clone().unwrap_or_else(|| format!("{name}.Dockerfile"));
+        if template_name.contains('/') {
+            return wrong("template must be the name of a file in the same directory");
+        }
+        let base = self.bases.resolve(base);
+        let base = base.map_err(|source| RuntimeError::Base { path: path.to_owned(), source })?;
+        let path = self.directory.join(template_name);
+        let template = Template::parse(&read(&path)?).map_err(|source| RuntimeError::Template { path, source })?;
+        Ok(Recipe::Template { base, template })
     }
 }
 
@@ -270,9 +205,15 @@ fn read(path: &Path) -> Result<String, RuntimeError> {
 mod tests {
     use super::*;
     use crate::template::Values;
+    use dinp_common::model::ImageRef;
 
     fn root() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+    }
+
+    fn base_of(runtime: &Runtime) -> &ImageRef {
+        let Recipe::Template { base, .. } = &runtime.recipe else { panic!("{runtime:?}") };
+        base
     }
 
     fn bases<const N: usize>(digests: [(&str, &str); N]) -> Bases {
@@ -294,8 +235,8 @@ mod tests {
             std::fs::write(dir.path().join(format!("{name}.toml")), toml).unwrap();
         }
         std::fs::write(dir.path().join("t"), "FROM {{base}}\n").unwrap();
-        let runtimes = Runtimes::new(dir.path().into(), bases([("dinp/b:bookworm", &ours)]));
-        let base = |name: &str| runtimes.get(&name.parse().unwrap()).unwrap().base.to_string();
+        let runtimes = Runtimes::new(dir.path().into(), bases([("dinp/b:bookworm", &ours)]), false);
+        let base = |name: &str| base_of(&runtimes.get(&name.parse().unwrap()).unwrap()).to_string();
         assert_eq!(base("pinned"), format!("control:5000/dinp/b:bookworm@{ours}"));
         assert_eq!(base("own"), format!("control:5000/dinp/b:bookworm@{own}"));
         assert_eq!(base("older"), "control:5000/dinp/b:bullseye");
@@ -304,23 +245,34 @@ mod tests {
 
     #[test]
     fn runtimes_make_the_dockerfiles_that_are_expected() {
-        let runtimes = Runtimes::new(root().join("etc/builder.d"), bases([]));
+        let runtimes = Runtimes::new(root().join("etc/builder.d"), bases([]), false);
         let (sound, broken) = runtimes.list().unwrap();
         assert!(broken.is_empty(), "{broken:?}");
-        assert_eq!(sound.iter().map(|runtime| runtime.name.as_str()).collect::<Vec<_>>(), ["binary", "python"]);
+        let bases: Vec<(&str, &str)> =
+            sound.iter().map(|runtime| (runtime.name.as_str(), base_of(runtime).repository())).collect();
+        let expected = [
+            ("binary", "dinp/base-binary"),
+            ("java", "dinp/base-java"),
+            ("java-tomcat", "dinp/base-java"),
+            ("nodejs", "dinp/base-nodejs"),
+            ("php", "dinp/base-php"),
+            ("python", "dinp/base-python"),
+            ("static", "dinp/base-static"),
+        ];
+        assert_eq!(bases, expected);
+        let golden = root().join("daemons/builder/tests/golden/package.Dockerfile");
+        let golden = std::fs::read_to_string(golden).unwrap();
         for runtime in sound {
-            let base = runtime.base.to_string();
             let values = Values::from([
                 ("app", "web"),
                 ("app_dir", "/app"),
-                ("base", base.as_str()),
+                ("base", "control:5000/dinp/base:bookworm"),
                 ("runtime", runtime.name.as_str()),
                 ("version", "v1"),
             ]);
-            let made = runtime.template.render(&values, &[("dinp.image.app", "web".into())]).unwrap();
-            let path = root().join(format!("daemons/builder/tests/golden/{}.Dockerfile", runtime.name));
-            let golden = std::fs::read_to_string(&path).unwrap();
-            assert_eq!(made, golden, "{}", path.display());
+            let Recipe::Template { template, .. } = &runtime.recipe else { panic!("{runtime:?}") };
+            let made = template.render(&values, &[("dinp.image.app", "web".into())]).unwrap();
+            assert_eq!(made, golden, "{}", runtime.name);
         }
     }
 
@@ -334,15 +286,17 @@ mod tests {
         write("no-template.toml", toml);
         write("typo.toml", &toml.replace("packages", "package"));
         write("bad-base.toml", &toml.replace("dinp/b", "../b"));
+        write("bad-path.toml", &format!("{toml}unless = [\"/etc/x\"]\n"));
         write("bad-template.toml", toml);
         write("bad-template.Dockerfile", "FROM {{base}}\nCOPY {{user}} /\n");
-        let runtimes = Runtimes::new(dir.path().into(), bases([]));
+        let runtimes = Runtimes::new(dir.path().into(), bases([]), false);
         let (sound, broken) = runtimes.list().unwrap();
         assert_eq!(sound.len(), 1);
-        assert_eq!(sound[0].base.to_string(), "control:5000/dinp/b:bookworm");
+        assert_eq!(base_of(&sound[0]).to_string(), "control:5000/dinp/b:bookworm");
         let texts: Vec<String> = broken.iter().map(|error| dinp_common::error::ErrorChain(error).to_string()).collect();
         for (text, part) in texts.iter().zip([
             "image \"",
+            "\"/etc/x\" is no path below the top of a package",
             "line 2: unknown placeholder user",
             "No such file",
             "unknown field `package`",

@@ -1,5 +1,8 @@
 //! What the archive walk takes and refuses: a table of malicious packages, and properties.
 
+mod zips;
+
+use self::zips::{central, zip_file, zip_of};
 use super::{Entry, EntryKind, Limits, Package, PackageError, Spooled};
 use crate::bases::Bases;
 use crate::context;
@@ -261,13 +264,14 @@ fn what_is_read_as_a_whole_is_bounded() {
 #[test]
 fn what_a_runtime_starts_must_be_startable() {
     let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../etc/builder.d");
-    let runtimes = Runtimes::new(directory, Bases::new("control:5000".into(), None, BTreeMap::new()));
+    let runtimes = Runtimes::new(directory, Bases::new("control:5000".into(), None, BTreeMap::new()), false);
     let runtime = |name: &str| runtimes.get(&name.parse().unwrap()).unwrap();
     let checked = |name: &str, bytes: &[u8]| {
         let runtime = runtime(name);
         let package = package(bytes).unwrap();
-        let inventory = package.inspect(runtime.required()).unwrap();
-        runtime.check(package.format, &inventory).map(|()| runtime.notes(&inventory))
+        let inventory = package.inspect(&runtime.wanted().cloned().collect::<Vec<_>>()).unwrap();
+        let checked = runtime.check(package.format, &inventory).map_err(|misfit| misfit.sentence(&inventory));
+        checked.map(|()| runtime.notes(&inventory))
     };
     let file = |tar: Tar, name: &str, content: &[u8]| tar.entry(b'0', name, "", content);
     let mut arm = std::fs::read("/bin/sh").unwrap();
@@ -294,7 +298,7 @@ fn what_a_runtime_starts_must_be_startable() {
     assert_eq!(text, "runtime python starts the line web: of the Procfile, which has none");
 
     // As the Finder packs: the hint is of what people packed themselves.
-    let finder = file(file(Tar::default(), "myapp/app.py", b""), "__MACOSX/myapp/._app.py", b"").end();
+    let finder = zips::zip_with(&[("myapp/app.py", ""), ("__MACOSX/myapp/._app.py", "")]);
     assert!(checked("python", &finder).unwrap_err().contains("all of it lies in myapp/"));
 }
 
@@ -340,126 +344,6 @@ fn bombs_end_early() {
     assert!(says(10).contains("entry \"zeros\": it is larger than the directory says"));
 }
 
-fn zip_of(fill: impl FnOnce(&mut zip::ZipWriter<Cursor<Vec<u8>>>)) -> Vec<u8> {
-    let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
-    fill(&mut zip);
-    zip.finish().unwrap().into_inner()
-}
-
-fn zip_file(name: &str) -> Vec<u8> {
-    zip_of(|zip| {
-        zip.start_file(name, SimpleFileOptions::default().unix_permissions(0o755)).unwrap();
-        zip.write_all(b"content content content content").unwrap();
-    })
-}
-
-/// Where the directory's first record begins.
-fn central(zip: &[u8]) -> usize {
-    zip.windows(4).position(|window| window == b"PK\x01\x02").unwrap()
-}
-
-#[test]
-fn what_common_tools_write_is_taken() {
-    // tar -V, and files of 1960.
-    let old = |header: &mut Header| header.as_old_mut().mtime.fill(0xff);
-    let tar = Tar::default()
-        .raw(b'V', b"label", b"", 0, b"", |header| header.as_old_mut().size.fill(0))
-        .raw(b'0', b"old", b"", 0, b"", old)
-        .pax(&[("mtime", b"-315619200.5")])
-        .file("older");
-    let entries = inspect(&tar.end()).unwrap();
-    assert_eq!(
-        entries.iter().map(|entry| (&*entry.path, entry.modified)).collect::<Vec<_>>(),
-        [("old", 0), ("older", 0)]
-    );
-
-    // bsdtar and `zip -r -` announce that sizes follow, and know some of them all the same.
-    let mut zip = zip_file("f");
-    let at = central(&zip);
-    zip[6] |= 1 << 3;
-    zip[at + 8] |= 1 << 3;
-    assert_eq!(inspect(&zip).unwrap().len(), 1, "all of them");
-    zip[14..18].fill(0);
-    assert_eq!(inspect(&zip).unwrap().len(), 1, "the sizes without the CRC");
-    zip[22] ^= 1;
-    assert!(refusal(&zip).contains("disagree"), "another size than in the directory");
-}
-
-#[test]
-fn malicious_zips_are_refused() {
-    let changed = |at: &dyn Fn(&[u8]) -> usize, change: u8| {
-        let mut zip = zip_file("f");
-        let at = at(&zip);
-        zip[at] ^= change;
-        refusal(&zip)
-    };
-    for (name, rule) in
-        [("../evil", "holds \"..\""), ("/evil", "absolute"), ("a\\b", "backslash"), ("a/../../b", "holds \"..\"")]
-    {
-        // The writer cleans names, so the bytes are put in afterwards.
-        let placeholder = "x".repeat(name.len());
-        let zip = zip_file(&placeholder);
-        let text =
-            String::from_utf8(zip.clone().into_iter().map(|b| if b.is_ascii() { b } else { b'?' }).collect()).unwrap();
-        let mut zip = zip;
-        for (at, _) in text.match_indices(&placeholder) {
-            zip[at..at + name.len()].copy_from_slice(name.as_bytes());
-        }
-        assert!(refusal(&zip).contains(rule), "{name}");
-    }
-    assert!(changed(&|zip| central(zip) + 16, 1).contains("disagree"), "CRC in the directory alone");
-    assert!(changed(&|zip| central(zip) + 46, 1).contains("disagree"), "name in the directory alone");
-    assert!(changed(&|zip| central(zip) + 24, 1).contains("disagree"), "size in the directory alone");
-    assert!(changed(&|zip| central(zip) + 8, 1).contains("encrypted"));
-    assert!(changed(&|zip| central(zip) + 10, 4).contains("other than deflate"));
-    assert!(changed(&|zip| central(zip) + 42, 1).contains("points to no entry"));
-    assert!(
-        changed(&|zip| zip.len() - 12, 1).contains("two ends")
-            || changed(&|zip| zip.len() - 12, 1).contains("malformed")
-            || changed(&|zip| zip.len() - 12, 1).contains("counts")
-            || changed(&|zip| zip.len() - 12, 1).contains("several")
-    );
-
-    let mut wrong_crc = zip_file("f");
-    let at = central(&wrong_crc);
-    wrong_crc[14] ^= 1;
-    wrong_crc[at + 16] ^= 1;
-    assert!(refusal(&wrong_crc).contains("entry \"f\": its CRC is wrong"));
-    let mut wrong_size = zip_file("f");
-    wrong_size[22] += 1;
-    wrong_size[at + 24] += 1;
-    assert!(refusal(&wrong_size).contains("smaller than the directory says"));
-
-    let zip = zip_file("f");
-    for cut in 4..zip.len() {
-        assert!(!refusal(&zip[..cut]).is_empty());
-    }
-    assert!(refusal(&[b"PK\x03\x04junk".to_vec(), zip.clone()].concat()).contains("not where it should be"));
-
-    // Two records that share the bytes of one entry.
-    let (from, end) = (central(&zip), zip.len() - 22);
-    let mut twice = zip[..end].to_vec();
-    twice.extend_from_slice(&zip[from..end]);
-    let size = u32::try_from((end - from) * 2).unwrap();
-    twice.extend_from_slice(&zip[end..]);
-    let tail = twice.len() - 22;
-    twice[tail + 8] = 2;
-    twice[tail + 10] = 2;
-    twice[tail + 12..tail + 16].copy_from_slice(&size.to_le_bytes());
-    assert!(refusal(&twice).contains("it is there twice"));
-
-    let link = zip_of(|zip| zip.add_symlink("l", "../../etc", SimpleFileOptions::default()).unwrap());
-    assert!(refusal(&link).contains("leads out of the package"));
-    let good = zip_of(|zip| {
-        zip.add_directory("d", SimpleFileOptions::default()).unwrap();
-        zip.add_symlink("d/l", "../f", SimpleFileOptions::default()).unwrap();
-        zip.start_file("f", SimpleFileOptions::default().unix_permissions(0o644)).unwrap();
-    });
-    let entries = inspect(&good).unwrap();
-    assert_eq!(entries[1].kind, EntryKind::Symlink { target: "../f".into() });
-    assert_eq!(entries[2].kind, EntryKind::File { size: 0, executable: false });
-}
-
 #[test]
 fn executables_must_be_static_and_of_this_machine() {
     let dynamic = std::fs::read("/bin/sh").unwrap();
@@ -488,7 +372,8 @@ fn the_context_holds_what_was_checked_and_no_more() {
         })
         .end();
     let mut out = Vec::new();
-    context::write(&package(&gzip(&bytes)).unwrap(), "FROM x\n", &mut out).unwrap();
+    let dockerfile = context::Dockerfile::Rendered("FROM x\n".into());
+    context::write(&package(&gzip(&bytes)).unwrap(), &dockerfile, &mut out).unwrap();
     let mut archive = tar::Archive::new(out.as_slice());
     let lines: Vec<String> = archive
         .entries()

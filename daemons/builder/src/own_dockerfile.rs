@@ -1,0 +1,205 @@
+//! A package's own Dockerfile: what of it the Engine may be asked to do.
+//!
+//! The Engine pulls what FROM names with the builder's account at the registry, and loads what ADD names from this host's
+//! network, whatever network the build has. So images are those that the operator lists, and all else comes from the package.
+//! Lines are read as the Engine reads them ("Dockerfile reference"); what could be read in another way is refused.
+
+use dinp_common::model::ImageRef;
+use std::collections::HashSet;
+
+/// The variable that stands for the registry of the cluster in FROM.
+pub const REGISTRY_ARG: &str = "DINP_REGISTRY";
+
+/// What it may name.
+#[derive(Debug, Clone)]
+pub struct Allowed {
+    /// The registry of the cluster.
+    pub registry: String,
+    /// Images, each with `*` at its end for any end.
+    pub from: Vec<String>,
+}
+
+/// Whether a Dockerfile asks for nothing that is not allowed; the error is a sentence.
+pub fn check(text: &str, allowed: &Allowed) -> Result<(), String> {
+    let refuse = |number: usize, problem: String| Err(format!("line {number} of the Dockerfile: {problem}"));
+    let mut file = File { allowed, stages: HashSet::new(), is_begun: false };
+    if let Some(number) = text.lines().position(is_escape_directive) {
+        return refuse(number + 1, "another sign than \\ at the end of lines is not allowed".into());
+    }
+    for (number, line) in logical_lines(text) {
+        if let Err(problem) = file.instruction(&line) {
+            return refuse(number, problem);
+        }
+    }
+    if file.is_begun { Ok(()) } else { Err("the Dockerfile has no FROM".into()) }
+}
+
+struct File<'a> {
+    allowed: &'a Allowed,
+    /// Names of the stages so far, in lower case.
+    stages: HashSet<String>,
+    is_begun: bool,
+}
+
+impl File<'_> {
+    fn instruction(&mut self, line: &str) -> Result<(), String> {
+        let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+        let rest = rest.trim();
+        let word = word.to_ascii_uppercase();
+        if !self.is_begun && !matches!(word.as_str(), "FROM" | "ARG") {
+            return Err("the first instruction must be FROM, or ARG before it".into());
+        }
+        if matches!(word.as_str(), "RUN" | "COPY" | "ADD") && rest.contains("<<") {
+            return Err("a document within (<<) is not known here".into());
+        }
+        match word.as_str() {
+            "FROM" => self.stage(rest),
+            "COPY" => self.copied(rest),
+            "ADD" if rest.contains("://") || rest.contains("git@") || rest.contains('$') => {
+                Err("ADD takes files of the package alone, by their names".into())
+            }
+            "ADD" => self.copied(rest),
+            "RUN" if rest.starts_with("--") => Err("options of RUN are not known here".into()),
+            "ONBUILD" => self.instruction(rest),
+            _ => Ok(()),
+        }
+    }
+
+    fn stage(&mut self, rest: &str) -> Result<(), String> {
+        self.is_begun = true;
+        let words: Vec<&str> = rest.split_whitespace().filter(|word| !word.starts_with("--")).collect();
+        let (image, name) = match words[..] {
+            [image] => (image, None),
+            [image, word, name] if word.eq_ignore_ascii_case("AS") => (image, Some(name)),
+            _ => return Err("FROM is followed by an image, and by AS and a name where the stage has one".into()),
+        };
+        let is_stage = self.stages.contains(&image.to_ascii_lowercase());
+        if image != "scratch" && !is_stage {
+            self.image(image)?;
+        }
+        self.stages.extend(name.map(str::to_ascii_lowercase));
+        Ok(())
+    }
+
+    fn image(&self, named: &str) -> Result<(), String> {
+        let Allowed { registry, from } = self.allowed;
+        let image = named.replace(&format!("${{{REGISTRY_ARG}}}"), registry);
+        let image = image.replace(&format!("${REGISTRY_ARG}/"), &format!("{registry}/"));
+        if image.contains('$') {
+            return Err(format!("of variables FROM may hold ${{{REGISTRY_ARG}}} alone"));
+        }
+        let is_allowed = |pattern: &String| match pattern.strip_suffix('*') {
+            Some(start) => image.starts_with(start),
+            None => image == *pattern,
+        };
+        if image.parse::<ImageRef>().is_err() || !from.iter().any(is_allowed) {
+            let allowed = from.join(", ").replace(registry, &format!("${{{REGISTRY_ARG}}}"));
+            return Err(format!("FROM may not name {named} here, but {allowed}, scratch and earlier stages"));
+        }
+        Ok(())
+    }
+
+    fn copied(&self, rest: &str) -> Result<(), String> {
+        for option in rest.split_whitespace().take_while(|word| word.starts_with("--")) {
+            let Some(stage) = option.strip_prefix("--from=") else { continue };
+            let is_number = !stage.is_empty() && stage.bytes().all(|byte| byte.is_ascii_digit());
+            if !is_number && !self.stages.contains(&stage.to_ascii_lowercase()) {
+                return Err(format!("--from may name an earlier stage alone, and {stage} is none"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Instructions with the number of their first line: without comments, and with lines that go on joined.
+fn logical_lines(text: &str) -> Vec<(usize, String)> {
+    let mut lines: Vec<(usize, String)> = Vec::new();
+    let mut goes_on = false;
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let (line, more) = line.strip_suffix('\\').map_or((line, false), |line| (line, true));
+        match lines.last_mut() {
+            Some((_, last)) if goes_on => *last += line,
+            _ => lines.push((index + 1, line.to_owned())),
+        }
+        goes_on = more;
+    }
+    lines
+}
+
+/// Whether a line may be a directive that changes which sign lets a line go on.
+fn is_escape_directive(line: &str) -> bool {
+    let directive = line.trim().strip_prefix('#').map(str::trim_start);
+    directive.and_then(|text| text.split_once('=')).is_some_and(|(name, _)| name.trim().eq_ignore_ascii_case("escape"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn checked(text: &str) -> Result<(), String> {
+        let from = vec!["r:5000/dinp/*".into(), "docker.io/library/debian:12".into()];
+        check(text, &Allowed { registry: "r:5000".into(), from })
+    }
+
+    #[test]
+    fn what_a_package_may_ask_for() {
+        for text in [
+            "FROM r:5000/dinp/base-binary:bookworm\nCOPY . /app/\nRUN make\n",
+            "# ours\nARG DINP_REGISTRY\nFROM ${DINP_REGISTRY}/dinp/base-python:bookworm AS Build\nRUN a && \\\n  # why\n\n b\n\
+             from $DINP_REGISTRY/dinp/base-binary:bookworm\ncopy --chown=1000:1000 --from=build /x /x\n",
+            "FROM docker.io/library/debian:12\nADD x.tar /x\nCMD [\"sh\", \"-c\", \"echo $HOME\"]",
+            "FROM scratch\nCOPY --from=0 a a\nLABEL note=\"ADD http://x\"",
+        ] {
+            assert_eq!(checked(text), Ok(()), "{text}");
+        }
+    }
+
+    #[test]
+    fn nothing_of_others_and_nothing_from_the_network() {
+        for (text, problem) in [
+            ("", "the Dockerfile has no FROM"),
+            ("RUN id\nFROM scratch", "line 1 of the Dockerfile: the first instruction must be FROM"),
+            ("FROM r:5000/ann/shop:1", "FROM may not name r:5000/ann/shop:1 here, but ${DINP_REGISTRY}/dinp/*, "),
+            ("FROM debian:12", "FROM may not name debian:12"),
+            ("FROM docker.io/library/debian:12.1", "FROM may not name"),
+            ("ARG A=r:5000/ann/shop\nFROM $A", "of variables FROM may hold ${DINP_REGISTRY} alone"),
+            ("FROM $DINP_REGISTRYX/dinp/a", "of variables FROM may hold"),
+            ("FROM scratch\nFROM \\\n  r:5000/ann/shop:1", "line 2 of the Dockerfile: FROM may not name"),
+            ("FROM scratch\nCOPY --from=r:5000/ann/shop:1 / /", "--from may name an earlier stage alone"),
+            ("FROM scratch\nCOPY --chown=1 --from=$X / /", "--from may name an earlier stage alone"),
+            ("FROM scratch\nONBUILD COPY --from=r:5000/ann/shop / /", "--from may name an earlier stage alone"),
+            ("FROM scratch\nADD http://169.254.169.254/latest /x", "ADD takes files of the package alone"),
+            ("FROM scratch\nENV U=http:\nADD [\"$U//x\", \"/x\"]", "ADD takes files of the package alone"),
+            ("FROM scratch\nADD ht\\\ntp://x /x", "line 2 of the Dockerfile: ADD takes files of the package alone"),
+            ("# escape=`\nFROM scratch", "line 1 of the Dockerfile: another sign than \\"),
+            ("FROM scratch\nRUN <<EOF\nFROM x\nEOF", "line 2 of the Dockerfile: a document within"),
+            ("FROM scratch\nRUN --mount=type=bind,from=x id", "options of RUN are not known here"),
+            ("FROM a b", "FROM is followed by an image"),
+        ] {
+            let refused = checked(text).unwrap_err();
+            assert!(refused.contains(problem), "{text:?}: {refused}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_image_of_others_is_found_however_it_is_written(
+            before in "(# [a-z=]{0,9}\n|\n|ARG [A-Z]=[a-z]\n){0,3}",
+            from in "[Ff][Rr][Oo][Mm]",
+            gap in "( |\t|\\\\\n|\\\\ \n|\\\\\n#x\n|\\\\\n\n){1,4}",
+        ) {
+            let text = format!("{before}{from} {gap}r:5000/ann/shop:1\nCMD [\"x\"]\n");
+            prop_assert!(checked(&text).is_err(), "{}", text);
+        }
+
+        #[test]
+        fn any_text_is_judged(text in "[#A-Z\\\\ \n$={}:/a-z<@-]{0,200}") {
+            prop_assert!(checked(&text).is_err() || text.to_ascii_uppercase().contains("FROM"));
+        }
+    }
+}
