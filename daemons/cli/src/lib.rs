@@ -14,6 +14,7 @@ mod api;
 pub mod args;
 mod commands;
 mod contexts;
+mod directory;
 mod dotenv;
 mod error;
 mod follow;

@@ -38,6 +38,12 @@ impl Output {
         Self { format: global.output, quiet: global.quiet, color: !no_color && !dumb }
     }
 
+    /// Without progress and notes.
+    #[cfg(test)]
+    pub fn quiet() -> Self {
+        Self { format: Format::Table, quiet: true, color: false }
+    }
+
     /// Whether programs read us.
     pub fn is_json(&self) -> bool {
         self.format == Format::Json

@@ -1,66 +1,88 @@
-//! The package that a person hands over: a file, and what can be told from it.
+//! The package that a person hands over: a file, or a directory that is packed, and what can be told from it.
 
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::Path;
 
 use futures_util::TryStreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
-use tokio::fs::File;
 use tokio_util::io::ReaderStream;
 
+use crate::directory;
 use crate::error::CliError;
-use crate::output::Output;
+use crate::output::{Output, size};
 
 /// A file to upload.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Package {
-    path: PathBuf,
+    file: File,
+    name: String,
     /// Its size.
     pub bytes: u64,
 }
 
 impl Package {
-    /// Looks at a file before anything is asked of the server.
-    pub fn open(path: &Path) -> Result<Self, CliError> {
+    /// Opens a file, or packs a directory, before anything is asked of the server.
+    pub fn open(path: &Path, out: &Output) -> Result<Self, CliError> {
         let shown = path.display();
         let failed = |error| match path.exists() {
             false => CliError::refused(
                 format!("package {shown} does not exist"),
-                "name a .tar.gz, .tar.zst, .tar.xz, .tar.bz2, .tar, .zip or one static executable",
+                "name a directory, or a .tar.gz, .tar.zst, .tar.xz, .tar.bz2, .tar, .zip, .war, .jar or one static executable",
             ),
             true => CliError::file("read package", path, error),
         };
-        let meta = std::fs::metadata(path).map_err(failed)?;
-        if meta.is_dir() {
-            let name = path.file_name().map_or("app".into(), |name| name.to_string_lossy());
-            return Err(CliError::refused(
-                format!("package {shown} is a directory"),
-                format!("pack it first: tar -C {shown} -czf {name}.tar.gz ."),
-            ));
+        if std::fs::metadata(path).map_err(failed)?.is_dir() {
+            return Self::pack(path, out);
         }
-        if meta.len() == 0 {
+        let file = File::open(path).map_err(failed)?;
+        let bytes = file.metadata().map_err(failed)?.len();
+        if bytes == 0 {
             return Err(CliError::refused(format!("package {shown} is empty"), ""));
         }
-        // What cannot be read is told before an app comes about.
-        std::fs::File::open(path).map_err(failed)?;
-        Ok(Self { path: path.to_owned(), bytes: meta.len() })
+        Ok(Self { file, name: file_name(path), bytes })
+    }
+
+    fn pack(directory: &Path, out: &Output) -> Result<Self, CliError> {
+        let failed = |error| CliError::file("read package", directory, error);
+        let spinner = ProgressBar::with_draw_target(None, out.draw_target()).with_message("packing");
+        spinner.enable_steady_tick(std::time::Duration::from_millis(200));
+        let packed = directory::pack(directory);
+        spinner.finish_and_clear();
+        let packed = packed?;
+        if packed.files == 0 {
+            return Err(CliError::refused(format!("directory {} holds no file to pack", directory.display()), ""));
+        }
+        let name = format!("{}.tar.gz", file_name(&directory.canonicalize().map_err(failed)?));
+        let bytes = packed.file.metadata().map_err(failed)?.len();
+        out.note(format!("packed {} files of {}: {name}, {}", packed.files, size(packed.unpacked), size(bytes)));
+        packed.notes().into_iter().for_each(|note| out.note(note));
+        Ok(Self { file: packed.file, name, bytes })
     }
 
     /// Its file name, for people.
-    pub fn name(&self) -> String {
-        self.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The file as a body, with its progress on the terminal.
-    pub async fn body(&self, out: &Output) -> Result<(reqwest::Body, ProgressBar), CliError> {
-        let file = File::open(&self.path).await.map_err(|error| CliError::file("read package", &self.path, error))?;
+    pub fn body(&self, out: &Output) -> Result<(reqwest::Body, ProgressBar), CliError> {
+        let file =
+            self.file.try_clone().map_err(|error| CliError::file("read package", Path::new(&self.name), error))?;
         let bar = ProgressBar::with_draw_target(Some(self.bytes), out.draw_target());
-        let style = ProgressStyle::with_template("uploading {msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}");
+        let style = ProgressStyle::with_template(
+            "uploading {msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}, {eta} left",
+        );
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
-        bar.set_message(self.name());
+        bar.set_message(self.name.clone());
         let seen = bar.clone();
+        let file = tokio::fs::File::from_std(file);
         let stream = ReaderStream::with_capacity(file, 64 * 1024).inspect_ok(move |chunk| seen.inc(chunk.len() as u64));
         Ok((reqwest::Body::wrap_stream(stream), bar))
     }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map_or_else(|| "package".into(), |name| name.to_string_lossy().into_owned())
 }
 
 #[cfg(test)]
@@ -71,13 +93,13 @@ mod tests {
     #[test]
     fn what_is_no_package_is_refused_with_a_way_out() {
         let dir = TestDir::new("package");
-        let missing = Package::open(&dir.path().join("nothing.tar.gz")).unwrap_err();
+        let out = Output::quiet();
+        let missing = Package::open(&dir.path().join("nothing.tar.gz"), &out).unwrap_err();
         assert!(missing.to_string().ends_with("nothing.tar.gz does not exist"), "{missing}");
-        let directory = Package::open(dir.path()).unwrap_err();
-        assert!(directory.to_string().ends_with("is a directory"), "{directory}");
-        assert!(directory.hint().unwrap().starts_with("pack it first: tar -C "));
+        let directory = Package::open(dir.path(), &out).unwrap_err();
+        assert!(directory.to_string().ends_with("holds no file to pack"), "{directory}");
         let empty = dir.path().join("empty");
         std::fs::write(&empty, "").unwrap();
-        assert!(Package::open(&empty).unwrap_err().to_string().ends_with("is empty"));
+        assert!(Package::open(&empty, &out).unwrap_err().to_string().ends_with("is empty"));
     }
 }

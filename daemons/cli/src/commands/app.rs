@@ -46,7 +46,7 @@ pub enum AppCommand {
     Deploy {
         /// The app
         app: AppName,
-        /// Package to build: .tar.gz, .tar.zst, .tar.xz, .tar.bz2, .tar, .zip or one static executable
+        /// Directory or package to build: .tar.gz, .tar.zst, .tar.xz, .tar.bz2, .tar, .zip, .war, .jar or one static executable
         package: Option<PathBuf>,
         /// What to deploy
         #[command(flatten)]

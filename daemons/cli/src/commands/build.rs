@@ -28,7 +28,7 @@ pub struct Build {
     /// What to do
     #[command(subcommand)]
     command: Option<BuildCommand>,
-    /// Package: .tar.gz, .tar.zst, .tar.xz, .tar.bz2, .tar, .zip or one static executable
+    /// Directory or package: .tar.gz, .tar.zst, .tar.xz, .tar.bz2, .tar, .zip, .war, .jar or one static executable
     #[arg(required = true)]
     package: Option<PathBuf>,
     /// The app that it is for
@@ -88,7 +88,7 @@ pub async fn run(args: &Build, api: &Api, out: &Output) -> Result<(), CliError> 
     match (&args.command, &args.package, &args.app) {
         (Some(command), ..) => manage(command, api, out).await,
         (None, Some(path), Some(app)) => {
-            let package = Package::open(path)?;
+            let package = Package::open(path, out)?;
             let build = if args.no_wait {
                 send(app, &package, &args.upload, api, out).await?
             } else {
@@ -127,8 +127,15 @@ async fn manage(command: &BuildCommand, api: &Api, out: &Output) -> Result<(), C
         BuildCommand::Runtimes => {
             let runtimes = api.list::<RuntimeView>("/v1/runtimes").await?;
             out.show(&runtimes, || {
-                let row = |runtime: &RuntimeView| vec![runtime.name.to_string(), runtime.description.clone()];
-                out.table(&["RUNTIME", "TAKES"], runtimes.items.iter().map(row).collect(), "no builder has a runtime")
+                let row = |runtime: &RuntimeView| {
+                    let holds = runtime.holds.clone().unwrap_or_default();
+                    vec![runtime.name.to_string(), holds, runtime.description.clone()]
+                };
+                out.table(
+                    &["RUNTIME", "ON", "TAKES"],
+                    runtimes.items.iter().map(row).collect(),
+                    "no builder has a runtime",
+                )
             })
         }
     }
@@ -169,10 +176,10 @@ async fn send(
             ("app", Some(app.as_str())),
             ("version", upload.version.as_deref()),
             ("runtime", upload.runtime.as_ref().map(RuntimeName::as_str)),
-            ("package", Some(&package.name())),
+            ("package", Some(package.name())),
         ],
     );
-    let (body, bar) = package.body(out).await?;
+    let (body, bar) = package.body(out)?;
     let request = api
         .request(Method::POST, &path)?
         .header(header::CONTENT_TYPE, "application/octet-stream")

@@ -46,7 +46,7 @@ taken back. The build log is written to standard error.";
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Deploy {
-    /// Package to build: .tar.gz, .tar.zst, .tar.xz, .tar.bz2, .tar, .zip or one static executable
+    /// Directory or package to build: .tar.gz, .tar.zst, .tar.xz, .tar.bz2, .tar, .zip, .war, .jar or one static executable
     #[arg(required_unless_present_any = ["image", "from_build"])]
     package: Option<PathBuf>,
     /// The app; it is created if it does not exist
@@ -97,7 +97,7 @@ struct Deployed<'a> {
 pub async fn run(deploy: &Deploy, api: &Api, out: &Output) -> Result<(), CliError> {
     let start = Instant::now();
     // Whatever can be refused here is refused before an app comes about.
-    let package = deploy.package.as_deref().map(Package::open).transpose()?;
+    let package = deploy.package.as_deref().map(|path| Package::open(path, out)).transpose()?;
     let request = deploy.settings.request()?;
     settings::check(&request, api).await?;
     let found = api.find(&app::path(&deploy.app)).await?;
@@ -138,7 +138,7 @@ pub async fn existing(
     out: &Output,
 ) -> Result<(), CliError> {
     let start = Instant::now();
-    let package = package.map(|path| Package::open(path)).transpose()?;
+    let package = package.map(|path| Package::open(path, out)).transpose()?;
     let request = settings.request()?;
     settings::check(&request, api).await?;
     let app: AppView = api.get(&app::path(name)).await?;
