@@ -38,6 +38,13 @@ impl Package {
         Ok(self)
     }
 
+    /// Takes a file out of it.
+    pub fn without(self, name: &str) -> Result<Self> {
+        let path = self.tree().join(name);
+        std::fs::remove_file(&path).map_err(at("remove", &path))?;
+        Ok(self)
+    }
+
     /// Puts a file into it that no compression makes smaller.
     pub fn with_ballast(self, name: &str, bytes: usize) -> Result<Self> {
         use rand::RngCore as _;

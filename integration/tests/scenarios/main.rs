@@ -3,6 +3,7 @@
 //! Each file is one theme; `sudo scripts/test full --only THEME` runs it alone. All scenarios share the
 //! cluster that `scripts/test` brings up, one after the other, and each finds it whole.
 
+mod applications;
 mod bad_input;
 mod bad_releases;
 mod browser;
