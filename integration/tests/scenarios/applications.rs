@@ -146,6 +146,7 @@ async fn the_example_of_an_operators_own_runtime_works_as_it_is_described() -> S
     assert_eq!((answer.status, answer.body.as_str()), (200, "Ruby by http\n"));
     let runtimes = cluster.dinp(&["build", "runtimes"]).await?;
     assert!(runtimes.lines().any(|line| line.starts_with("ruby ") && line.contains("puma ")), "{runtimes}");
+    control.exec("rm -r /etc/dinp/base-images /etc/dinp/builder.d/ruby.toml").await?;
     Ok(())
 }
 
