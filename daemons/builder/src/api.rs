@@ -9,6 +9,7 @@
 //! All but the last need a service credential of role dash.
 
 use crate::detect::{Detected, Undetected, detect};
+use crate::fetch::{self, FetchError};
 use crate::holds;
 use crate::intake::{NoPlace, Place};
 use crate::job::Job;
@@ -17,12 +18,13 @@ use crate::runtime::{Runtime, RuntimeError};
 use crate::service::Service;
 use crate::spool::{self, SpoolError};
 use crate::version;
-use axum::body::{Body, BodyDataStream, HttpBody};
+use axum::body::{Body, HttpBody};
 use axum::extract::{Path, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
+use bytes::Bytes;
 use dinp_common::api::Page;
 use dinp_common::api::builder::{BuildQuery, BuildView, RuntimeView};
 use dinp_common::auth::Role;
@@ -33,11 +35,13 @@ use dinp_common::model::ImageRef;
 use dinp_common::problem::{ApiQuery, Problem};
 use dinp_common::store::build::{NewBuild, Refused};
 use dinp_common::store::{self, StoreError};
+use futures_util::Stream;
 use futures_util::future::join_all;
 use http::StatusCode;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+use url::Url;
 
 /// The part of the registry that base images are in.
 const RESERVED_OWNER: &str = "dinp";
@@ -105,7 +109,11 @@ async fn upload(
     let taken = async {
         let ApiQuery(query) = query?;
         let order = prepare(&service, query).await?;
-        let (spooled, place) = receive(&service, &order.query.user, announced, &mut stream).await?;
+        let user = &order.query.user;
+        let (spooled, place) = match &order.query.url {
+            None => receive(&service, user, announced, &mut stream).await?,
+            Some(url) => fetch(&service, user, url).await?,
+        };
         accept(&service, order, spooled, place).await
     };
     match taken.await {
@@ -142,12 +150,30 @@ async fn prepare(service: &Service, query: BuildQuery) -> Result<Order, Problem>
     Ok(Order { query, runtime })
 }
 
+/// Fetches the package from where it is.
+async fn fetch(service: &Service, user: &str, url: &Url) -> Result<(Spooled, Place), Problem> {
+    let limit = service.config.fetch.time_limit_secs;
+    let work = async {
+        let fetched = fetch::open(url, &service.config.fetch).await.map_err(|error| fetch_problem(&error))?;
+        let bytes = fetched.bytes.unwrap_or(0);
+        receive(service, user, bytes, &mut fetched.stream()).await
+    };
+    tokio::time::timeout(Duration::from_secs(limit.into()), work).await.unwrap_or_else(|_| {
+        let detail = format!("{} did not arrive within {limit} s", fetch::shown(url));
+        Err(Problem::unprocessable("fetch-failed", detail).with("field", "url"))
+    })
+}
+
+fn fetch_problem(error: &FetchError) -> Problem {
+    Problem::unprocessable("fetch-failed", ErrorChain(error).to_string()).with("field", "url")
+}
+
 /// Takes the package in. The place is held before the first byte, so that nobody uploads in vain.
-async fn receive(
+async fn receive<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     service: &Service,
     user: &str,
     announced: u64,
-    stream: &mut BodyDataStream,
+    stream: &mut (impl Stream<Item = Result<Bytes, E>> + Unpin),
 ) -> Result<(Spooled, Place), Problem> {
     let limits = &service.config.package;
     let max_bytes = u64::from(limits.max_mb) << 20;
@@ -192,7 +218,12 @@ async fn accept(service: &Arc<Service>, order: Order, spooled: Spooled, place: P
         None => version::default(jiff::Timestamp::now(), spooled.sha256()),
     };
     let image = image(service, &query, &version)?;
-    let (name, sha256, bytes) = (query.package.clone(), spooled.sha256().to_owned(), spooled.len());
+    let fetched_from = query.url.as_ref().map(fetch::shown);
+    let name = match &fetched_from {
+        Some(url) if query.package.is_empty() => url.rsplit('/').next().unwrap_or_default().to_owned(),
+        _ => query.package.clone(),
+    };
+    let (sha256, bytes) = (spooled.sha256().to_owned(), spooled.len());
     let (package, inventory, Detected { runtime, reason }) = match runtime {
         Some(runtime) => take(service, runtime, spooled).await?,
         None => find_out(service, &query, spooled).await?,
@@ -220,7 +251,8 @@ async fn accept(service: &Arc<Service>, order: Order, spooled: Spooled, place: P
     // build begins, was written with the record.
     let BuildQuery { app, app_created_at, .. } = query;
     let why = reason.map(|reason| format!("runtime {}, because {reason}", runtime.name));
-    let notes = why.into_iter().chain(runtime.notes(&inventory)).collect();
+    let from = fetched_from.map(|url| format!("fetched from {url}"));
+    let notes = from.into_iter().chain(why).chain(runtime.notes(&inventory)).collect();
     let job = Job { id, app, app_created_at, version, runtime, package, notes, image };
     let built = service.clone();
     service.start(id, |stop| async move {

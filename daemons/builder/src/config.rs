@@ -1,5 +1,6 @@
 //! What `builder.toml` says.
 
+pub use crate::fetch::FetchConfig;
 use crate::package::Limits;
 use dinp_common::config::{ClusterConfig, ConfigError, DaemonConfig, Loaded};
 use dinp_common::model::ImageRef;
@@ -43,6 +44,8 @@ pub struct BuilderConfig {
     pub package: PackageConfig,
     /// What a build may use.
     pub build: BuildConfig,
+    /// Where packages may be fetched from.
+    pub fetch: FetchConfig,
 }
 
 /// `[package]`.
@@ -99,6 +102,7 @@ impl Default for BuilderConfig {
             bases: BTreeMap::new(),
             package: PackageConfig::default(),
             build: BuildConfig::default(),
+            fetch: FetchConfig::default(),
         }
     }
 }
@@ -142,6 +146,7 @@ impl DaemonConfig for BuilderConfig {
             ("package.max_names_mb", self.package.max_names_mb),
             ("package.upload_stall_secs", self.package.upload_stall_secs),
             ("build.time_limit_secs", self.build.time_limit_secs),
+            ("fetch.time_limit_secs", self.fetch.time_limit_secs),
         ];
         for (key, value) in at_least_one {
             if value == 0 {

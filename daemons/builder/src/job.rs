@@ -138,10 +138,11 @@ impl Job {
     async fn build(&self, service: &Service, log: &BuildLog, asked_engine: &AtomicBool) -> Result<ImageRef, JobError> {
         let registry = &service.registry;
         self.stage(service, "building").await;
+        self.tell(log);
         let pushed = match &self.runtime.recipe {
             Recipe::Template { base, template } => {
                 let base = self.base(service, base).await?;
-                self.tell(log, &format!("base {base}"));
+                log.line(&format!("base {base}"));
                 match self.directly(service, &base, template, log).await {
                     Err(JobError::Direct(DirectError::Left(left))) => {
                         log.line(&format!("built by the Docker Engine: {left}"));
@@ -153,7 +154,7 @@ impl Job {
                 }
             }
             Recipe::Own(allowed) => {
-                self.tell(log, "its own Dockerfile");
+                log.line("built by its own Dockerfile");
                 asked_engine.store(true, Ordering::Relaxed);
                 self.by_engine(service, context::Dockerfile::Own { registry: allowed.registry.clone() }, log).await?
             }
@@ -166,10 +167,10 @@ impl Job {
     }
 
     /// Says of what the image is made.
-    fn tell(&self, log: &BuildLog, by: &str) {
+    fn tell(&self, log: &BuildLog) {
         let Package { spooled, format, .. } = &self.package;
         let (bytes, sha256, runtime) = (spooled.len(), spooled.sha256(), &self.runtime.name);
-        log.line(&format!("package of {bytes} bytes ({format}, sha256 {sha256}), runtime {runtime}, {by}"));
+        log.line(&format!("package of {bytes} bytes ({format}, sha256 {sha256}), runtime {runtime}"));
         self.notes.iter().for_each(|note| log.line(note));
     }
 

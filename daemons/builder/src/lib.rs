@@ -15,6 +15,7 @@ mod context;
 mod detect;
 mod direct;
 mod engine;
+mod fetch;
 mod holds;
 mod intake;
 mod job;

@@ -3,8 +3,9 @@
 
 use crate::package::Spooled;
 use axum::body::BodyDataStream;
+use bytes::Bytes;
 use dinp_common::auth::hex;
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use sha2::{Digest, Sha256};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,9 +24,9 @@ pub enum SpoolError {
     /// Nothing came for too long.
     #[error("the upload stalled: no byte within {0} s")]
     Stalled(u64),
-    /// The caller went away.
+    /// Whoever sent it went away.
     #[error("receive the package")]
-    Receive(#[source] axum::Error),
+    Receive(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The disk refuses it.
     #[error("write the package to the spool in {}", directory.display())]
     Write {
@@ -38,8 +39,8 @@ pub enum SpoolError {
 }
 
 /// Receives a whole body.
-pub async fn receive(
-    stream: &mut BodyDataStream,
+pub async fn receive<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+    stream: &mut (impl Stream<Item = Result<Bytes, E>> + Unpin),
     directory: &Path,
     max_bytes: u64,
     stall: Duration,
@@ -52,7 +53,7 @@ pub async fn receive(
     loop {
         let next = tokio::time::timeout(stall, stream.next()).await;
         let Some(chunk) = next.map_err(|_| SpoolError::Stalled(stall.as_secs()))? else { break };
-        let chunk = chunk.map_err(SpoolError::Receive)?;
+        let chunk = chunk.map_err(|error| SpoolError::Receive(error.into()))?;
         len += chunk.len() as u64;
         if len > max_bytes {
             return Err(SpoolError::TooLarge(max_bytes >> 20));

@@ -1,33 +1,49 @@
-//! The package that a person hands over: a file, or a directory that is packed, and what can be told from it.
+//! The package that a person hands over: a file, a directory that is packed, or an address, and what can be told from it.
 
 use std::fs::File;
 use std::path::Path;
+use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::io::ReaderStream;
+use url::Url;
 
 use crate::directory;
 use crate::error::CliError;
 use crate::output::{Output, size};
 
-/// A file to upload.
+/// What is handed over.
 #[derive(Debug)]
 pub struct Package {
-    file: File,
+    source: Source,
     name: String,
-    /// Its size.
-    pub bytes: u64,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// A file to upload, and its size.
+    File(File, u64),
+    /// Where the builder is to fetch it.
+    Address(Url),
 }
 
 impl Package {
-    /// Opens a file, or packs a directory, before anything is asked of the server.
+    /// Opens a file, packs a directory, or reads an address, before anything is asked of the server.
     pub fn open(path: &Path, out: &Output) -> Result<Self, CliError> {
         let shown = path.display();
+        let address = path.to_str().filter(|text| text.starts_with("http://") || text.starts_with("https://"));
+        if let Some(address) = address {
+            let url: Url = address
+                .parse()
+                .map_err(|error| CliError::refused(format!("package {address} is no address: {error}"), ""))?;
+            let name = url.path().rsplit('/').next().unwrap_or_default().to_owned();
+            return Ok(Self { source: Source::Address(url), name });
+        }
         let failed = |error| match path.exists() {
             false => CliError::refused(
                 format!("package {shown} does not exist"),
-                "name a directory, or a .tar.gz, .tar.zst, .tar.xz, .tar.bz2, .tar, .zip, .war, .jar or one static executable",
+                "name a directory, an address, or a .tar.gz, .tar.zst, .tar.xz, .tar.bz2, .tar, .zip, .war, .jar or one static executable",
             ),
             true => CliError::file("read package", path, error),
         };
@@ -39,13 +55,13 @@ impl Package {
         if bytes == 0 {
             return Err(CliError::refused(format!("package {shown} is empty"), ""));
         }
-        Ok(Self { file, name: file_name(path), bytes })
+        Ok(Self { source: Source::File(file, bytes), name: file_name(path) })
     }
 
     fn pack(directory: &Path, out: &Output) -> Result<Self, CliError> {
         let failed = |error| CliError::file("read package", directory, error);
         let spinner = ProgressBar::with_draw_target(None, out.draw_target()).with_message("packing");
-        spinner.enable_steady_tick(std::time::Duration::from_millis(200));
+        spinner.enable_steady_tick(Duration::from_millis(200));
         let packed = directory::pack(directory);
         spinner.finish_and_clear();
         let packed = packed?;
@@ -56,7 +72,7 @@ impl Package {
         let bytes = packed.file.metadata().map_err(failed)?.len();
         out.note(format!("packed {} files of {}: {name}, {}", packed.files, size(packed.unpacked), size(bytes)));
         packed.notes().into_iter().for_each(|note| out.note(note));
-        Ok(Self { file: packed.file, name, bytes })
+        Ok(Self { source: Source::File(packed.file, bytes), name })
     }
 
     /// Its file name, for people.
@@ -64,11 +80,24 @@ impl Package {
         &self.name
     }
 
-    /// The file as a body, with its progress on the terminal.
-    pub fn body(&self, out: &Output) -> Result<(reqwest::Body, ProgressBar), CliError> {
-        let file =
-            self.file.try_clone().map_err(|error| CliError::file("read package", Path::new(&self.name), error))?;
-        let bar = ProgressBar::with_draw_target(Some(self.bytes), out.draw_target());
+    /// Where the builder is to fetch it, unless it is uploaded.
+    pub fn address(&self) -> Option<&Url> {
+        match &self.source {
+            Source::Address(url) => Some(url),
+            Source::File(..) => None,
+        }
+    }
+
+    /// The file as a body of so many bytes, with its progress on the terminal.
+    pub fn body(&self, out: &Output) -> Result<(reqwest::Body, u64, ProgressBar), CliError> {
+        let Source::File(file, bytes) = &self.source else {
+            let spinner = ProgressBar::with_draw_target(None, out.draw_target());
+            spinner.set_message(format!("the builder fetches {}", self.name));
+            spinner.enable_steady_tick(Duration::from_millis(200));
+            return Ok((reqwest::Body::default(), 0, spinner));
+        };
+        let file = file.try_clone().map_err(|error| CliError::file("read package", Path::new(&self.name), error))?;
+        let bar = ProgressBar::with_draw_target(Some(*bytes), out.draw_target());
         let style = ProgressStyle::with_template(
             "uploading {msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}, {eta} left",
         );
@@ -77,7 +106,7 @@ impl Package {
         let seen = bar.clone();
         let file = tokio::fs::File::from_std(file);
         let stream = ReaderStream::with_capacity(file, 64 * 1024).inspect_ok(move |chunk| seen.inc(chunk.len() as u64));
-        Ok((reqwest::Body::wrap_stream(stream), bar))
+        Ok((reqwest::Body::wrap_stream(stream), *bytes, bar))
     }
 }
 

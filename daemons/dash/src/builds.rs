@@ -18,6 +18,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use url::Url;
 
 /// Time from one look at a growing log to the next.
 const POLL: Duration = Duration::from_millis(300);
@@ -33,6 +34,8 @@ pub(crate) struct Upload {
     pub version: Option<String>,
     /// File name, for people.
     pub package: String,
+    /// Where the builder is to fetch it; then nothing is uploaded.
+    pub url: Option<Url>,
     /// Size, where it is known beforehand.
     pub length: Option<u64>,
 }
@@ -91,6 +94,9 @@ impl Dash {
             query.append_pair("package", &upload.package.chars().take(200).collect::<String>());
             if let Some(version) = &upload.version {
                 query.append_pair("version", version);
+            }
+            if let Some(url) = &upload.url {
+                query.append_pair("url", url.as_str());
             }
             format!("/v1/builds?{}", query.finish())
         };

@@ -122,6 +122,19 @@ async fn each_is_deployed_by_one_line_and_serves() -> Scenario {
     Ok(())
 }
 
+/// Nobody gets at what only the builder's host reaches, by a package's address.
+#[tokio::test]
+async fn a_package_is_not_fetched_from_the_clusters_own_network() -> Scenario {
+    let cluster = Cluster::shared().await?;
+    for address in ["http://127.0.0.1:1985/x.tar.gz", "http://control:1980/x.tar.gz", "http://169.254.169.254/x.tar.gz"]
+    {
+        let refused = cluster.dinp(&["deploy", address, "--app", "t-fetched"]).await;
+        let said = refused.expect_err("it is fetched").chain();
+        assert!(said.contains("is no public address") && said.contains("removed app t-fetched again"), "{said}");
+    }
+    Ok(())
+}
+
 /// What `docs/runtimes.md` says of a runtime of one's own, line by line, on a control machine that was set up from packages.
 #[tokio::test]
 async fn the_example_of_an_operators_own_runtime_works_as_it_is_described() -> Scenario {

@@ -133,7 +133,8 @@ impl Runtimes {
         if names.contains(name) {
             return self.load(name);
         }
-        let known = if names.is_empty() { "none".to_owned() } else { words(names.iter().map(ToString::to_string)) };
+        let is_allowed = |name: &RuntimeName| !matches!(self.load(name), Err(RuntimeError::NotAllowed(_)));
+        let known = words(names.iter().filter(|name| is_allowed(name)).map(ToString::to_string));
         Err(RuntimeError::Unknown { name: name.to_string(), known })
     }
 

@@ -233,7 +233,7 @@ async fn what_failed_is_failed_and_what_is_refused_leaves_nothing() {
         assert!(!body["detail"].as_str().unwrap().is_empty(), "{body}");
     }
     let (_, body) = world.upload(&[("app", "web"), ("runtime", "cobol")], package()).await;
-    let detail = "runtime \"cobol\" does not exist; there are: binary, failing, network, plain or python";
+    let detail = "runtime \"cobol\" does not exist; there are: binary, failing, network, nodejs, plain or python";
     assert_eq!(body["detail"].as_str(), Some(detail));
 
     // Packages that are none.

@@ -35,7 +35,7 @@ async fn a_package_is_built_by_its_own_dockerfile_where_the_operator_allows_it()
     let image = world.succeeded(id).await;
     let log = world.log(id).await;
     assert!(log.contains("runtime dockerfile, because the package has Dockerfile\n"), "{log}");
-    assert!(log.contains("runtime dockerfile, its own Dockerfile\n"), "{log}");
+    assert!(log.contains("built by its own Dockerfile\n"), "{log}");
 
     world.pull(&image);
     let labels = sh("docker", &["inspect", "-f", "{{json .Config.Labels}}", &image]);

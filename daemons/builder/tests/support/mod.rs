@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use dinp_builder::config::{BuildConfig, BuilderConfig};
+use dinp_builder::config::{BuildConfig, BuilderConfig, FetchConfig};
 use dinp_common::api::builder::{BuildStatus, BuildView};
 use dinp_common::auth::{Credential, CredentialKind};
 use dinp_common::config::Loaded;
@@ -187,6 +187,8 @@ pub struct World {
     pub is_direct: bool,
     /// Whether packages may be built by Dockerfiles of their own.
     pub own_dockerfiles: bool,
+    /// Where packages may be fetched from.
+    pub fetch: FetchConfig,
 }
 
 impl World {
@@ -247,6 +249,7 @@ impl World {
             docker_socket,
             is_direct: true,
             own_dockerfiles: false,
+            fetch: FetchConfig::default(),
         }
     }
 
@@ -301,6 +304,7 @@ impl World {
             },
             runtimes_dir: Some(self.dir.path().join("builder.d")),
             base_tag: Some("test".into()),
+            fetch: self.fetch.clone(),
             bases: self.pins.clone(),
             drain_secs: 1,
             ..BuilderConfig::default()

@@ -46,7 +46,7 @@ pub enum AppCommand {
     Deploy {
         /// The app
         app: AppName,
-        /// Directory or package to build: .tar.gz, .tar.zst, .tar.xz, .tar.bz2, .tar, .zip, .war, .jar or one static executable
+        /// Directory, http or https address, or package to build: .tar.gz, .tar.zst, .tar.xz, .tar.bz2, .tar, .zip, .war, .jar or one static executable
         package: Option<PathBuf>,
         /// What to deploy
         #[command(flatten)]

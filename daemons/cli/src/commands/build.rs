@@ -13,6 +13,7 @@ use crate::error::CliError;
 use crate::follow;
 use crate::output::{Output, age, dash, size, time};
 use crate::package::Package;
+use url::Url;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -28,7 +29,7 @@ pub struct Build {
     /// What to do
     #[command(subcommand)]
     command: Option<BuildCommand>,
-    /// Directory or package: .tar.gz, .tar.zst, .tar.xz, .tar.bz2, .tar, .zip, .war, .jar or one static executable
+    /// Directory, http or https address, or package: .tar.gz, .tar.zst, .tar.xz, .tar.bz2, .tar, .zip, .war, .jar or one static executable
     #[arg(required = true)]
     package: Option<PathBuf>,
     /// The app that it is for
@@ -177,13 +178,14 @@ async fn send(
             ("version", upload.version.as_deref()),
             ("runtime", upload.runtime.as_ref().map(RuntimeName::as_str)),
             ("package", Some(package.name())),
+            ("url", package.address().map(Url::as_str)),
         ],
     );
-    let (body, bar) = package.body(out)?;
+    let (body, bytes, bar) = package.body(out)?;
     let request = api
         .request(Method::POST, &path)?
         .header(header::CONTENT_TYPE, "application/octet-stream")
-        .header(header::CONTENT_LENGTH, package.bytes)
+        .header(header::CONTENT_LENGTH, bytes)
         .body(body);
     let answer = api.send(request).await;
     bar.finish_and_clear();

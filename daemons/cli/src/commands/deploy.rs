@@ -46,7 +46,7 @@ taken back. The build log is written to standard error.";
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Deploy {
-    /// Directory or package to build: .tar.gz, .tar.zst, .tar.xz, .tar.bz2, .tar, .zip, .war, .jar or one static executable
+    /// Directory, http or https address, or package to build: .tar.gz, .tar.zst, .tar.xz, .tar.bz2, .tar, .zip, .war, .jar or one static executable
     #[arg(required_unless_present_any = ["image", "from_build"])]
     package: Option<PathBuf>,
     /// The app; it is created if it does not exist

@@ -1,6 +1,6 @@
 //! Builder and its callers.
 //!
-//! * `POST /v1/builds?app=&version=&runtime=&user=&package=` with the package as body (application/octet-stream)
+//! * `POST /v1/builds?app=&version=&runtime=&user=&package=` with the package as body (application/octet-stream), or with `url=`
 //!   -> 202 [`BuildView`] once the package has arrived and was found to be a sound archive
 //! * `DELETE /v1/builds/{id}` cancels -> 204
 //! * `GET /v1/runtimes` -> `Page<`[`RuntimeView`]`>`
@@ -11,6 +11,7 @@
 use super::UnixMillis;
 use crate::model::{AppName, RuntimeName};
 use serde::{Deserialize, Serialize};
+use url::Url;
 
 /// Query of an upload.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -36,6 +37,9 @@ pub struct BuildQuery {
     /// File name of the package, for people.
     #[serde(default)]
     pub package: String,
+    /// Where to fetch the package, instead of the body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<Url>,
 }
 
 /// Where a build is.

@@ -13,6 +13,7 @@ use dinp_common::api::{Page, PageQuery};
 use dinp_common::problem::{ApiJson, ApiQuery, Problem};
 use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
+use url::Url;
 
 #[derive(Deserialize)]
 pub(super) struct ListQuery {
@@ -46,6 +47,9 @@ pub(super) struct UploadQuery {
     version: Option<String>,
     #[serde(default)]
     package: String,
+    /// Where the builder is to fetch the package, instead of the body.
+    #[serde(default)]
+    url: Option<Url>,
 }
 
 pub(super) async fn upload(
@@ -61,6 +65,7 @@ pub(super) async fn upload(
         runtime: Dash::check_runtime(&query.runtime)?,
         version: query.version.filter(|version| !version.is_empty()),
         package: query.package,
+        url: query.url,
         length,
     };
     let view = dash.upload(&caller, &row, &upload, body.into_data_stream()).await?;
