@@ -2,7 +2,8 @@
 //!
 //! The Engine pulls what FROM names with the builder's account at the registry, and loads what ADD names from this host's
 //! network, whatever network the build has. So images are those that the operator lists, and all else comes from the package.
-//! Lines are read as the Engine reads them ("Dockerfile reference"); what could be read in another way is refused.
+//! Lines are read as the Engine reads them ("Dockerfile reference"). Its versions differ in where a line goes on (a comment in
+//! between, two backslashes), so each line that could be an instruction is judged as one, and what only some would read is refused.
 
 use dinp_common::model::ImageRef;
 use std::collections::HashSet;
@@ -21,15 +22,19 @@ pub struct Allowed {
 
 /// Whether a Dockerfile asks for nothing that is not allowed; the error is a sentence.
 pub fn check(text: &str, allowed: &Allowed) -> Result<(), String> {
-    let refuse = |number: usize, problem: String| Err(format!("line {number} of the Dockerfile: {problem}"));
-    let mut file = File { allowed, stages: HashSet::new(), is_begun: false };
-    if let Some(number) = text.lines().position(is_escape_directive) {
-        return refuse(number + 1, "another sign than \\ at the end of lines is not allowed".into());
+    let at = |index: usize| move |problem: String| format!("line {} of the Dockerfile: {problem}", index + 1);
+    let lines: Vec<&str> = text.lines().collect();
+    for (index, line) in lines.iter().enumerate() {
+        is_plain(line).map_err(at(index))?;
     }
-    for (number, line) in logical_lines(text) {
-        if let Err(problem) = file.instruction(&line) {
-            return refuse(number, problem);
+    let mut file = File { allowed, stages: HashSet::new(), is_begun: false };
+    let mut goes_on = false;
+    for (index, line) in lines.iter().enumerate().filter(|(_, line)| is_content(line)) {
+        let line_from_here = joined(&lines[index..]);
+        if !goes_on || File::could_ask(&line_from_here) {
+            file.instruction(&line_from_here).map_err(at(index))?;
         }
+        goes_on = line.trim().ends_with('\\');
     }
     if file.is_begun { Ok(()) } else { Err("the Dockerfile has no FROM".into()) }
 }
@@ -42,6 +47,12 @@ struct File<'a> {
 }
 
 impl File<'_> {
+    /// Whether a line asks for something where it is an instruction.
+    fn could_ask(line: &str) -> bool {
+        let word = line.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+        matches!(word.as_str(), "FROM" | "COPY" | "ADD" | "ONBUILD")
+    }
+
     fn instruction(&mut self, line: &str) -> Result<(), String> {
         let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         let rest = rest.trim();
@@ -67,6 +78,9 @@ impl File<'_> {
 
     fn stage(&mut self, rest: &str) -> Result<(), String> {
         self.is_begun = true;
+        for option in options(rest) {
+            plain_option(option)?;
+        }
         let words: Vec<&str> = rest.split_whitespace().filter(|word| !word.starts_with("--")).collect();
         let (image, name) = match words[..] {
             [image] => (image, None),
@@ -77,8 +91,14 @@ impl File<'_> {
         if image != "scratch" && !is_stage {
             self.image(image)?;
         }
-        self.stages.extend(name.map(str::to_ascii_lowercase));
-        Ok(())
+        let is_name = |name: &&str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+        match name {
+            Some(name) if !is_name(&name) => Err(format!("{name} is no name of a stage")),
+            name => {
+                self.stages.extend(name.map(str::to_ascii_lowercase));
+                Ok(())
+            }
+        }
     }
 
     fn image(&self, named: &str) -> Result<(), String> {
@@ -100,7 +120,8 @@ impl File<'_> {
     }
 
     fn copied(&self, rest: &str) -> Result<(), String> {
-        for option in rest.split_whitespace().take_while(|word| word.starts_with("--")) {
+        for option in options(rest) {
+            plain_option(option)?;
             let Some(stage) = option.strip_prefix("--from=") else { continue };
             let is_number = !stage.is_empty() && stage.bytes().all(|byte| byte.is_ascii_digit());
             if !is_number && !self.stages.contains(&stage.to_ascii_lowercase()) {
@@ -111,29 +132,49 @@ impl File<'_> {
     }
 }
 
-/// Instructions with the number of their first line: without comments, and with lines that go on joined.
-fn logical_lines(text: &str) -> Vec<(usize, String)> {
-    let mut lines: Vec<(usize, String)> = Vec::new();
-    let mut goes_on = false;
-    for (index, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let (line, more) = line.strip_suffix('\\').map_or((line, false), |line| (line, true));
-        match lines.last_mut() {
-            Some((_, last)) if goes_on => *last += line,
-            _ => lines.push((index + 1, line.to_owned())),
-        }
-        goes_on = more;
-    }
-    lines
+fn options(rest: &str) -> impl Iterator<Item = &str> {
+    rest.split_whitespace().take_while(|word| word.starts_with("--"))
 }
 
-/// Whether a line may be a directive that changes which sign lets a line go on.
-fn is_escape_directive(line: &str) -> bool {
-    let directive = line.trim().strip_prefix('#').map(str::trim_start);
-    directive.and_then(|text| text.split_once('=')).is_some_and(|(name, _)| name.trim().eq_ignore_ascii_case("escape"))
+/// The Engine takes quotes and backslashes out of options before it looks at them.
+fn plain_option(option: &str) -> Result<(), String> {
+    match option.contains(['\\', '"', '\'']) {
+        true => Err(format!("the option {option} holds a quote or a backslash")),
+        false => Ok(()),
+    }
+}
+
+/// Whether all of the Engine's versions read a line, by itself, in the same way.
+fn is_plain(line: &str) -> Result<(), String> {
+    if line.chars().any(|sign| sign != ' ' && sign != '\t' && (sign.is_whitespace() || sign.is_control())) {
+        return Err("it holds white space other than blanks and tabs, or a control character".into());
+    }
+    let line = line.trim();
+    if line.starts_with('#') {
+        let directive = line.trim_start_matches('#').split_once('=');
+        return match directive.is_some_and(|(name, _)| name.trim().eq_ignore_ascii_case("escape")) {
+            true => Err("another sign than \\ at the end of lines is not allowed".into()),
+            false => Ok(()),
+        };
+    }
+    if line.ends_with("\\\\") { Err("two backslashes at its end can mean two things".into()) } else { Ok(()) }
+}
+
+/// Whether a line is more than a comment or nothing.
+fn is_content(line: &&&str) -> bool {
+    !line.trim().is_empty() && !line.trim().starts_with('#')
+}
+
+/// The first of these lines, with those that it goes on in.
+fn joined(lines: &[&str]) -> String {
+    let mut whole = String::new();
+    for line in lines.iter().filter(is_content) {
+        match line.trim().strip_suffix('\\') {
+            Some(part) => whole += part,
+            None => return whole + line.trim(),
+        }
+    }
+    whole
 }
 
 #[cfg(test)]
@@ -180,6 +221,17 @@ mod tests {
             ("FROM scratch\nRUN <<EOF\nFROM x\nEOF", "line 2 of the Dockerfile: a document within"),
             ("FROM scratch\nRUN --mount=type=bind,from=x id", "options of RUN are not known here"),
             ("FROM a b", "FROM is followed by an image"),
+            ("FROM scratch\nRUN a \\\u{a0}\nFROM r:5000/ann/shop:1", "line 2 of the Dockerfile: it holds white space"),
+            ("FROM scratch\nRUN a \\\\\nFROM r:5000/ann/shop:1", "line 2 of the Dockerfile: two backslashes"),
+            ("FROM scratch\nRUN a \\\n  # b\nFROM r:5000/ann/shop:1", "line 4 of the Dockerfile: FROM may not name"),
+            (
+                "FROM scratch\nRUN a \\\n  # b\nCOPY \\\n--from=r:5000/ann/shop:1 / /",
+                "line 4 of the Dockerfile: --from",
+            ),
+            ("FROM scratch\nCOPY --fr\"o\"m=r:5000/ann/shop:1 / /", "holds a quote or a backslash"),
+            ("FROM scratch\nCOPY --fr\\om=r:5000/ann/shop:1 / /", "holds a quote or a backslash"),
+            ("FROM scratch AS r:5000/ann/shop\nFROM r:5000/ann/shop", "is no name of a stage"),
+            ("\u{feff}FROM scratch", "the first instruction must be FROM"),
         ] {
             let refused = checked(text).unwrap_err();
             assert!(refused.contains(problem), "{text:?}: {refused}");
