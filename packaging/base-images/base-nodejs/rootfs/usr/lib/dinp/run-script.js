@@ -1,6 +1,5 @@
-#!/usr/bin/node
 // What of npm, npx, yarn and pnpm a finished package needs: its scripts and the programs of its libraries are run,
-// nothing is installed. As `--line NAME` it prints what would be run.
+// nothing is installed. The first argument is the one of them that was called; with `--line NAME` what would be run is printed.
 'use strict';
 const fs = require('fs');
 const path = require('path');
@@ -57,12 +56,12 @@ function run(directory, text, extra) {
   child.on('exit', (code, signal) => process.exit(code ?? 128 + require('os').constants.signals[signal]));
 }
 
-const [tool, args] = [path.basename(process.argv[1]), process.argv.slice(2)];
+const [tool, ...args] = process.argv.slice(2);
 const directory = home(process.cwd());
 const [command, ...rest] = args;
 const extra = (words) => (words[0] === '--' ? words.slice(1) : words);
-if (command === '--line') {
-  process.stdout.write(line(directory, rest[0]));
+if (tool === '--line') {
+  process.stdout.write(line(directory, command));
 } else if (tool === 'npx' || command === 'exec') {
   const words = extra(tool === 'npx' ? args : rest);
   if (!words.length) fail(`${tool}: no program is named`);
