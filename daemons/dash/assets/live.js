@@ -71,11 +71,51 @@ async function follow(log) {
   }
 }
 
+// An upload that shows how far it is, and whose form keeps its file where it is refused.
+function upload(form) {
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const state = form.querySelector("[data-upload-state]"), button = event.submitter;
+    const label = button.textContent, begun = Date.now();
+    const mb = (bytes) => (bytes / 1048576).toFixed(1);
+    const request = new XMLHttpRequest();
+    request.upload.onprogress = ({ loaded, total }) => {
+      const left = Math.ceil((total - loaded) * (Date.now() - begun) / 1000 / loaded);
+      state.textContent = `${mb(loaded)} of ${mb(total)} MiB are sent, ${left} s left`;
+    };
+    request.upload.onload = () => { state.textContent = "All is sent; the package is being read."; };
+    request.onerror = () => {
+      state.textContent = "The upload broke off: try again, or load the page anew.";
+      Object.assign(button, { disabled: false, textContent: label });
+    };
+    request.onload = () => {
+      if (new URL(request.responseURL).pathname !== new URL(form.action).pathname) {
+        location.assign(request.responseURL);
+        return;
+      }
+      const page = new DOMParser().parseFromString(request.responseText, "text/html");
+      const found = page.querySelector("form[data-upload]");
+      if (!found) { document.body.innerHTML = page.body.innerHTML; return; }
+      const section = document.importNode(found.closest("section"), true);
+      section.querySelector("input[type=file]").replaceWith(form.querySelector("input[type=file]"));
+      form.closest("section").replaceWith(section);
+      upload(section.querySelector("form"));
+    };
+    request.open("POST", form.action);
+    request.send(new FormData(form));
+  });
+  once(form);
+}
+
+// A second click must not send twice; the clicked button's value has been taken by now.
+function once(form) {
+  form.addEventListener("submit", (event) => {
+    const button = event.submitter;
+    if (button) setTimeout(() => { button.disabled = true; if (form.dataset.busy) button.textContent = form.dataset.busy; }, 0);
+  });
+}
+
 document.querySelectorAll("[data-refresh]").forEach(refresh);
 document.querySelectorAll("[data-log]").forEach((log) => { log.scrollTop = log.scrollHeight; follow(log); });
-document.querySelectorAll("form").forEach((form) => form.addEventListener("submit", (event) => {
-  // A second click must not send twice; the clicked button's value has been taken by now.
-  const button = event.submitter;
-  if (button) setTimeout(() => { button.disabled = true; if (form.dataset.busy) button.textContent = form.dataset.busy; }, 0);
-}));
+document.querySelectorAll("form").forEach((form) => ("upload" in form.dataset ? upload : once)(form));
 addEventListener("pageshow", () => document.querySelectorAll("button:disabled").forEach((button) => { button.disabled = false; }));

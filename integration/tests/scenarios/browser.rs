@@ -67,6 +67,29 @@ async fn a_newcomer_comes_from_the_printed_address_to_an_app_that_answers() -> S
 }
 
 #[tokio::test]
+async fn an_upload_that_is_refused_keeps_its_file() -> Scenario {
+    let cluster = Cluster::shared().await?;
+    let app = cluster.app("refused");
+    let browser = Browser::start(Scripts::On).await?;
+    browser.opens(&cluster.dashboard()?).await?;
+    sign_in(&browser, &cluster.admin_password()?).await?;
+    create(&browser, &app, 1).await?;
+
+    let package = cluster.package("tree-binary").await?.with_ballast("ballast", 3_000_000)?.packed().await?;
+    browser.clicks("Upload a package").await?;
+    browser.fills_in("Version", "-1").await?;
+    browser.attaches("Package", &package).await?;
+    browser.clicks("Upload and build").await?;
+    browser.sees("it must be 1 to 64 letters, digits, dots").await?;
+    // Without its file the form would not be sent.
+    browser.fills_in("Version", "first").await?;
+    browser.clicks("Upload and build").await?;
+    browser.sees_within("succeeded", BUILT).await?;
+    browser.sees("first").await?;
+    assert_no_errors(&browser, &["the server responded with a status of 422"]).await
+}
+
+#[tokio::test]
 async fn without_scripts_forms_and_reloads_do_the_same() -> Scenario {
     let cluster = Cluster::shared().await?;
     let app = cluster.app("plain");
