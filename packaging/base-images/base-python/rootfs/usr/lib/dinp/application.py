@@ -94,7 +94,9 @@ def application():
             for name in FACTORIES:
                 if name in module.names:
                     return module.path, name, f"{name}()"
-            fail(f"{file} defines no application: it needs one named {' or '.join(NAMES)}, or a function {FACTORIES[0]}")
+            # What cannot be seen may come about when it runs, and what keeps it from running is better said by Python.
+            print(f"dinp-start: neither {' nor '.join(NAMES)} is seen in {file}; trying {NAMES[-1]}", file=sys.stderr)
+            return module.path, NAMES[-1], NAMES[-1]
     if (TOP / "manage.py").is_file():
         settings = Module(TOP / "manage.py").settings or ""
         wsgi = TOP.joinpath(*settings.split(".")[:1]) / "wsgi.py"
