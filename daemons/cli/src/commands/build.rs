@@ -129,7 +129,7 @@ async fn manage(command: &BuildCommand, api: &Api, out: &Output) -> Result<(), C
             let runtimes = api.list::<RuntimeView>("/v1/runtimes").await?;
             out.show(&runtimes, || {
                 let row = |runtime: &RuntimeView| {
-                    let holds = runtime.holds.clone().unwrap_or_default();
+                    let holds = upstream(runtime.holds.as_deref().unwrap_or_default());
                     vec![runtime.name.to_string(), holds, runtime.description.clone()]
                 };
                 out.table(
@@ -140,6 +140,16 @@ async fn manage(command: &BuildCommand, api: &Api, out: &Output) -> Result<(), C
             })
         }
     }
+}
+
+/// A list of packages with the versions of their makers: without what the distribution adds before and after.
+fn upstream(holds: &str) -> String {
+    let short = |package: &str| {
+        let Some((name, version)) = package.split_once(' ') else { return package.to_owned() };
+        let version = version.split_once(':').map_or(version, |(_, version)| version);
+        format!("{name} {}", version.rsplit_once('-').map_or(version, |(version, _)| version))
+    };
+    holds.split(", ").map(short).collect::<Vec<_>>().join(", ")
 }
 
 /// Uploads a package, shows the log on standard error, and returns the build once it has succeeded.

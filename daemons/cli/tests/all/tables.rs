@@ -144,7 +144,7 @@ async fn world() -> World {
         .route("/v1/apps/new/instances", list(vec![]))
         .route("/v1/builds", list(vec![recent(build(), "started_at")]))
         .route("/v1/builds/3", one(build()))
-        .route("/v1/runtimes", list(vec![json!({"name": "python", "description": "a WSGI application", "base": "r:5000/dinp/base-python:bookworm", "holds": "python3 3.11.2-1+b1"})]))
+        .route("/v1/runtimes", list(vec![json!({"name": "python", "description": "a WSGI application", "base": "r:5000/dinp/base-python:bookworm", "holds": "python3 3.11.2-1+b1, puma 1:5.6.5-3"})]))
         .route(
             "/v1/nodes",
             list(vec![node("node1", "ready"), node("node2", "docker_down")])
