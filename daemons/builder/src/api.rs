@@ -111,7 +111,10 @@ async fn upload(
         let order = prepare(&service, query).await?;
         let user = &order.query.user;
         let (spooled, place) = match &order.query.url {
-            None => receive(&service, user, announced, &mut stream).await?,
+            None => {
+                let place = place(&service, user, announced)?;
+                receive(&service, place, &mut stream).await?
+            }
             Some(url) => fetch(&service, user, url).await?,
         };
         accept(&service, order, spooled, place).await
@@ -153,10 +156,13 @@ async fn prepare(service: &Service, query: BuildQuery) -> Result<Order, Problem>
 /// Fetches the package from where it is.
 async fn fetch(service: &Service, user: &str, url: &Url) -> Result<(Spooled, Place), Problem> {
     let limit = service.config.fetch.time_limit_secs;
+    let place = place(service, user, 0)?;
     let work = async {
         let fetched = fetch::open(url, &service.config.fetch).await.map_err(|error| fetch_problem(&error))?;
-        let bytes = fetched.bytes.unwrap_or(0);
-        receive(service, user, bytes, &mut fetched.stream()).await
+        if fetched.bytes.is_some_and(|bytes| bytes > max_bytes(service)) {
+            return Err(too_large(service));
+        }
+        receive(service, place, &mut fetched.stream()).await
     };
     tokio::time::timeout(Duration::from_secs(limit.into()), work).await.unwrap_or_else(|_| {
         let detail = format!("{} did not arrive within {limit} s", fetch::shown(url));
@@ -168,22 +174,34 @@ fn fetch_problem(error: &FetchError) -> Problem {
     Problem::unprocessable("fetch-failed", ErrorChain(error).to_string()).with("field", "url")
 }
 
-/// Takes the package in. The place is held before the first byte, so that nobody uploads in vain.
+/// Most bytes of a package.
+fn max_bytes(service: &Service) -> u64 {
+    u64::from(service.config.package.max_mb) << 20
+}
+
+fn too_large(service: &Service) -> Problem {
+    spool_problem(SpoolError::TooLarge(service.config.package.max_mb.into()))
+}
+
+/// A place for a package of so many bytes, 0 where that is not known. It is held before the first byte, so that nobody uploads
+/// in vain.
+fn place(service: &Service, user: &str, announced: u64) -> Result<Place, Problem> {
+    let most = max_bytes(service);
+    if announced > most {
+        return Err(too_large(service));
+    }
+    service.intake.take(user, if announced == 0 { most } else { announced }).map_err(no_place)
+}
+
+/// Takes the package in.
 async fn receive<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     service: &Service,
-    user: &str,
-    announced: u64,
+    mut place: Place,
     stream: &mut (impl Stream<Item = Result<Bytes, E>> + Unpin),
 ) -> Result<(Spooled, Place), Problem> {
     let limits = &service.config.package;
-    let max_bytes = u64::from(limits.max_mb) << 20;
-    if announced > max_bytes {
-        return Err(spool_problem(SpoolError::TooLarge(limits.max_mb.into())));
-    }
-    let most_bytes = if announced == 0 { max_bytes } else { announced };
-    let mut place = service.intake.take(user, most_bytes).map_err(no_place)?;
     let stall = Duration::from_secs(limits.upload_stall_secs.into());
-    let spooled = spool::receive(stream, &service.spool(), max_bytes, stall).await.map_err(spool_problem)?;
+    let spooled = spool::receive(stream, &service.spool(), max_bytes(service), stall).await.map_err(spool_problem)?;
     place.shrink(spooled.len());
     metrics::counter!("dinp_builder_uploaded_bytes_total").increment(spooled.len());
     Ok((spooled, place))

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use dinp_common::network::Network;
-use futures_util::Stream;
+use futures_util::{Stream, TryStreamExt};
 use reqwest::{Client, Response, redirect};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -79,7 +79,8 @@ pub struct Fetched {
 impl Fetched {
     /// Its content.
     pub fn stream(self) -> impl Stream<Item = reqwest::Result<Bytes>> + Unpin {
-        Box::pin(self.response.bytes_stream())
+        // What went wrong is told to people, and the address may hold a secret.
+        Box::pin(self.response.bytes_stream().map_err(reqwest::Error::without_url))
     }
 }
 
@@ -146,6 +147,7 @@ async fn allowed(url: &Url, config: &FetchConfig) -> Result<Vec<SocketAddr>, Fet
     };
     let open: Vec<SocketAddr> = found.iter().copied().filter(is_open).collect();
     match found.first() {
+        None => Err(FetchError::Unknown(shown(url))),
         Some(first) if open.is_empty() => refused(format!(
             "{} is no public address, and the operator has not opened its network (fetch.networks in builder.toml)",
             first.ip()

@@ -86,7 +86,10 @@ pub(crate) async fn sent(
         None => request.send().await,
     };
     sent.map_err(|error| {
-        tracing::warn!(error = %ErrorChain(&error), "other daemon cannot be called");
+        // What a query holds is people's, such as the address of a package with a token in it.
+        let path = error.url().map(|url| url.path().to_owned()).unwrap_or_default();
+        let error = error.without_url();
+        tracing::warn!(path, error = %ErrorChain(&error), "other daemon cannot be called");
         absent(backend)
     })
 }
