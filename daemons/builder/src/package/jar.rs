@@ -11,8 +11,8 @@ const WEB: &[u8] = b"WEB-INF/";
 const MOST_READ: u64 = 1 << 20;
 
 /// What a zip file is.
-pub(super) fn kind(spooled: &Spooled) -> Result<Format, PackageError> {
-    let (records, _) = zipfile::directory(spooled)?;
+pub(super) fn kind(spooled: &Spooled, most_entries: usize) -> Result<Format, PackageError> {
+    let (records, _) = zipfile::directory(spooled, most_entries)?;
     let has = |wanted: &dyn Fn(&[u8]) -> bool| records.iter().any(|record| wanted(&record.name));
     Ok(match () {
         () if has(&|name| name.starts_with(WEB)) => Format::War,
@@ -23,8 +23,8 @@ pub(super) fn kind(spooled: &Spooled) -> Result<Format, PackageError> {
 
 /// Refuses a jar file that `java -jar` would not start. What else is in it is Java's to judge, as it is loaded: jar files of
 /// several libraries hold the same names twice, and those of programs hold jar files.
-pub(super) fn check(spooled: &Spooled) -> Result<(), PackageError> {
-    let (records, end) = zipfile::directory(spooled)?;
+pub(super) fn check(spooled: &Spooled, most_entries: usize) -> Result<(), PackageError> {
+    let (records, end) = zipfile::directory(spooled, most_entries)?;
     let Some(record) = records.iter().find(|record| record.name == MANIFEST) else {
         return Err(PackageError::Jar("it has no META-INF/MANIFEST.MF".into()));
     };

@@ -118,7 +118,7 @@ impl Limits {
 }
 
 /// Another number whenever something else is refused, or told of a package: what was found before counts no more.
-const RULES: u32 = 2;
+const RULES: u32 = 3;
 
 /// Takes an entry with its content; reads of the content fail where the package is damaged.
 pub type Visit<'a> = dyn FnMut(&Entry, &mut dyn Read) -> std::io::Result<()> + 'a;
@@ -137,7 +137,7 @@ impl Package {
     /// Sees what a spooled file is.
     pub fn open(spooled: Spooled, limits: Limits) -> Result<Self, PackageError> {
         let format = match Format::of(&spooled.head(512)?).ok_or(PackageError::NotAnArchive)? {
-            Format::Zip => jar::kind(&spooled)?,
+            Format::Zip => jar::kind(&spooled, limits.entries)?,
             format => format,
         };
         Ok(Self { spooled, format, limits })
@@ -176,7 +176,7 @@ impl Package {
             Format::Zip | Format::War => zipfile::walk(&self.spooled, most, &mut tree, visit)?,
             Format::Jar | Format::Executable => {
                 let (name, executable): (&[u8], _) = if self.format == Format::Jar {
-                    jar::check(&self.spooled)?;
+                    jar::check(&self.spooled, self.limits.entries)?;
                     (b"app.jar", false)
                 } else {
                     elf::check(&self.spooled)?;

@@ -68,6 +68,11 @@ impl Tree {
         Self { nodes: HashMap::new(), seen: 0, name_bytes: 0, limits }
     }
 
+    /// How many entries there may be.
+    pub(super) fn most_entries(&self) -> usize {
+        self.limits.entries
+    }
+
     /// Takes an entry in, or says which rule it breaks.
     pub(super) fn admit(&mut self, name: &[u8], kind: EntryKind, modified: u64) -> Result<Entry, PackageError> {
         self.seen += 1;

@@ -67,29 +67,28 @@ pub(super) struct Record {
 
 /// Hands each entry of an archive to `visit`, in the order of its directory.
 pub(super) fn walk(spooled: &Spooled, most: u64, tree: &mut Tree, visit: &mut Visit<'_>) -> Result<(), PackageError> {
-    let (records, end) = directory(spooled)?;
+    let (records, end) = directory(spooled, tree.most_entries())?;
     let total = records.iter().fold(0_u64, |total, record| total.saturating_add(record.size));
     if total > most {
         return Err(too_large(most));
     }
-    let mut used: Vec<(u64, u64)> = Vec::with_capacity(records.len());
-    for record in &records {
-        let data = locate(spooled, record, end)?;
-        used.push((record.offset, data + record.packed));
-        if record.name.starts_with(FINDERS_OWN) {
-            continue;
-        }
-        emit(spooled, record, data, tree, visit)?;
-    }
+    // Before the first is unpacked: many entries on the same bytes would be unpacked many times.
+    let places: Vec<u64> = records.iter().map(|record| locate(spooled, record, end)).collect::<Result<_, _>>()?;
+    let mut used: Vec<(u64, u64)> =
+        records.iter().zip(&places).map(|(record, data)| (record.offset, data + record.packed)).collect();
     used.sort_unstable();
     if used.windows(2).any(|pair| pair[0].1 > pair[1].0) {
         return Err(corrupt("entries overlap"));
     }
+    let wanted = records.iter().zip(places).filter(|(record, _)| !record.name.starts_with(FINDERS_OWN));
+    for (record, data) in wanted {
+        emit(spooled, record, data, tree, visit)?;
+    }
     Ok(())
 }
 
-/// Reads the directory; returns it and where it begins.
-pub(super) fn directory(spooled: &Spooled) -> Result<(Vec<Record>, u64), PackageError> {
+/// Reads the directory, of so many entries at most; returns it and where it begins.
+pub(super) fn directory(spooled: &Spooled, most_entries: usize) -> Result<(Vec<Record>, u64), PackageError> {
     let len = spooled.len();
     let tail_from = len.saturating_sub((END_SIZE + LONGEST_COMMENT) as u64);
     let tail = spooled.bytes(tail_from, len - tail_from)?;
@@ -128,6 +127,9 @@ pub(super) fn directory(spooled: &Spooled) -> Result<(Vec<Record>, u64), Package
     if size > LARGEST_DIRECTORY {
         let most = LARGEST_DIRECTORY >> 20;
         return Err(PackageError::Limit(format!("its directory is larger than {most} MiB: send a tar.gz")));
+    }
+    if count > most_entries as u64 {
+        return Err(PackageError::Limit(format!("it holds more than {most_entries} entries")));
     }
     let bytes = spooled.bytes(offset, size)?;
     let mut rest = bytes.as_slice();

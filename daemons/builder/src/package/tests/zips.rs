@@ -109,7 +109,7 @@ fn malicious_zips_are_refused() {
     twice[tail + 8] = 2;
     twice[tail + 10] = 2;
     twice[tail + 12..tail + 16].copy_from_slice(&size.to_le_bytes());
-    assert!(refusal(&twice).contains("it is there twice"));
+    assert!(refusal(&twice).contains("entries overlap"));
 
     let link = zip_of(|zip| zip.add_symlink("l", "../../etc", SimpleFileOptions::default()).unwrap());
     assert!(refusal(&link).contains("leads out of the package"));
@@ -240,4 +240,20 @@ fn zip64_is_read_as_strictly() {
     let mut huge = zip;
     huge[end + 48..end + 56].fill(0xff);
     assert!(refusal(&huge).contains("its directory is not where it should be"), "{}", refusal(&huge));
+}
+
+#[test]
+fn entries_that_overlap_are_refused_before_one_is_unpacked() {
+    // The header of the first spans that of the second, and both have the data of the second.
+    let mut zip = zip_with(&[("a", "xx"), ("b", "xx")]);
+    let second = (1..zip.len()).find(|at| zip[*at..].starts_with(b"PK\x03\x04")).unwrap();
+    // A local header is 30 bytes and a name of one.
+    zip[28..30].copy_from_slice(&u16::try_from(second).unwrap().to_le_bytes());
+    let mut seen = 0;
+    let walked = package(&zip).unwrap().walk(&mut |_, _| {
+        seen += 1;
+        Ok(())
+    });
+    assert!(walked.unwrap_err().to_string().contains("entries overlap"));
+    assert_eq!(seen, 0);
 }
