@@ -22,6 +22,8 @@ pub struct BuilderConfig {
     pub idle_exit_secs: u32,
     /// Seconds that builds may go on when the builder is told to stop.
     pub drain_secs: u32,
+    /// Seconds of silence after which a build of another builder is taken over, or ended where its package is lost.
+    pub give_up_secs: u32,
     /// Where packages are spooled, and what was found out of them is kept.
     pub state_dir: PathBuf,
     /// Directory of the runtimes; by default `builder.d` in the directory of this file.
@@ -91,6 +93,7 @@ impl Default for BuilderConfig {
             name: None,
             idle_exit_secs: 60,
             drain_secs: 30,
+            give_up_secs: 60,
             state_dir: "/var/lib/dinp/builder".into(),
             runtimes_dir: None,
             docker_socket: "/run/docker.sock".into(),
@@ -158,6 +161,9 @@ impl DaemonConfig for BuilderConfig {
             if let Err(error) = image.parse::<ImageRef>() {
                 return Err(ConfigError::invalid(format!("bases.\"{name}\""), error.to_string()));
             }
+        }
+        if self.give_up_secs < 30 {
+            return Err(ConfigError::invalid("give_up_secs", "must be at least 30: builders speak every five"));
         }
         if self.spool_max_mb < self.package.max_mb {
             return Err(ConfigError::invalid("spool_max_mb", "must be at least package.max_mb"));

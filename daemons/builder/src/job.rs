@@ -1,8 +1,9 @@
 //! One build, from the checked package to the image in the registry and the record that says so.
 
 use crate::context;
-use crate::direct::{Direct, DirectError, LeftToEngine};
+use crate::direct::{Base, Direct, DirectError, LeftToEngine};
 use crate::engine::{BuildRequest, EngineError};
+use crate::kept::Order;
 use crate::log::BuildLog;
 use crate::own_dockerfile;
 use crate::package::Package;
@@ -10,10 +11,9 @@ use crate::registry::RegistryError;
 use crate::runtime::{Recipe, Runtime};
 use crate::service::{Service, Stop};
 use crate::template::{Template, TemplateError, Values};
-use dinp_common::api::UnixMillis;
 use dinp_common::api::builder::BuildStatus;
 use dinp_common::error::ErrorChain;
-use dinp_common::model::{AppName, IMAGE_APP_LABEL, ImageRef, InvalidValue};
+use dinp_common::model::{IMAGE_APP_LABEL, ImageRef, InvalidValue};
 use dinp_common::store::{self, StoreError};
 use mysql_async::Conn;
 use std::sync::Arc;
@@ -24,7 +24,6 @@ use tokio::sync::watch;
 /// Where packages are in images.
 const APP_DIR: &str = "/app";
 const DEADLINE: Duration = Duration::from_secs(5);
-const RETRY: Duration = Duration::from_secs(1);
 /// How long cleaning up may hold up the end of a build.
 const CLEANING: Duration = Duration::from_secs(8);
 
@@ -33,20 +32,14 @@ const CLEANING: Duration = Duration::from_secs(8);
 pub struct Job {
     /// Id of its record.
     pub id: u64,
-    /// The app that it is for.
-    pub app: AppName,
-    /// When that app was created, where it is known.
-    pub app_created_at: Option<UnixMillis>,
-    /// What this version is called.
-    pub version: String,
+    /// How often it has begun.
+    pub attempt: u8,
+    /// What was asked for.
+    pub order: Order,
     /// How.
     pub runtime: Runtime,
     /// From what.
     pub package: Package,
-    /// What its owner should know of it, one line each.
-    pub notes: Vec<String>,
-    /// Name of the image in the registry.
-    pub image: ImageRef,
 }
 
 /// Why a build failed.
@@ -79,6 +72,10 @@ enum Outcome {
     Succeeded(ImageRef),
     Failed(String),
     Cancelled,
+    /// It goes on when the builder is back.
+    Interrupted,
+    /// Another builder has it now.
+    Lost,
 }
 
 impl Job {
@@ -103,7 +100,8 @@ impl Job {
             },
             stopped = stop.wait_for(Option::is_some) => match stopped.as_deref() {
                 Ok(Some(Stop::Cancel)) => Outcome::Cancelled,
-                _ => Outcome::Failed("the builder was stopped".into()),
+                Ok(Some(Stop::Lost)) => Outcome::Lost,
+                _ => Outcome::Interrupted,
             },
         };
         if asked_engine.load(Ordering::Relaxed) {
@@ -122,22 +120,34 @@ impl Job {
                 log.line("cancelled");
                 "cancelled"
             }
+            Outcome::Interrupted => {
+                log.line("interrupted: the builder stops, and goes on with this build when it is back");
+                "interrupted"
+            }
+            Outcome::Lost => "lost",
         };
         // The log is whole before the record says that it ended.
         log.close(writer).await;
         tokio::select! {
-            () = self.record(&service, &outcome) => {}
+            () = self.record(&service, outcome) => {}
             () = service.abandon.cancelled() => tracing::error!(build = self.id, "end of a build could not be recorded"),
         }
         let secs = begun.elapsed().as_secs_f64();
         metrics::counter!("dinp_builder_builds_total", "outcome" => word).increment(1);
         metrics::histogram!("dinp_builder_build_seconds").record(secs);
-        tracing::info!(app = %self.app, build = self.id, version = self.version, outcome = word, secs, "build ended");
+        tracing::info!(app = %self.order.app, build = self.id, version = self.order.version, outcome = word, secs, "build ended");
     }
 
     async fn build(&self, service: &Service, log: &BuildLog, asked_engine: &AtomicBool) -> Result<ImageRef, JobError> {
         let registry = &service.registry;
         self.stage(service, "building").await;
+        if self.attempt > 1 {
+            log.line(&format!("attempt {}", self.attempt));
+            if let Some(image) = self.made_before(service).await? {
+                log.line("the attempt before has made the image");
+                return Ok(image);
+            }
+        }
         self.tell(log);
         let pushed = match &self.runtime.recipe {
             Recipe::Template { base, template } => {
@@ -159,11 +169,11 @@ impl Job {
                 self.by_engine(service, context::Dockerfile::Own { registry: allowed.registry.clone() }, log).await?
             }
         };
-        let found = registry.digest(&self.image).await?.unwrap_or_else(|| "nothing".into());
+        let found = registry.digest(&self.order.image).await?.unwrap_or_else(|| "nothing".into());
         if found != pushed {
             return Err(JobError::Changed { found, pushed });
         }
-        Ok(self.image.with_digest(&pushed)?)
+        Ok(self.order.image.with_digest(&pushed)?)
     }
 
     /// Says of what the image is made.
@@ -171,7 +181,7 @@ impl Job {
         let Package { spooled, format, .. } = &self.package;
         let (bytes, sha256, runtime) = (spooled.len(), spooled.sha256(), &self.runtime.name);
         log.line(&format!("package of {bytes} bytes ({format}, sha256 {sha256}), runtime {runtime}"));
-        self.notes.iter().for_each(|note| log.line(note));
+        self.order.notes.iter().for_each(|note| log.line(note));
     }
 
     /// Makes the image without the Engine, unless that has to make it; returns its digest.
@@ -192,7 +202,7 @@ impl Job {
         }
         // Nothing of this one build: the same package is to give the same image.
         let dockerfile = self.dockerfile(base, template, &[])?;
-        let (cache, package, image) = (&service.cache, &self.package, &self.image);
+        let (cache, package, image) = (&service.cache, &self.package, &self.order.image);
         let direct = Direct { registry, cache, base, dockerfile: &dockerfile, package, image };
         let begun = Instant::now();
         let made = direct.make().await.map_err(JobError::Direct)?;
@@ -237,16 +247,29 @@ impl Job {
 
         self.stage(service, "pushing").await;
         self.is_free(service).await?;
-        Ok(engine.push(self.id, &self.image, (registry.push_address(), registry.account()), log).await?)
+        Ok(engine.push(self.id, &self.order.image, (registry.push_address(), registry.account()), log).await?)
     }
 
     /// Whether the registry has nothing under the image's name that may not be written over.
     async fn is_free(&self, service: &Service) -> Result<(), JobError> {
-        let Some(found) = service.registry.digest(&self.image).await? else { return Ok(()) };
-        if service.is_left_over(&self.app, self.app_created_at, &self.image, &found).await? {
+        let Some(found) = service.registry.digest(&self.order.image).await? else { return Ok(()) };
+        if service.is_left_over(&self.order.app, self.order.app_created_at, &self.order.image, &found).await? {
             return Ok(());
         }
-        Err(JobError::Taken(self.version.clone()))
+        Err(JobError::Taken(self.order.version.clone()))
+    }
+
+    /// The image, where an earlier attempt was cut off between its last step and the record. The name was free when the
+    /// build began, so what has it and is labelled as this build labels is its own.
+    async fn made_before(&self, service: &Service) -> Result<Option<ImageRef>, JobError> {
+        let Some(found) = service.registry.digest(&self.order.image).await? else { return Ok(None) };
+        let found = self.order.image.with_digest(&found)?;
+        let Ok(Base { config, .. }) = Base::fetch(&service.registry, &found).await else { return Ok(None) };
+        let labels = config.get("config").and_then(|config| config.get("Labels"));
+        let is = |(name, value): &(&str, String)| {
+            labels.and_then(|labels| labels.get(*name)?.as_str()) == Some(value.as_str())
+        };
+        Ok(self.labels().iter().all(is).then_some(found))
     }
 
     /// The base image by digest, so that the Engine builds on what stands in the record.
@@ -257,7 +280,7 @@ impl Job {
         let digest = service.registry.digest(named).await?.ok_or_else(|| JobError::NoBase(named.clone()))?;
         let base = named.with_digest(&digest)?;
         let text = base.to_string();
-        self.note(service, "base", async |conn, id| store::build::set_base(conn, id, &text).await).await;
+        self.note(service, "base", async |conn, id| store::build::set_base(conn, &service.name, id, &text).await).await;
         Ok(base)
     }
 
@@ -270,11 +293,11 @@ impl Job {
     ) -> Result<String, TemplateError> {
         let base = base.to_string();
         let values = Values::from([
-            ("app", self.app.as_str()),
+            ("app", self.order.app.as_str()),
             ("app_dir", APP_DIR),
             ("base", base.as_str()),
             ("runtime", self.runtime.name.as_str()),
-            ("version", self.version.as_str()),
+            ("version", self.order.version.as_str()),
         ]);
         let mut labels = vec![("org.opencontainers.image.base.name", base.clone())];
         labels.extend(self.labels());
@@ -285,8 +308,8 @@ impl Job {
     /// Labels that tell what the image is.
     fn labels(&self) -> Vec<(&'static str, String)> {
         vec![
-            ("org.opencontainers.image.version", self.version.clone()),
-            (IMAGE_APP_LABEL, self.app.to_string()),
+            ("org.opencontainers.image.version", self.order.version.clone()),
+            (IMAGE_APP_LABEL, self.order.app.to_string()),
             ("dinp.image.runtime", self.runtime.name.to_string()),
             ("dinp.image.package", format!("sha256:{}", self.package.spooled.sha256())),
         ]
@@ -309,7 +332,7 @@ impl Job {
 
     /// Shows what the build does now.
     async fn stage(&self, service: &Service, stage: &'static str) {
-        self.note(service, stage, async |conn, id| store::build::set_stage(conn, id, stage).await).await;
+        self.note(service, stage, async |conn, id| store::build::set_stage(conn, &service.name, id, stage).await).await;
     }
 
     /// Writes something into the record; that it cannot be written does not stop it.
@@ -328,21 +351,16 @@ impl Job {
         }
     }
 
-    async fn record(&self, service: &Service, outcome: &Outcome) {
+    /// Writes the end into the record, and then lets go of the package.
+    async fn record(&self, service: &Service, outcome: Outcome) {
         let (status, reason, image) = match outcome {
-            Outcome::Succeeded(image) => (BuildStatus::Succeeded, "", Some(image.to_string())),
-            Outcome::Failed(reason) => (BuildStatus::Failed, reason.as_str(), None),
-            Outcome::Cancelled => (BuildStatus::Cancelled, "", None),
+            Outcome::Succeeded(image) => (BuildStatus::Succeeded, String::new(), Some(image.to_string())),
+            Outcome::Failed(reason) => (BuildStatus::Failed, reason, None),
+            Outcome::Cancelled => (BuildStatus::Cancelled, String::new(), None),
+            Outcome::Interrupted => return,
+            Outcome::Lost => return service.kept.forget(self.id),
         };
-        loop {
-            let write = async {
-                let mut conn = store::connect(&service.pool, DEADLINE).await?;
-                store::build::finish(&mut conn, self.id, status, reason, image.as_deref()).await?;
-                Ok::<(), StoreError>(())
-            };
-            let Err(error) = write.await else { return };
-            tracing::warn!(build = self.id, error = %ErrorChain(&error), "end of a build cannot be recorded yet");
-            tokio::time::sleep(RETRY).await;
-        }
+        service.finish(self.id, status, &reason, image.as_deref()).await;
+        service.kept.forget(self.id);
     }
 }

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! POST /v1/builds -> intake: is there room? -> spool (a file without a name) -> package: one strict walk, refused or sound
-//!   -> record in MySQL, 202 -> direct: re-emitted canonically as a layer on the base, straight into the registry
+//!   -> record in MySQL, kept until it ends, 202 -> direct: re-emitted canonically as a layer on the base, straight into the registry
 //!      or, where the Dockerfile asks for more: context -> Docker Engine: build, push
 //!   -> record says how it ended
 //! ```
 
 mod activity;
 mod api;
+mod arrival;
 mod bases;
 pub mod config;
 mod context;
@@ -19,11 +20,15 @@ mod fetch;
 mod holds;
 mod intake;
 mod job;
+mod kept;
 mod log;
+mod neighbours;
 mod own_dockerfile;
 mod package;
+mod problems;
 mod procfile;
 mod registry;
+mod resume;
 mod runtime;
 mod service;
 mod spool;
@@ -38,6 +43,7 @@ use dinp_common::error::ErrorChain;
 use dinp_common::lifecycle::Lifecycle;
 use dinp_common::listen::{self, ListenError};
 use dinp_common::store;
+use kept::Kept;
 use registry::Registry;
 use runtime::Runtimes;
 use service::Service;
@@ -90,7 +96,9 @@ pub async fn run(loaded: Loaded<BuilderConfig>, lifecycle: Lifecycle) -> Result<
             nix::unistd::gethostname().map_err(|error| RunError::Name(error.into()))?.to_string_lossy().into_owned()
         }
     };
-    let service = Service::new(config, name, pool, registry, runtimes);
+    let builds = config.state_dir.join("builds");
+    let kept = Kept::open(builds.clone()).map_err(|source| RunError::Spool { path: builds, source })?;
+    let service = Service::new(config, name, pool, registry, runtimes, kept);
     let spool = service.spool();
     std::fs::create_dir_all(&spool).map_err(|source| RunError::Spool { path: spool, source })?;
 

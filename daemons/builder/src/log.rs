@@ -2,7 +2,7 @@
 
 use crate::engine::Log;
 use dinp_common::error::ErrorChain;
-use dinp_common::store;
+use dinp_common::store::{self, StoreError};
 use mysql_async::Pool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -95,12 +95,13 @@ impl Shared {
 }
 
 async fn write_all(shared: Arc<Shared>, pool: Pool, build: u64, abandon: CancellationToken) {
-    let mut seq = 0;
+    let mut is_first = true;
+    let mut next = None;
     loop {
         let (text, closed) = shared.take();
         if !text.is_empty() {
             tokio::select! {
-                () = write_piece(&pool, build, seq, &text) => seq += 1,
+                written = write_piece(&pool, build, next, &text) => next = Some(written + 1),
                 () = abandon.cancelled() => return,
             }
         } else if closed {
@@ -108,21 +109,29 @@ async fn write_all(shared: Arc<Shared>, pool: Pool, build: u64, abandon: Cancell
         } else {
             shared.changed.notified().await;
             // The first line shows at once; those after it are gathered.
-            if seq > 0 {
+            if !std::mem::take(&mut is_first) {
                 tokio::time::timeout(GATHER, shared.closing.cancelled()).await.ok();
             }
         }
     }
 }
 
-async fn write_piece(pool: &Pool, build: u64, seq: u32, text: &str) {
+/// Writes a piece; returns its number, which is the next that is free where none is given.
+async fn write_piece(pool: &Pool, build: u64, number: Option<u32>, text: &str) -> u32 {
+    let mut number = number;
     loop {
         let write = async {
             let mut conn = store::connect(pool, DEADLINE).await?;
-            store::build::append_log(&mut conn, build, seq, text).await
+            let seq = match number {
+                Some(seq) => seq,
+                // An earlier attempt has written before.
+                None => *number.insert(store::build::next_piece(&mut conn, build).await?),
+            };
+            store::build::append_log(&mut conn, build, seq, text).await?;
+            Ok::<_, StoreError>(seq)
         };
         match write.await {
-            Ok(()) => return,
+            Ok(seq) => return seq,
             Err(error) => {
                 tracing::warn!(build, error = %ErrorChain(&error), "log of a build cannot be written");
                 tokio::time::sleep(RETRY).await;

@@ -1,13 +1,17 @@
 //! What the endpoints and the builds of one builder share: its connections, and the builds under way.
 
-use crate::activity::Activity;
+use crate::activity::{Activity, Busy};
 use crate::config::BuilderConfig;
 use crate::direct::Cache;
 use crate::engine::{Engine, EngineError, Scope};
 use crate::intake::Intake;
+use crate::kept::Kept;
+use crate::neighbours::Neighbours;
 use crate::registry::Registry;
+use crate::resume;
 use crate::runtime::Runtimes;
 use dinp_common::api::UnixMillis;
+use dinp_common::api::builder::BuildStatus;
 use dinp_common::auth::ServiceAuth;
 use dinp_common::error::ErrorChain;
 use dinp_common::lifecycle::{Condition, Heartbeat};
@@ -16,13 +20,15 @@ use dinp_common::store::{self, StoreError};
 use mysql_async::{Conn, Pool};
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{OnceCell, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 const DEADLINE: Duration = Duration::from_secs(3);
+/// From one try to the next where the database is away.
+const RETRY: Duration = Duration::from_secs(1);
 /// How often what a builder needs is looked at.
 const LOOK: Duration = Duration::from_secs(5);
 /// How long a look at the Engine may take.
@@ -40,6 +46,8 @@ pub enum Stop {
     Cancel,
     /// The builder stops.
     Shutdown,
+    /// Another builder has it now.
+    Lost,
 }
 
 /// A build under way.
@@ -69,6 +77,8 @@ pub struct Service {
     pub(crate) cache: Cache,
     /// Places for packages.
     pub intake: Intake,
+    /// Packages of builds under way.
+    pub kept: Kept,
     /// Packages that may be read now.
     pub inspections: Arc<Semaphore>,
     /// Builds that may run now.
@@ -80,12 +90,29 @@ pub struct Service {
     running: Mutex<HashMap<u64, Running>>,
     tasks: TaskTracker,
     recovered: OnceCell<()>,
+    neighbours: tokio::sync::Mutex<Watching>,
+    /// Itself, for what it begins by itself.
+    me: Weak<Self>,
 }
+
+/// What a builder watches of others, and that it is not idle meanwhile.
+#[derive(Default)]
+struct Watching(Neighbours, Option<Busy>);
 
 impl Service {
     /// A builder that has done nothing yet.
-    pub fn new(config: BuilderConfig, name: String, pool: Pool, registry: Registry, runtimes: Runtimes) -> Arc<Self> {
-        Arc::new(Self {
+    pub fn new(
+        config: BuilderConfig,
+        name: String,
+        pool: Pool,
+        registry: Registry,
+        runtimes: Runtimes,
+        kept: Kept,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            kept,
+            neighbours: tokio::sync::Mutex::default(),
             auth: ServiceAuth::new(pool.clone()),
             intake: Intake::new(config.packages_per_person, config.packages_max, config.spool_max_mb),
             inspections: Arc::new(Semaphore::new(INSPECTIONS)),
@@ -110,7 +137,7 @@ impl Service {
         self.config.state_dir.join("spool")
     }
 
-    /// A connection to the database, once what an earlier process left is told as failed.
+    /// A connection to the database, once what an earlier process left goes on.
     pub async fn connect(&self) -> Result<Conn, StoreError> {
         let mut conn = store::connect(&self.pool, DEADLINE).await?;
         self.recovered.get_or_try_init(|| self.recover(&mut conn)).await?;
@@ -132,12 +159,78 @@ impl Service {
         store::build::is_of_deleted_app(&mut conn, app.as_str(), &found.to_string(), created_at).await
     }
 
+    /// Goes on with the builds that an earlier process left.
     async fn recover(&self, conn: &mut Conn) -> Result<(), StoreError> {
-        let left = store::build::fail_running_of(conn, &self.name, "the builder was restarted").await?;
-        for build in left {
-            tracing::warn!(build, "build was cut off by a restart");
+        let held = store::build::held_by(conn, &self.name).await?;
+        let ids: Vec<u64> = held.iter().map(|build| build.id).collect();
+        if let Err(error) = self.kept.forget_all_but(&ids) {
+            tracing::warn!(%error, "packages of ended builds stay on disk");
+        }
+        if let Some(me) = self.me.upgrade() {
+            held.into_iter().for_each(|build| resume::go_on(&me, build));
         }
         Ok(())
+    }
+
+    /// Reads or writes something of a build's record, however long that takes.
+    pub async fn insist<T, A>(&self, build: u64, ask: impl Fn(Conn) -> A) -> T
+    where
+        A: Future<Output = Result<T, StoreError>>,
+    {
+        loop {
+            let asked = async { ask(store::connect(&self.pool, DEADLINE).await?).await };
+            match asked.await {
+                Ok(answer) => return answer,
+                Err(error) => {
+                    tracing::warn!(build, error = %ErrorChain(&error), "record of a build cannot be written yet");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// Writes the end of a build into its record.
+    pub async fn finish(&self, id: u64, status: BuildStatus, reason: &str, image: Option<&str>) {
+        let finish =
+            move |mut conn| async move { store::build::finish(&mut conn, &self.name, id, status, reason, image).await };
+        self.insist(id, finish).await;
+    }
+
+    /// Says that this builder is at its builds, ends those that are to end or are its own no more, and looks after builds that
+    /// others have given up.
+    async fn look_at_builds(&self, conn: &mut Conn) -> Result<(), StoreError> {
+        let running: Vec<u64> = self.running().keys().copied().collect();
+        if !running.is_empty() {
+            store::build::beat(conn, &self.name).await?;
+            let held = store::build::held_by(conn, &self.name).await?;
+            for id in running {
+                match held.iter().find(|build| build.id == id) {
+                    Some(build) if build.cancel_asked => self.stop(id, Stop::Cancel),
+                    Some(_) => {}
+                    None => self.stop(id, Stop::Lost),
+                }
+            }
+        }
+        let give_up = self.config.give_up_secs;
+        let silent = store::build::silent(conn, &self.name, give_up).await?;
+        let mut watching = self.neighbours.lock().await;
+        let Watching(neighbours, busy) = &mut *watching;
+        for build in neighbours.given_up(silent, Duration::from_secs(give_up.into()), Instant::now()) {
+            if store::build::take_over(conn, &build, &self.name).await?
+                && let Some(me) = self.me.upgrade()
+            {
+                tracing::warn!(build = build.id, builder = build.builder, "builder is silent, its build is taken over");
+                resume::take_over(&me, build);
+            }
+        }
+        *busy = neighbours.is_watching().then(|| busy.take().unwrap_or_else(|| self.activity.begin()));
+        Ok(())
+    }
+
+    fn stop(&self, id: u64, why: Stop) {
+        if let Some(build) = self.running().get(&id) {
+            build.stop.send_replace(Some(why));
+        }
     }
 
     /// Connects to the local Engine, anew for each build: it may come and go.
@@ -207,8 +300,9 @@ impl Service {
         let mut cleaned = false;
         loop {
             beat.beat();
-            match self.connect().await {
-                Ok(_) => database.ok(),
+            let looked = async { self.look_at_builds(&mut self.connect().await?).await };
+            match looked.await {
+                Ok(()) => database.ok(),
                 Err(error) => database.missing(&ErrorChain(&error).to_string()),
             }
             match tokio::time::timeout(LONGEST_LOOK, self.look_at_engine(&mut cleaned)).await {

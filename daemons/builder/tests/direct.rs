@@ -236,11 +236,7 @@ async fn a_build_that_is_cut_off_leaves_no_tag() {
     world.stop_program().await;
     assert!(world.tags("team1/two").await.is_empty());
     world.start_builder().await;
-    let build = world.ended(id).await;
-    assert_eq!((build.status, build.reason.as_str()), (BuildStatus::Failed, "the builder was restarted"));
-
-    let id = world.begin("two", "v2", "x", package).await;
     world.succeeded(id).await;
-    assert_eq!(world.tags("team1/two").await, ["v2"]);
+    assert_eq!(world.tags("team1/two").await, ["v1"], "it goes on where there is a builder again");
     world.stop_builder().await;
 }

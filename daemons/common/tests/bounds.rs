@@ -263,6 +263,10 @@ async fn builds_and_their_logs_are_kept_as_far_as_they_are_new_and_small() {
             package_bytes: 1,
             package_sha256: "00",
             base: "",
+            note: "",
+            source: "",
+            can_fetch_again: false,
+            image_name: "",
         };
         newest = build::begin(conn, &new).await.unwrap().unwrap().id;
         for piece in 0..8 {

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-/// A package as it arrived: a file without a name, gone when the last of its users is.
+/// A package as it arrived.
 #[derive(Debug, Clone)]
 pub struct Spooled {
     file: Arc<File>,
@@ -28,6 +28,11 @@ impl Spooled {
     /// SHA-256 of its bytes in hexadecimal.
     pub fn sha256(&self) -> &str {
         &self.sha256
+    }
+
+    /// The file itself.
+    pub fn file(&self) -> &File {
+        &self.file
     }
 
     /// A reader of the whole; readers do not disturb each other.

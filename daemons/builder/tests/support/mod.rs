@@ -189,6 +189,8 @@ pub struct World {
     pub own_dockerfiles: bool,
     /// Where packages may be fetched from.
     pub fetch: FetchConfig,
+    /// After how much silence builds of other builders are taken over.
+    pub give_up_secs: u32,
 }
 
 impl World {
@@ -250,6 +252,7 @@ impl World {
             is_direct: true,
             own_dockerfiles: false,
             fetch: FetchConfig::default(),
+            give_up_secs: 60,
         }
     }
 
@@ -307,6 +310,7 @@ impl World {
             fetch: self.fetch.clone(),
             bases: self.pins.clone(),
             drain_secs: 1,
+            give_up_secs: self.give_up_secs,
             ..BuilderConfig::default()
         };
         let mut loaded = Loaded::for_tests("builder", config);

@@ -37,6 +37,9 @@ pub struct BuildQuery {
     /// File name of the package, for people.
     #[serde(default)]
     pub package: String,
+    /// What whoever asks says of this version.
+    #[serde(default)]
+    pub note: String,
     /// Where to fetch the package, instead of the body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<Url>,
@@ -86,12 +89,24 @@ pub struct BuildView {
     pub runtime: String,
     /// Who asked.
     pub created_by: String,
+    /// What whoever asked says of this version.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub note: String,
+    /// Where the package was fetched from, without what nobody else should see; empty where it was uploaded.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub source: String,
     /// Which builder.
     pub builder: String,
+    /// 1 for the first, and one more whenever it begins again after its builder has ended.
+    #[serde(default = "first")]
+    pub attempt: u8,
     /// Where it is.
     pub status: BuildStatus,
     /// What it does now, or did last.
     pub stage: String,
+    /// What it has done, in the order in which it began it.
+    #[serde(default)]
+    pub stages: Vec<Stage>,
     /// Why it failed.
     #[serde(default)]
     pub reason: String,
@@ -101,6 +116,12 @@ pub struct BuildView {
     /// Size of the package.
     #[serde(default)]
     pub package_bytes: Option<u64>,
+    /// SHA-256 of the package in hexadecimal.
+    #[serde(default)]
+    pub package_sha256: Option<String>,
+    /// The image that it stands on, by digest once that is known.
+    #[serde(default)]
+    pub base: String,
     /// The image by digest, once it is in the registry.
     #[serde(default)]
     pub image: Option<String>,
@@ -109,6 +130,19 @@ pub struct BuildView {
     /// When it ended.
     #[serde(default)]
     pub finished_at: Option<UnixMillis>,
+}
+
+fn first() -> u8 {
+    1
+}
+
+/// A part of a build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stage {
+    /// `building` or `pushing`.
+    pub stage: String,
+    /// When it began.
+    pub at: UnixMillis,
 }
 
 /// A way to make an image.

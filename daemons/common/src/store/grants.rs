@@ -63,7 +63,11 @@ pub const DASH: &[Grant] = &[
 pub const BUILDER: &[Grant] = &[
     grant("SELECT", "service_credential"),
     grant("SELECT (name, created_at, deleted_at)", "app"),
-    grant("SELECT, INSERT, DELETE, UPDATE (status, stage, reason, base, image, finished_at)", "build"),
+    grant(
+        "SELECT, INSERT, DELETE, UPDATE (status, stage, stages, reason, base, image, finished_at, builder, attempt, beat_at, \
+         cancel_asked)",
+        "build",
+    ),
     grant("SELECT, INSERT, DELETE", "build_log"),
     grant("INSERT", "audit_event"),
     grant("SELECT", "schema_migration"),

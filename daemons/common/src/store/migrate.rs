@@ -11,6 +11,7 @@ const MIGRATIONS: &[(u32, &str, &str)] = &[
     (3, "bounds", include_str!("migrations/0003_bounds.sql")),
     (4, "release_ids", include_str!("migrations/0004_release_ids.sql")),
     (5, "node_capacity", include_str!("migrations/0005_node_capacity.sql")),
+    (6, "builds", include_str!("migrations/0006_builds.sql")),
 ];
 
 /// Applies the migrations that the database lacks and returns their names.
