@@ -66,6 +66,8 @@ pub struct PackageConfig {
     pub max_names_mb: u32,
     /// Seconds without a byte after which an upload is given up.
     pub upload_stall_secs: u32,
+    /// Seconds that what has come of an upload in parts is kept after its last byte.
+    pub upload_keep_secs: u32,
 }
 
 /// `[build]`.
@@ -119,6 +121,7 @@ impl Default for PackageConfig {
             max_entries: 100_000,
             max_names_mb: 16,
             upload_stall_secs: 60,
+            upload_keep_secs: 3600,
         }
     }
 }
@@ -148,6 +151,7 @@ impl DaemonConfig for BuilderConfig {
             ("package.max_entries", self.package.max_entries),
             ("package.max_names_mb", self.package.max_names_mb),
             ("package.upload_stall_secs", self.package.upload_stall_secs),
+            ("package.upload_keep_secs", self.package.upload_keep_secs),
             ("build.time_limit_secs", self.build.time_limit_secs),
             ("fetch.time_limit_secs", self.fetch.time_limit_secs),
         ];

@@ -111,14 +111,20 @@ fn name(file: &File, path: &Path) -> io::Result<()> {
 }
 
 /// Size and SHA-256 in hexadecimal of a file, which is read from its beginning.
-pub fn digest(file: &mut File) -> io::Result<(u64, String)> {
+fn digest(file: &mut File) -> io::Result<(u64, String)> {
+    let (hash, len) = hash(file)?;
+    Ok((len, hex(&hash.finalize())))
+}
+
+/// The hash of a file, to which more may be added, and its size.
+pub fn hash(file: &mut File) -> io::Result<(Sha256, u64)> {
     file.rewind()?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 256 << 10];
     let mut len = 0;
     loop {
         match file.read(&mut buffer)? {
-            0 => return Ok((len, hex(&hash.finalize()))),
+            0 => return Ok((hash, len)),
             read => {
                 hash.update(&buffer[..read]);
                 len += read as u64;

@@ -33,6 +33,7 @@ mod runtime;
 mod service;
 mod spool;
 mod template;
+mod uploads;
 mod version;
 
 use bases::Bases;
@@ -43,7 +44,6 @@ use dinp_common::error::ErrorChain;
 use dinp_common::lifecycle::Lifecycle;
 use dinp_common::listen::{self, ListenError};
 use dinp_common::store;
-use kept::Kept;
 use registry::Registry;
 use runtime::Runtimes;
 use service::Service;
@@ -66,8 +66,8 @@ pub enum RunError {
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// The state directory cannot be used.
-    #[error("create {}", path.display())]
-    Spool {
+    #[error("use the state directory {}", path.display())]
+    State {
         /// Which directory.
         path: PathBuf,
         /// Why not.
@@ -96,11 +96,9 @@ pub async fn run(loaded: Loaded<BuilderConfig>, lifecycle: Lifecycle) -> Result<
             nix::unistd::gethostname().map_err(|error| RunError::Name(error.into()))?.to_string_lossy().into_owned()
         }
     };
-    let builds = config.state_dir.join("builds");
-    let kept = Kept::open(builds.clone()).map_err(|source| RunError::Spool { path: builds, source })?;
-    let service = Service::new(config, name, pool, registry, runtimes, kept);
-    let spool = service.spool();
-    std::fs::create_dir_all(&spool).map_err(|source| RunError::Spool { path: spool, source })?;
+    let state = config.state_dir.clone();
+    let service = Service::new(config, name, pool, registry, runtimes);
+    let service = service.map_err(|source| RunError::State { path: state, source })?;
 
     let listeners = listen::listeners(SOCKET, &service.config.listen).await?;
     tell_broken_runtimes(&service);

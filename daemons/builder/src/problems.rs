@@ -6,6 +6,7 @@ use crate::intake::NoPlace;
 use crate::package::PackageError;
 use crate::runtime::RuntimeError;
 use crate::spool::SpoolError;
+use crate::uploads::UploadError;
 use dinp_common::error::ErrorChain;
 use dinp_common::problem::Problem;
 use dinp_common::store::StoreError;
@@ -89,11 +90,29 @@ pub fn spool(error: SpoolError) -> Problem {
         SpoolError::Empty => Problem::unprocessable("package-refused", detail),
         SpoolError::Stalled(_) => Problem::new(StatusCode::REQUEST_TIMEOUT, "upload-stalled", detail),
         SpoolError::Receive(_) => Problem::bad_request("upload-broken", detail),
-        SpoolError::Write { source, .. } => {
-            tracing::error!(error = %ErrorChain(&error), "package cannot be spooled");
-            let full = source.kind() == std::io::ErrorKind::StorageFull;
-            let detail = if full { "the builder's disk is full" } else { "the builder cannot write to its disk" };
-            Problem::new(StatusCode::INSUFFICIENT_STORAGE, "spool-unavailable", detail)
-        }
+        SpoolError::Write { source, .. } => disk(source),
     }
+}
+
+/// A part that is not taken, or a package that is not whole.
+pub fn upload(error: UploadError) -> Problem {
+    let detail = error.to_string();
+    match error {
+        UploadError::WrongOffset(offset) => Problem::conflict("wrong-offset", detail).with("offset", offset),
+        UploadError::Incomplete(offset, bytes) => {
+            Problem::conflict("upload-incomplete", detail).with("offset", offset).with("bytes", bytes)
+        }
+        UploadError::TooLong(_) => Problem::unprocessable("too-long", detail),
+        UploadError::Damaged(_) => Problem::unprocessable("upload-damaged", detail),
+        UploadError::Stalled(_) => Problem::new(StatusCode::REQUEST_TIMEOUT, "upload-stalled", detail),
+        UploadError::Broken => Problem::bad_request("upload-broken", detail),
+        UploadError::Disk(error) => disk(&error),
+    }
+}
+
+fn disk(error: &std::io::Error) -> Problem {
+    tracing::error!(error = %ErrorChain(error), "package cannot be spooled");
+    let full = error.kind() == std::io::ErrorKind::StorageFull;
+    let detail = if full { "the builder's disk is full" } else { "the builder cannot write to its disk" };
+    Problem::new(StatusCode::INSUFFICIENT_STORAGE, "spool-unavailable", detail)
 }

@@ -10,6 +10,7 @@ use crate::neighbours::Neighbours;
 use crate::registry::Registry;
 use crate::resume;
 use crate::runtime::Runtimes;
+use crate::uploads::Uploads;
 use dinp_common::api::UnixMillis;
 use dinp_common::api::builder::BuildStatus;
 use dinp_common::auth::ServiceAuth;
@@ -19,6 +20,7 @@ use dinp_common::model::{AppName, ImageRef};
 use dinp_common::store::{self, StoreError};
 use mysql_async::{Conn, Pool};
 use std::collections::HashMap;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -29,6 +31,8 @@ use tokio_util::task::TaskTracker;
 const DEADLINE: Duration = Duration::from_secs(3);
 /// From one try to the next where the database is away.
 const RETRY: Duration = Duration::from_secs(1);
+/// Where packages are while they arrive, in the state directory.
+const SPOOL: &str = "spool";
 /// How often what a builder needs is looked at.
 const LOOK: Duration = Duration::from_secs(5);
 /// How long a look at the Engine may take.
@@ -79,6 +83,8 @@ pub struct Service {
     pub intake: Intake,
     /// Packages of builds under way.
     pub kept: Kept,
+    /// Packages that arrive in parts.
+    pub uploads: Uploads,
     /// Packages that may be read now.
     pub inspections: Arc<Semaphore>,
     /// Builds that may run now.
@@ -100,21 +106,26 @@ pub struct Service {
 struct Watching(Neighbours, Option<Busy>);
 
 impl Service {
-    /// A builder that has done nothing yet.
+    /// A builder that has done nothing yet; its state directory is made where it is not there.
     pub fn new(
         config: BuilderConfig,
         name: String,
         pool: Pool,
         registry: Registry,
         runtimes: Runtimes,
-        kept: Kept,
-    ) -> Arc<Self> {
-        Arc::new_cyclic(|me| Self {
+    ) -> io::Result<Arc<Self>> {
+        let kept = Kept::open(config.state_dir.join("builds"))?;
+        let intake = Intake::new(config.packages_per_person, config.packages_max, config.spool_max_mb);
+        let keep = Duration::from_secs(config.package.upload_keep_secs.into());
+        let uploads = Uploads::open(config.state_dir.join("uploads"), keep, &intake)?;
+        std::fs::create_dir_all(config.state_dir.join(SPOOL))?;
+        Ok(Arc::new_cyclic(|me| Self {
             me: me.clone(),
             kept,
+            uploads,
+            intake,
             neighbours: tokio::sync::Mutex::default(),
             auth: ServiceAuth::new(pool.clone()),
-            intake: Intake::new(config.packages_per_person, config.packages_max, config.spool_max_mb),
             inspections: Arc::new(Semaphore::new(INSPECTIONS)),
             slots: Semaphore::new(config.concurrent_builds as usize),
             cache: Cache::open(config.state_dir.join("cache")),
@@ -129,12 +140,12 @@ impl Service {
             running: Mutex::default(),
             tasks: TaskTracker::new(),
             recovered: OnceCell::new(),
-        })
+        }))
     }
 
     /// Where packages are spooled.
     pub fn spool(&self) -> PathBuf {
-        self.config.state_dir.join("spool")
+        self.config.state_dir.join(SPOOL)
     }
 
     /// A connection to the database, once what an earlier process left goes on.
@@ -300,6 +311,7 @@ impl Service {
         let mut cleaned = false;
         loop {
             beat.beat();
+            self.uploads.forget_old();
             let looked = async { self.look_at_builds(&mut self.connect().await?).await };
             match looked.await {
                 Ok(()) => database.ok(),

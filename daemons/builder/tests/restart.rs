@@ -12,27 +12,13 @@ use support::{World, digest, eventually, tar_gz};
 
 const APP: &str = "def app(environ, start): pass\n";
 
-/// A builder with a runtime that needs no Engine.
+/// A builder that soon gives up others.
 async fn world() -> World {
-    let mut world = World::without_engine().await;
-    let layer = tar(&[("bin/sh", "#!")]);
-    world.registry.put_image("dinp/base-x", "test", &[layer], serde_json::json!({"Cmd": ["sh"]})).await;
-    world.runtime_on("{registry}/dinp/base-x:{base_tag}", "x", "COPY app/ {{app_dir}}/\nCMD [\"/app/run\"]");
+    let mut world = World::with_layer().await;
     world.give_up_secs = 1;
     world.stop_builder().await;
     world.start_builder().await;
     world
-}
-
-fn tar(files: &[(&str, &str)]) -> Vec<u8> {
-    let mut tar = tar::Builder::new(Vec::new());
-    for (name, text) in files {
-        let mut header = tar::Header::new_gnu();
-        header.set_mode(0o755);
-        header.set_size(text.len() as u64);
-        tar.append_data(&mut header, name, text.as_bytes()).unwrap();
-    }
-    tar.into_inner().unwrap()
 }
 
 async fn sql(world: &World, text: &str) {

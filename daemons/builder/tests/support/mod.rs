@@ -210,6 +210,23 @@ impl World {
         world
     }
 
+    /// The same, with a runtime `x` that needs no Engine, and one that takes the same packages.
+    pub async fn with_layer() -> Self {
+        let world = Self::without_engine().await;
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o755);
+        header.set_size(2);
+        tar.append_data(&mut header, "bin/sh", &b"#!"[..]).unwrap();
+        let layer = tar.into_inner().unwrap();
+        world.registry.put_image("dinp/base-x", "test", &[layer], serde_json::json!({"Cmd": ["sh"]})).await;
+        for name in ["x", "y"] {
+            let base = "{registry}/dinp/base-x:{base_tag}";
+            world.runtime_on(base, name, "COPY app/ {{app_dir}}/\nCMD [\"/app/run\"]");
+        }
+        world
+    }
+
     async fn prepare(docker_socket: PathBuf) -> Self {
         let mysql = Mysql::start().await;
         let pool = mysql.database().await;

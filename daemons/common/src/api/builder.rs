@@ -2,7 +2,10 @@
 //!
 //! * `POST /v1/builds?app=&version=&runtime=&user=&package=` with the package as body (application/octet-stream), or with `url=`
 //!   -> 202 [`BuildView`] once the package has arrived and was found to be a sound archive
-//! * `DELETE /v1/builds/{id}` cancels -> 204
+//! * `POST /v1/uploads` with [`UploadBegin`] -> 201 [`UploadView`]: the same in parts, for connections that break. `PATCH /v1/uploads/{id}?user=&offset=` with the next bytes -> [`UploadView`], 409 `wrong-offset`
+//!   where others are the next; `GET` tells which; `POST /v1/uploads/{id}/build?user=` -> 202 [`BuildView`] once all are here,
+//!   however often it is asked; `DELETE` forgets them -> 204
+//! * `DELETE /v1/builds/{id}` cancels -> 204, or 202 where another builder is told to
 //! * `GET /v1/runtimes` -> `Page<`[`RuntimeView`]`>`
 //!
 //! Records and logs are read from MySQL, where every builder writes them.
@@ -43,6 +46,37 @@ pub struct BuildQuery {
     /// Where to fetch the package, instead of the body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<Url>,
+}
+
+/// Begins an upload in parts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UploadBegin {
+    /// Size of the package.
+    pub bytes: u64,
+    /// SHA-256 of the package in hexadecimal: what arrived of it before need not be sent again, and nothing else is built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// What is to be built of it.
+    pub build: BuildQuery,
+}
+
+/// A package that arrives in parts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UploadView {
+    /// Its id, which nobody guesses.
+    pub id: String,
+    /// The app that it is for.
+    pub app: AppName,
+    /// How many bytes are here: where the next part begins.
+    pub offset: u64,
+    /// How many there will be.
+    pub bytes: u64,
+    /// The build that was made of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<u64>,
+    /// Seconds without a further byte after which it is forgotten.
+    pub kept_secs: u32,
 }
 
 /// Where a build is.

@@ -2,11 +2,14 @@
 //!
 //! * `POST /v1/builds?app=&app_created_at=&version=&runtime=&user=&owner=&package=` with the package as body -> 202
 //!   `BuildView`; 429 `too-many-packages`, 507 `spool-full`, 413 `too-large`: what is taken in is bounded
-//! * `DELETE /v1/builds/{id}` cancels -> 204
+//! * `POST /v1/uploads`, `GET`, `PATCH` and `DELETE /v1/uploads/{id}`, `POST /v1/uploads/{id}/build`: the same in parts
+//! * `DELETE /v1/builds/{id}` cancels -> 204, or 202 where another builder is told to
 //! * `GET /v1/runtimes` -> `Page<RuntimeView>`
 //! * `GET /health`, `/ready`, `/metrics`: for operators, without a credential
 //!
 //! All but the last need a service credential of role dash.
+
+mod uploads;
 
 use crate::arrival;
 use crate::detect::Detected;
@@ -49,6 +52,9 @@ pub fn router(service: Arc<Service>, lifecycle: &Lifecycle) -> Router {
     Router::new()
         .route("/v1/builds", post(upload))
         .route("/v1/builds/{id}", delete(cancel))
+        .route("/v1/uploads", post(uploads::begin))
+        .route("/v1/uploads/{id}", get(uploads::show).patch(uploads::append).delete(uploads::forget))
+        .route("/v1/uploads/{id}/build", post(uploads::build))
         .route("/v1/runtimes", get(runtimes))
         .layer(middleware::from_fn_with_state(service.clone(), guard))
         .with_state(service)
@@ -115,7 +121,7 @@ async fn upload(
             }
             Some(url) => arrival::fetch(&service, user, url).await?,
         };
-        accept(&service, asked, spooled, place).await
+        accept(&service, asked, spooled, Some(Arc::new(place))).await
     };
     match taken.await {
         Ok(build) => Ok((StatusCode::ACCEPTED, Json(build))),
@@ -153,7 +159,12 @@ async fn prepare(service: &Service, query: BuildQuery) -> Result<Asked, Problem>
 }
 
 /// Checks the package, and starts the build.
-async fn accept(service: &Arc<Service>, asked: Asked, spooled: Spooled, place: Place) -> Result<BuildView, Problem> {
+async fn accept(
+    service: &Arc<Service>,
+    asked: Asked,
+    spooled: Spooled,
+    place: Option<Arc<Place>>,
+) -> Result<BuildView, Problem> {
     let Asked { query, runtime } = asked;
     let version = match &query.version {
         Some(version) => version.clone(),

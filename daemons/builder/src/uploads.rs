@@ -1,0 +1,345 @@
+//! Packages that arrive in parts: what has come stays for a while, so that an upload that broke off goes on where it stopped,
+//! also after a restart.
+//!
+//! `ID.part` is what has come, `ID.json` what it is for.
+
+use crate::intake::{Intake, Place};
+use crate::kept;
+use crate::package::Spooled;
+use bytes::Bytes;
+use dinp_common::api::builder::{BuildQuery, UploadView};
+use dinp_common::auth::hex;
+use futures_util::{Stream, StreamExt};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::io::AsyncWriteExt;
+use tokio_util::sync::CancellationToken;
+
+/// What an upload is for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct About {
+    /// What is to be built of it, and for whom.
+    pub query: BuildQuery,
+    /// How many bytes there will be.
+    pub bytes: u64,
+    /// Their SHA-256 in hexadecimal, where whoever sends them has said so.
+    pub sha256: Option<String>,
+    /// The build that was made of it; then its bytes are gone.
+    pub build: Option<u64>,
+}
+
+/// Why a part was not taken, or the whole cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadError {
+    /// Other bytes are the next.
+    #[error("the next byte of this upload is byte {0}: go on there")]
+    WrongOffset(u64),
+    /// More came than was said.
+    #[error("the upload has more bytes than the {0} that were announced")]
+    TooLong(u64),
+    /// Something is missing.
+    #[error("only {0} of {1} bytes of the package have arrived")]
+    Incomplete(u64, u64),
+    /// Not the bytes that were announced.
+    #[error("the bytes that arrived are not those that were announced: their SHA-256 is {0}")]
+    Damaged(String),
+    /// Nothing came for too long.
+    #[error("the upload stalled: no byte within {0} s")]
+    Stalled(u64),
+    /// Whoever sent it went away, or sends the same anew.
+    #[error("the part did not arrive whole")]
+    Broken,
+    /// The disk refuses it.
+    #[error("write the package to the spool")]
+    Disk(#[from] io::Error),
+}
+
+/// One package that arrives.
+#[derive(Debug)]
+pub struct Upload {
+    id: String,
+    state: Mutex<State>,
+    /// The one that writes, one at a time.
+    part: tokio::sync::Mutex<Part>,
+    /// One build is made of it.
+    pub building: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+struct State {
+    about: About,
+    /// None once a build was made of it.
+    place: Option<Arc<Place>>,
+    offset: u64,
+    touched: Instant,
+    /// Ends the part that arrives now.
+    arriving: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Part {
+    file: tokio::fs::File,
+    hash: Sha256,
+    offset: u64,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub struct Uploads {
+    directory: PathBuf,
+    keep: Duration,
+    known: Mutex<HashMap<String, Arc<Upload>>>,
+}
+
+impl Uploads {
+    /// Uploads below this directory, with those that an earlier process has left, as far as there are places for them. Each is
+    /// forgotten after so long without a byte.
+    pub fn open(directory: PathBuf, keep: Duration, intake: &Intake) -> io::Result<Self> {
+        fs::create_dir_all(&directory)?;
+        let uploads = Self { directory, keep, known: Mutex::default() };
+        for entry in fs::read_dir(&uploads.directory)? {
+            let path = entry?.path();
+            let id = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
+            if uploads.known().contains_key(&id) {
+                continue;
+            }
+            match uploads.read(&id, intake) {
+                Ok(upload) => drop(uploads.known().insert(id, upload)),
+                Err(error) => {
+                    tracing::info!(upload = id, %error, "what is left of an upload is dropped");
+                    fs::remove_file(path)?;
+                }
+            }
+        }
+        Ok(uploads)
+    }
+
+    fn read(&self, id: &str, intake: &Intake) -> io::Result<Arc<Upload>> {
+        let about: About = serde_json::from_slice(&fs::read(self.about(id))?)?;
+        if about.build.is_some() {
+            return Ok(Upload::new(id, about, None, Part::nothing()?));
+        }
+        let place = intake.take(&about.query.user, about.bytes).map_err(io::Error::other)?;
+        let mut file = File::options().read(true).append(true).open(self.part(id))?;
+        let (hash, offset) = kept::hash(&mut file)?;
+        Ok(Upload::new(id, about, Some(place), Part { file: tokio::fs::File::from_std(file), hash, offset }))
+    }
+
+    /// A new upload.
+    pub fn begin(&self, about: About, place: Place) -> io::Result<Arc<Upload>> {
+        let id = hex(&rand::random::<[u8; 16]>());
+        let file = File::options().read(true).append(true).create_new(true).open(self.part(&id))?;
+        self.write(&id, &about)?;
+        let part = Part { file: tokio::fs::File::from_std(file), hash: Sha256::new(), offset: 0 };
+        let upload = Upload::new(&id, about, Some(place), part);
+        self.known().insert(id, upload.clone());
+        Ok(upload)
+    }
+
+    /// What has arrived of these bytes of this person, to be built as is asked for now.
+    pub fn again(&self, about: &About) -> io::Result<Option<Arc<Upload>>> {
+        let same = |upload: &Arc<Upload>| {
+            let known = upload.state();
+            about.sha256.is_some()
+                && known.about.sha256 == about.sha256
+                && known.about.bytes == about.bytes
+                && known.about.query.user == about.query.user
+                && known.about.build.is_none()
+        };
+        let Some(found) = self.known().values().find(|upload| same(upload)).cloned() else { return Ok(None) };
+        self.write(&found.id, about)?;
+        let mut state = found.state();
+        state.about = about.clone();
+        state.touched = Instant::now();
+        drop(state);
+        Ok(Some(found))
+    }
+
+    /// An upload of this person.
+    pub fn find(&self, id: &str, user: &str) -> Option<Arc<Upload>> {
+        self.known().get(id).filter(|upload| upload.state().about.query.user == user).cloned()
+    }
+
+    /// A build was made of it: its bytes are not needed any more.
+    pub fn built(&self, upload: &Upload, build: u64) -> io::Result<()> {
+        let about = {
+            let mut state = upload.state();
+            state.place = None;
+            state.about.build = Some(build);
+            state.about.clone()
+        };
+        self.write(&upload.id, &about)?;
+        fs::remove_file(self.part(&upload.id))
+    }
+
+    /// Forgets an upload.
+    pub fn forget(&self, upload: &Upload) {
+        upload.state().arriving.cancel();
+        self.known().remove(&upload.id);
+        for path in [self.about(&upload.id), self.part(&upload.id)] {
+            if let Err(error) = fs::remove_file(&path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(path = %path.display(), %error, "what is left of an upload stays on disk");
+            }
+        }
+    }
+
+    /// Forgets those that nobody has gone on with.
+    pub fn forget_old(&self) {
+        let old: Vec<_> =
+            self.known().values().filter(|upload| upload.state().touched.elapsed() >= self.keep).cloned().collect();
+        old.iter().for_each(|upload| self.forget(upload));
+    }
+
+    /// Forgets the upload that has waited longest for somebody to go on, of this person or, for at least a minute, of anybody;
+    /// false where there is none.
+    pub fn make_room(&self, user: &str) -> bool {
+        let waits = |upload: &Arc<Upload>| {
+            let state = upload.state();
+            let idle = state.touched.elapsed();
+            let is_waiting =
+                state.place.is_some() && upload.part.try_lock().is_ok() && upload.building.try_lock().is_ok();
+            (is_waiting && (state.about.query.user == user || idle >= Duration::from_secs(60))).then_some(idle)
+        };
+        let longest = self
+            .known()
+            .values()
+            .filter_map(|upload| Some((waits(upload)?, upload.clone())))
+            .max_by_key(|(idle, _)| *idle);
+        longest.as_ref().inspect(|(_, upload)| self.forget(upload)).is_some()
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<String, Arc<Upload>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, id: &str, about: &About) -> io::Result<()> {
+        let new = self.directory.join(format!("{id}.new"));
+        fs::write(&new, serde_json::to_vec(about)?)?;
+        fs::rename(new, self.about(id))
+    }
+
+    fn about(&self, id: &str) -> PathBuf {
+        self.directory.join(format!("{id}.json"))
+    }
+
+    fn part(&self, id: &str) -> PathBuf {
+        self.directory.join(format!("{id}.part"))
+    }
+
+    /// As it is told to whoever sends it.
+    pub fn view(&self, upload: &Upload) -> UploadView {
+        let state = upload.state();
+        UploadView {
+            id: upload.id.clone(),
+            app: state.about.query.app.clone(),
+            offset: state.offset,
+            bytes: state.about.bytes,
+            build: state.about.build,
+            kept_secs: u32::try_from(self.keep.as_secs()).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+impl Upload {
+    fn new(id: &str, about: About, place: Option<Place>, part: Part) -> Arc<Self> {
+        let state = State {
+            about,
+            place: place.map(Arc::new),
+            offset: part.offset,
+            touched: Instant::now(),
+            arriving: CancellationToken::new(),
+        };
+        let (part, building) = (tokio::sync::Mutex::new(part), tokio::sync::Mutex::default());
+        Arc::new(Self { id: id.to_owned(), state: Mutex::new(state), part, building })
+    }
+
+    /// What it is for.
+    pub fn about(&self) -> About {
+        self.state().about.clone()
+    }
+
+    /// Takes the next part; `stall` is the longest wait for a byte of it. What came before it broke off stays.
+    pub async fn append<E>(
+        &self,
+        offset: u64,
+        stream: &mut (impl Stream<Item = Result<Bytes, E>> + Unpin),
+        stall: Duration,
+    ) -> Result<(), UploadError> {
+        // Who goes on has given up the connection that the last part came by, whether or not that is known here.
+        let arriving = {
+            let mut state = self.state();
+            state.arriving.cancel();
+            state.arriving = CancellationToken::new();
+            state.arriving.clone()
+        };
+        let mut part = self.part.lock().await;
+        let taken = part.take(offset, self.about().bytes, stream, stall, &arriving).await;
+        // What is counted is on disk, as far as the system's memory goes.
+        let flushed = part.file.flush().await;
+        let mut state = self.state();
+        (state.offset, state.touched) = (part.offset, Instant::now());
+        drop(state);
+        taken.and(flushed.map_err(UploadError::Disk))
+    }
+
+    /// All of it, and its place, which it shares with the build.
+    pub async fn whole(&self) -> Result<(Spooled, Option<Arc<Place>>), UploadError> {
+        let part = self.part.lock().await;
+        let About { bytes, sha256: announced, .. } = self.about();
+        if part.offset != bytes {
+            return Err(UploadError::Incomplete(part.offset, bytes));
+        }
+        let sha256 = hex(&part.hash.clone().finalize());
+        if announced.is_some_and(|announced| announced != sha256) {
+            return Err(UploadError::Damaged(sha256));
+        }
+        let file = part.file.try_clone().await?.into_std().await;
+        Ok((Spooled::new(file, bytes, sha256), self.state().place.clone()))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Part {
+    /// Of an upload that a build was made of.
+    fn nothing() -> io::Result<Self> {
+        Ok(Self { file: tokio::fs::File::from_std(tempfile::tempfile()?), hash: Sha256::new(), offset: 0 })
+    }
+
+    async fn take<E>(
+        &mut self,
+        offset: u64,
+        most: u64,
+        stream: &mut (impl Stream<Item = Result<Bytes, E>> + Unpin),
+        stall: Duration,
+        arriving: &CancellationToken,
+    ) -> Result<(), UploadError> {
+        if offset != self.offset {
+            return Err(UploadError::WrongOffset(self.offset));
+        }
+        loop {
+            let next = tokio::select! {
+                next = tokio::time::timeout(stall, stream.next()) => next,
+                () = arriving.cancelled() => return Err(UploadError::Broken),
+            };
+            let Some(chunk) = next.map_err(|_| UploadError::Stalled(stall.as_secs()))? else { return Ok(()) };
+            let chunk = chunk.map_err(|_| UploadError::Broken)?;
+            if self.offset + chunk.len() as u64 > most {
+                return Err(UploadError::TooLong(most));
+            }
+            self.file.write_all(&chunk).await?;
+            self.hash.update(&chunk);
+            self.offset += chunk.len() as u64;
+        }
+    }
+}
