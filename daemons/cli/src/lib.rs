@@ -5,6 +5,7 @@
 //! * [`signin`]: how a person's access token is got, and [`contexts`]: where it is kept,
 //! * [`trust`]: whom it trusts over TLS,
 //! * [`follow`]: waiting for builds and deployments while saying what goes on,
+//! * [`upload`]: a package's way to dash, over connections that break,
 //! * [`variables`] and [`dotenv`]: environment variables from arguments, files and standard input,
 //! * [`output`]: tables for people, documents for programs,
 //! * [`setup`]: `dinp setup`, which makes a machine a part of a cluster,
@@ -25,6 +26,7 @@ mod session;
 mod setup;
 mod signin;
 mod trust;
+mod upload;
 mod variables;
 
 use std::ffi::OsString;

@@ -4,9 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
-use futures_util::TryStreamExt;
-use indicatif::{ProgressBar, ProgressStyle};
-use tokio_util::io::ReaderStream;
+use indicatif::ProgressBar;
 use url::Url;
 
 use crate::directory;
@@ -20,8 +18,9 @@ pub struct Package {
     name: String,
 }
 
+/// Where its bytes are.
 #[derive(Debug)]
-enum Source {
+pub enum Source {
     /// A file to upload, and its size.
     File(File, u64),
     /// Where the builder is to fetch it.
@@ -80,33 +79,9 @@ impl Package {
         &self.name
     }
 
-    /// Where the builder is to fetch it, unless it is uploaded.
-    pub fn address(&self) -> Option<&Url> {
-        match &self.source {
-            Source::Address(url) => Some(url),
-            Source::File(..) => None,
-        }
-    }
-
-    /// The file as a body of so many bytes, with its progress on the terminal.
-    pub fn body(&self, out: &Output) -> Result<(reqwest::Body, u64, ProgressBar), CliError> {
-        let Source::File(file, bytes) = &self.source else {
-            let spinner = ProgressBar::with_draw_target(None, out.draw_target());
-            spinner.set_message(format!("the builder fetches {}", self.name));
-            spinner.enable_steady_tick(Duration::from_millis(200));
-            return Ok((reqwest::Body::default(), 0, spinner));
-        };
-        let file = file.try_clone().map_err(|error| CliError::file("read package", Path::new(&self.name), error))?;
-        let bar = ProgressBar::with_draw_target(Some(*bytes), out.draw_target());
-        let style = ProgressStyle::with_template(
-            "uploading {msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}, {eta} left",
-        );
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
-        bar.set_message(self.name.clone());
-        let seen = bar.clone();
-        let file = tokio::fs::File::from_std(file);
-        let stream = ReaderStream::with_capacity(file, 64 * 1024).inspect_ok(move |chunk| seen.inc(chunk.len() as u64));
-        Ok((reqwest::Body::wrap_stream(stream), *bytes, bar))
+    /// What it is.
+    pub fn source(&self) -> &Source {
+        &self.source
     }
 }
 

@@ -6,6 +6,7 @@
 mod apps;
 mod builds;
 mod operators;
+mod uploads;
 
 use crate::guard::{Surface, within_deadline};
 use crate::{Caller, Dash};
@@ -66,6 +67,9 @@ fn endpoints() -> Vec<(&'static str, MethodRouter<Arc<Dash>>)> {
         ("/v1/builds/{id}", get(builds::show)),
         ("/v1/builds/{id}/cancel", post(builds::cancel)),
         ("/v1/builds/{id}/log", get(builds::log)),
+        ("/v1/uploads", post(uploads::begin)),
+        ("/v1/uploads/{id}", get(uploads::show).patch(uploads::append).delete(uploads::forget)),
+        ("/v1/uploads/{id}/build", post(uploads::build)),
         ("/v1/runtimes", get(builds::runtimes)),
         ("/v1/nodes", get(operators::nodes).post(operators::add_node)),
         ("/v1/nodes/{name}", delete(operators::remove_node)),

@@ -5,7 +5,7 @@ use crate::{Caller, Dash, invalid};
 use axum::body::Body;
 use bytes::Bytes;
 use dinp_common::api::Page;
-use dinp_common::api::builder::{BuildView, RuntimeView};
+use dinp_common::api::builder::{BuildQuery, BuildView, RuntimeView};
 use dinp_common::error::ErrorChain;
 use dinp_common::model::{AppName, InvalidValue, RuntimeName};
 use dinp_common::problem::Problem;
@@ -22,6 +22,8 @@ use url::Url;
 
 /// Time from one look at a growing log to the next.
 const POLL: Duration = Duration::from_millis(300);
+/// Most characters of what is said of a version.
+const MOST_NOTE: usize = 255;
 /// How long the database may be away while a log is followed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -34,10 +36,19 @@ pub(crate) struct Upload {
     pub version: Option<String>,
     /// File name, for people.
     pub package: String,
+    /// What the person says of this version.
+    pub note: String,
     /// Where the builder is to fetch it; then nothing is uploaded.
     pub url: Option<Url>,
     /// Size, where it is known beforehand.
     pub length: Option<u64>,
+}
+
+/// How large a package may be.
+pub(crate) struct Room {
+    bytes: u64,
+    /// What is said of a larger one.
+    exceeded: Problem,
 }
 
 /// Checks what a version is called; the rule is that of image tags.
@@ -60,6 +71,40 @@ impl Dash {
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail).with("field", "package")
     }
 
+    /// How large a package may be, once all else that a person says of it is valid; one that is known to be larger is refused.
+    pub(crate) async fn room(&self, caller: &Caller, row: &AppRow, upload: &Upload) -> Result<Room, Problem> {
+        if let Some(version) = &upload.version {
+            check_version(version).map_err(|error| invalid("version", &error))?;
+        }
+        if upload.note.chars().count() > MOST_NOTE || upload.note.chars().any(char::is_control) {
+            let rule = "it must be one line of at most 255 characters";
+            return Err(invalid("note", &InvalidValue::new("note", &upload.note, rule)));
+        }
+        let left = self.upload_left(caller, row).await?;
+        let largest = self.config.upload_max_mb * 1024 * 1024;
+        let exceeded = if left < largest { self.uploads_exceeded(row) } else { self.too_large() };
+        let bytes = largest.min(left);
+        if upload.length.is_some_and(|length| length > bytes) {
+            return Err(exceeded);
+        }
+        Ok(Room { bytes, exceeded })
+    }
+
+    /// What the builder is told of a package.
+    pub(crate) fn order(&self, caller: &Caller, row: &AppRow, upload: &Upload) -> BuildQuery {
+        BuildQuery {
+            app: row.name.clone(),
+            app_created_at: Some(row.created_at),
+            version: upload.version.clone(),
+            runtime: upload.runtime.clone(),
+            user: caller.name().to_owned(),
+            owner: row.team.as_deref().unwrap_or(&row.owner).to_owned(),
+            package: upload.package.chars().take(200).collect(),
+            note: upload.note.clone(),
+            url: upload.url.clone(),
+        }
+    }
+
     /// Hands a package on to the builder while it arrives.
     pub(crate) async fn upload<S, E>(
         &self,
@@ -72,34 +117,8 @@ impl Dash {
         S: Stream<Item = Result<Bytes, E>> + Send + 'static,
         E: std::error::Error + Send + Sync + 'static,
     {
-        if let Some(version) = &upload.version {
-            check_version(version).map_err(|error| invalid("version", &error))?;
-        }
-        let left = self.upload_left(caller, row).await?;
-        let largest = self.config.upload_max_mb * 1024 * 1024;
-        let max = largest.min(left);
-        let too_large = || if left < largest { self.uploads_exceeded(row) } else { self.too_large() };
-        if upload.length.is_some_and(|length| length > max) {
-            return Err(too_large());
-        }
-        let path = {
-            let mut query = url::form_urlencoded::Serializer::new(String::new());
-            query.append_pair("app", row.name.as_str());
-            query.append_pair("app_created_at", &row.created_at.to_string());
-            if let Some(runtime) = &upload.runtime {
-                query.append_pair("runtime", runtime.as_str());
-            }
-            query.append_pair("user", caller.name());
-            query.append_pair("owner", row.team.as_deref().unwrap_or(&row.owner));
-            query.append_pair("package", &upload.package.chars().take(200).collect::<String>());
-            if let Some(version) = &upload.version {
-                query.append_pair("version", version);
-            }
-            if let Some(url) = &upload.url {
-                query.append_pair("url", url.as_str());
-            }
-            format!("/v1/builds?{}", query.finish())
-        };
+        let max = self.room(caller, row, upload).await?;
+        let query = self.order(caller, row, upload);
         // What went wrong on the person's side is told apart from what the builder says.
         let (seen, over, broken) =
             (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
@@ -112,7 +131,7 @@ impl Dash {
                 })
                 .and_then(move |chunk| {
                     let total = seen.fetch_add(chunk.len() as u64, Ordering::Relaxed) + chunk.len() as u64;
-                    let too_large = total > max;
+                    let too_large = total > max.bytes;
                     over.fetch_or(too_large, Ordering::Relaxed);
                     std::future::ready(if too_large {
                         Err(std::io::Error::other("the package is too large"))
@@ -121,15 +140,15 @@ impl Dash {
                     })
                 })
         };
-        let mut request =
-            self.builder.request(Method::POST, &path).map_err(|error| backend::problem(error, &BUILDER))?;
+        let request = self.builder.request(Method::POST, "/v1/builds");
+        let mut request = request.map_err(|error| backend::problem(error, &BUILDER))?.query(&query);
         request = request.header(header::CONTENT_TYPE, "application/octet-stream");
         if let Some(length) = upload.length {
             request = request.header(header::CONTENT_LENGTH, length);
         }
         let answer = backend::head(request.body(reqwest::Body::wrap_stream(counted)), None, &BUILDER).await;
         if over.load(Ordering::Relaxed) {
-            return Err(too_large());
+            return Err(max.exceeded);
         }
         if broken.load(Ordering::Relaxed) {
             return Err(Problem::bad_request("upload-incomplete", "the package did not arrive whole"));

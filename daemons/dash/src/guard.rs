@@ -181,6 +181,7 @@ fn is_stream(matched: &str) -> bool {
         || matched.ends_with("/logs/stream")
         || matched.ends_with("/upload")
         || matched == "/v1/builds"
+        || matched.starts_with("/v1/uploads/")
 }
 
 /// Runs the rest with a deadline, unless it is a stream.

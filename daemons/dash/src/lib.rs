@@ -30,6 +30,7 @@ pub mod permissions;
 mod quotas;
 mod registry;
 mod retention;
+mod uploads;
 
 pub use config::DashConfig;
 pub use quotas::Quotas;

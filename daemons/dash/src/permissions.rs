@@ -28,8 +28,9 @@ pub enum Need {
 use Need::{Admin, App, Build, Deployment, Operator, Public, SignedIn};
 use TeamRole::{Deployer, Owner, Viewer};
 
-/// Method, path and need of every endpoint of the API. `POST /v1/apps` and `POST /v1/builds` name their team or app in
-/// the request and check it there, by [`may_create`] and [`role_on`].
+/// Method, path and need of every endpoint of the API. `POST /v1/apps`, `POST /v1/builds` and `POST /v1/uploads` name their
+/// team or app in the request and check it there, by [`may_create`] and [`role_on`]; an upload is its user's alone, which the
+/// builder checks, and what is built of it is checked as a package in one piece is.
 pub const API: &[(&str, &str, Need)] = &[
     ("GET", "/v1/meta", Public),
     ("GET", "/v1/me", SignedIn),
@@ -61,6 +62,11 @@ pub const API: &[(&str, &str, Need)] = &[
     ("GET", "/v1/builds/{id}", Build(Viewer)),
     ("POST", "/v1/builds/{id}/cancel", Build(Deployer)),
     ("GET", "/v1/builds/{id}/log", Build(Viewer)),
+    ("POST", "/v1/uploads", SignedIn),
+    ("GET", "/v1/uploads/{id}", SignedIn),
+    ("PATCH", "/v1/uploads/{id}", SignedIn),
+    ("DELETE", "/v1/uploads/{id}", SignedIn),
+    ("POST", "/v1/uploads/{id}/build", SignedIn),
     ("GET", "/v1/runtimes", SignedIn),
     ("GET", "/v1/nodes", Operator),
     ("POST", "/v1/nodes", Operator),

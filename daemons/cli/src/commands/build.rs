@@ -2,18 +2,20 @@
 
 use std::io::{Write, stderr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use dinp_common::api::builder::{BuildView, RuntimeView};
+use dinp_common::api::people::UploadCreate;
 use dinp_common::model::{AppName, RuntimeName};
-use http::{Method, header};
+use http::Method;
+use indicatif::ProgressBar;
 
 use crate::api::{Api, with_query};
 use crate::error::CliError;
 use crate::follow;
 use crate::output::{Output, age, dash, size, time};
-use crate::package::Package;
-use url::Url;
+use crate::package::{Package, Source};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -38,6 +40,9 @@ pub struct Build {
     /// How to build it
     #[command(flatten)]
     upload: Upload,
+    /// What there is to say of this version, in one line
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    note: String,
     /// Do not wait for the end of the build
     #[arg(long)]
     no_wait: bool,
@@ -91,9 +96,9 @@ pub async fn run(args: &Build, api: &Api, out: &Output) -> Result<(), CliError> 
         (None, Some(path), Some(app)) => {
             let package = Package::open(path, out)?;
             let build = if args.no_wait {
-                send(app, &package, &args.upload, api, out).await?
+                send(app, &package, &args.upload, &args.note, api, out).await?
             } else {
-                self::package(app, &package, &args.upload, api, out).await?
+                self::package(app, &package, &args.upload, &args.note, api, out).await?
             };
             let image = build.image.as_deref().unwrap_or_default();
             let next = if image.is_empty() { format!("is {}", build.status.as_str()) } else { format!("made {image}") };
@@ -157,10 +162,11 @@ pub async fn package(
     app: &AppName,
     package: &Package,
     upload: &Upload,
+    note: &str,
     api: &Api,
     out: &Output,
 ) -> Result<BuildView, CliError> {
-    let build = send(app, package, upload, api, out).await?;
+    let build = send(app, package, upload, note, api, out).await?;
     out.note(format!("build {} of {} with runtime {}", build.id, app, build.runtime));
     let show = |bytes: &[u8]| {
         if !out.is_quiet() {
@@ -178,29 +184,48 @@ async fn send(
     app: &AppName,
     package: &Package,
     upload: &Upload,
+    note: &str,
     api: &Api,
     out: &Output,
 ) -> Result<BuildView, CliError> {
-    let path = with_query(
-        "/v1/builds",
-        &[
-            ("app", Some(app.as_str())),
-            ("version", upload.version.as_deref()),
-            ("runtime", upload.runtime.as_ref().map(RuntimeName::as_str)),
-            ("package", Some(package.name())),
-            ("url", package.address().map(Url::as_str)),
-        ],
-    );
-    let (body, bytes, bar) = package.body(out)?;
-    let request = api
-        .request(Method::POST, &path)?
-        .header(header::CONTENT_TYPE, "application/octet-stream")
-        .header(header::CONTENT_LENGTH, bytes)
-        .body(body);
-    let answer = api.send(request).await;
-    bar.finish_and_clear();
-    let bytes = answer?.bytes().await.map_err(|error| api.broken(error))?;
-    serde_json::from_slice(&bytes).map_err(|error| api.garbled(error))
+    let version = upload.version.clone();
+    let runtime = upload.runtime.as_ref().map(ToString::to_string);
+    match package.source() {
+        Source::File(file, bytes) => {
+            let file =
+                file.try_clone().map_err(|error| CliError::file("read package", package.name().as_ref(), error))?;
+            let asked = UploadCreate {
+                app: app.clone(),
+                version,
+                runtime,
+                package: package.name().to_owned(),
+                note: note.to_owned(),
+                bytes: *bytes,
+                sha256: None,
+            };
+            crate::upload::file(file, *bytes, asked, api, out).await
+        }
+        Source::Address(url) => {
+            let path = with_query(
+                "/v1/builds",
+                &[
+                    ("app", Some(app.as_str())),
+                    ("version", version.as_deref()),
+                    ("runtime", runtime.as_deref()),
+                    ("package", Some(package.name())),
+                    ("note", Some(note).filter(|note| !note.is_empty())),
+                    ("url", Some(url.as_str())),
+                ],
+            );
+            let spinner = ProgressBar::with_draw_target(None, out.draw_target());
+            spinner.set_message(format!("the builder fetches {}", package.name()));
+            spinner.enable_steady_tick(Duration::from_millis(200));
+            let answer = api.send(api.request(Method::POST, &path)?).await;
+            spinner.finish_and_clear();
+            let bytes = answer?.bytes().await.map_err(|error| api.broken(error))?;
+            serde_json::from_slice(&bytes).map_err(|error| api.garbled(error))
+        }
+    }
 }
 
 fn table(builds: &[BuildView], out: &Output) -> Result<(), CliError> {
@@ -230,11 +255,28 @@ fn show(build: &BuildView, out: &Output) -> Result<(), CliError> {
         ("status", build.status.as_str().to_owned()),
         ("stage", build.stage.clone()),
         ("reason", build.reason.clone()),
+        ("note", build.note.clone()),
         ("package", format!("{}{bytes}", build.package_name)),
+        ("sha256", build.package_sha256.clone().unwrap_or_default()),
+        ("source", build.source.clone()),
+        ("base", build.base.clone()),
         ("image", build.image.clone().unwrap_or_default()),
         ("by", build.created_by.clone()),
         ("builder", build.builder.clone()),
+        ("attempt", if build.attempt > 1 { build.attempt.to_string() } else { String::new() }),
+        ("took", stages(build)),
         ("started", time(build.started_at)),
         ("finished", build.finished_at.map(time).unwrap_or_default()),
     ])
+}
+
+/// How long each stage took, as far as it has ended.
+fn stages(build: &BuildView) -> String {
+    let begins = build.stages.iter().map(|stage| stage.at).chain(build.finished_at);
+    let waited = build.stages.first().map(|first| ("queued", build.started_at, first.at));
+    let done = build.stages.iter().zip(begins.skip(1)).map(|(stage, end)| (stage.stage.as_str(), stage.at, end));
+    let text = |(stage, begin, end)| {
+        format!("{stage} {:.1} s", Duration::from_millis(u64::try_from(end - begin).unwrap_or_default()).as_secs_f64())
+    };
+    waited.into_iter().chain(done).map(text).collect::<Vec<_>>().join(", ")
 }

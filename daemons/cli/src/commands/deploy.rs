@@ -164,7 +164,7 @@ struct Wanted<'a> {
 async fn release(app: &AppView, wanted: Wanted<'_>, api: &Api, out: &Output) -> Result<(), CliError> {
     let Wanted { package, source, request, waiting, start } = wanted;
     let build = match package {
-        Some(package) => Some(build::package(&app.name, package, &source.upload, api, out).await?.id),
+        Some(package) => Some(build::package(&app.name, package, &source.upload, &request.note, api, out).await?.id),
         None => source.build,
     };
     if !request.env.keep

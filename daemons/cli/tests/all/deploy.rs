@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::support::{self, World};
+use crate::uploads::{self, Upload};
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
@@ -26,7 +27,7 @@ struct Dash {
     previous: Option<u32>,
     looks: Arc<AtomicUsize>,
     app: Arc<Mutex<Option<Value>>>,
-    package: Arc<Mutex<Bytes>>,
+    upload: Arc<Upload>,
     asked: Arc<Mutex<Value>>,
 }
 
@@ -62,7 +63,7 @@ async fn world(build: &'static str, states: &'static [&'static str], exists: boo
         previous: exists.then_some(1),
         looks: Arc::default(),
         app: Arc::default(),
-        package: Arc::default(),
+        upload: Arc::default(),
         asked: Arc::default(),
     };
     if exists {
@@ -78,10 +79,12 @@ async fn world(build: &'static str, states: &'static [&'static str], exists: boo
         .route("/v1/meta", get(meta))
         .route("/v1/apps/hello/instances", get(instances))
         .route("/v1/deployments/7", get(deployment))
-        .route("/v1/builds", get(async || Json(json!({"items": []}))).post(upload))
+        .route("/v1/builds", get(async || Json(json!({"items": []}))))
+        .route("/v1/uploads/5/build", post(begin_build))
         .route("/v1/builds/3", get(async |State(dash): State<Dash>| Json(dash.build(dash.build))))
         .route("/v1/builds/3/log", get(log))
-        .with_state(dash.clone());
+        .with_state(dash.clone())
+        .merge(uploads::played(dash.upload.clone()));
     (World::at(listener, endpoints), dash)
 }
 
@@ -111,8 +114,9 @@ async fn deployment(State(dash): State<Dash>) -> Response {
 }
 
 /// A builder in doubt where nobody names a runtime, unless the package is one executable.
-async fn upload(State(dash): State<Dash>, Query(query): Query<Value>, body: Bytes) -> Response {
-    if query["runtime"].is_null() && !body.starts_with(b"\x7fELF") {
+async fn begin_build(State(dash): State<Dash>) -> Response {
+    let is_executable = dash.upload.came.lock().unwrap().starts_with(b"\x7fELF");
+    if dash.upload.asked.lock().unwrap()["runtime"].is_null() && !is_executable {
         let detail = "several runtimes take this package, name one: nodejs, because the package has package.json; \
                       python, because the package has app.py";
         return Problem::unprocessable("runtime-unclear", detail)
@@ -120,7 +124,6 @@ async fn upload(State(dash): State<Dash>, Query(query): Query<Value>, body: Byte
             .with("hint", "name the runtime, on the command line by --runtime")
             .into_response();
     }
-    *dash.package.lock().unwrap() = body;
     (StatusCode::ACCEPTED, Json(dash.build("running"))).into_response()
 }
 
@@ -205,8 +208,9 @@ async fn one_line_deploys() {
          hello release 2: rolling, 1/2 ready, 1 of other releases left\n\
          hello release 2: watching the new release, 1/2 ready, 1 of other releases left\n"
     );
-    assert_eq!(dash.package.lock().unwrap().len(), 200_000);
-    assert!(world.requests().contains(&"POST /v1/builds?app=hello&runtime=python&package=app.tar.gz".to_owned()));
+    assert_eq!(dash.upload.came.lock().unwrap().len(), 200_000);
+    let asked = dash.upload.asked.lock().unwrap().clone();
+    assert_eq!((&asked["runtime"], &asked["package"]), (&json!("python"), &json!("app.tar.gz")));
     let asked = dash.asked.lock().unwrap().clone();
     assert_eq!(
         (&asked["build"], &asked["instances"], &asked["health"]["path"]),
@@ -283,7 +287,7 @@ async fn a_runtime_that_cannot_be_told_is_asked_for_and_leaves_nothing_behind() 
     let binary = world.file("server", b"\x7fELF...");
     let ended = world.dinp(&["deploy", binary.to_str().unwrap(), "--app", "hello"]).await;
     assert_eq!(ended.code, 0, "{}", ended.stderr);
-    assert!(world.requests().iter().any(|request| request == "POST /v1/builds?app=hello&package=server"));
+    assert_eq!(dash.upload.asked.lock().unwrap()["package"], "server");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -390,5 +394,5 @@ async fn what_the_cluster_does_not_allow_is_refused_before_the_upload() {
         assert_eq!(ended.code, 65, "{}", ended.stderr);
         assert!(ended.stderr.starts_with(&format!("error: {sentence}")), "{}", ended.stderr);
     }
-    assert!(dash.app.lock().unwrap().is_none() && dash.package.lock().unwrap().is_empty());
+    assert!(dash.app.lock().unwrap().is_none() && dash.upload.came.lock().unwrap().is_empty());
 }

@@ -12,3 +12,4 @@ mod real_sign_on;
 mod support;
 mod tables;
 mod tls;
+mod uploads;

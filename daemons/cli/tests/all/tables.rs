@@ -85,7 +85,9 @@ fn node(name: &str, condition: &str) -> Value {
 fn build() -> Value {
     json!({"id": 3, "app": "hello", "version": "v2", "runtime": "python", "created_by": "anna", "builder": "control",
         "status": "failed", "stage": "image", "reason": "pip: no matching distribution", "package_name": "app.tar.gz",
-        "package_bytes": 5_242_880, "started_at": BEGIN, "finished_at": BEGIN + 30_000})
+        "package_bytes": 5_242_880, "package_sha256": "c0ffee", "note": "the new login", "source": "https://ci.example/app.tar.gz",
+        "attempt": 2, "base": "control:5000/dinp/base-python:bookworm@sha256:0123",
+        "stages": [{"stage": "building", "at": BEGIN + 200}, {"stage": "pushing", "at": BEGIN + 29_000}], "started_at": BEGIN, "finished_at": BEGIN + 30_000})
 }
 
 fn status() -> Value {

@@ -17,6 +17,9 @@
 //! * `GET /v1/apps/{app}/logs?instance=&previous=&tail=&follow=` -> lines of [`crate::api::agent::LogLine`] (application/x-ndjson)
 //! * `GET /v1/builds?app=` -> `Page<`[`crate::api::builder::BuildView`]`>`;
 //!   `POST /v1/builds?app=&version=&runtime=&package=` with the package as body -> 202 [`crate::api::builder::BuildView`]
+//! * `POST /v1/uploads` [`UploadCreate`] -> 201 [`crate::api::builder::UploadView`]: the same package in parts;
+//!   `PATCH /v1/uploads/{id}?offset=` with the next bytes, `GET /v1/uploads/{id}` -> [`crate::api::builder::UploadView`];
+//!   `POST /v1/uploads/{id}/build` -> 202 [`crate::api::builder::BuildView`]; `DELETE /v1/uploads/{id}` -> 204
 //! * `GET /v1/builds/{id}`; `POST /v1/builds/{id}/cancel` -> [`crate::api::builder::BuildView`];
 //!   `GET /v1/builds/{id}/log?from=&follow=` -> text/plain from piece `from` (by default 0) on; followed, it ends when the build does
 //! * `GET /v1/runtimes` -> `Page<`[`crate::api::builder::RuntimeView`]`>`
@@ -112,6 +115,31 @@ pub struct AppCreate {
     /// Instances wanted once it has a release; by default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instances: Option<u32>,
+}
+
+/// A package that will arrive in parts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UploadCreate {
+    /// The app that it is for.
+    pub app: AppName,
+    /// What to call this version; by default a time stamp.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// How to make an image of it; by default what the package is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
+    /// File name of the package, for people.
+    #[serde(default)]
+    pub package: String,
+    /// What there is to say of this version.
+    #[serde(default)]
+    pub note: String,
+    /// Size of the package.
+    pub bytes: u64,
+    /// SHA-256 of the package in hexadecimal: what has arrived of it before need not be sent again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
 }
 
 /// What to deploy: an image or a build. Without either it is the image in force, and a setting that is absent is as it

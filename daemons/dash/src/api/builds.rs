@@ -47,6 +47,8 @@ pub(super) struct UploadQuery {
     version: Option<String>,
     #[serde(default)]
     package: String,
+    #[serde(default)]
+    note: String,
     /// Where the builder is to fetch the package, instead of the body.
     #[serde(default)]
     url: Option<Url>,
@@ -65,6 +67,7 @@ pub(super) async fn upload(
         runtime: Dash::check_runtime(&query.runtime)?,
         version: query.version.filter(|version| !version.is_empty()),
         package: query.package,
+        note: query.note,
         url: query.url,
         length,
     };

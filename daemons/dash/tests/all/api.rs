@@ -276,7 +276,7 @@ async fn packages_pass_through_and_logs_come_back() {
     use dinp_common::store::build as builds;
     builds::append_log(&mut conn, id, 1, "pushed\n").await.unwrap();
     let image = format!("{}/anna/web:v1@{}", stage.registry, crate::played::DIGEST);
-    builds::finish(&mut conn, id, BuildStatus::Succeeded, "", Some(&image)).await.unwrap();
+    builds::finish(&mut conn, "builder1", id, BuildStatus::Succeeded, "", Some(&image)).await.unwrap();
     let mut rest = Vec::new();
     while let Some(piece) = log.next().await {
         rest.extend_from_slice(&piece.unwrap());

@@ -10,4 +10,5 @@ mod quotas;
 mod releases;
 mod shots;
 mod stage;
+mod uploads;
 mod walk;

@@ -160,7 +160,7 @@ async fn a_package_becomes_a_deployment_with_one_click() {
     let mut conn = stage.root.get_conn().await.unwrap();
     let image = format!("{}/anna/web:v1@{}", stage.registry, crate::played::DIGEST);
     build::append_log(&mut conn, id, 1, "pushed <b>\n").await.unwrap();
-    build::finish(&mut conn, id, BuildStatus::Succeeded, "", Some(&image)).await.unwrap();
+    build::finish(&mut conn, "builder1", id, BuildStatus::Succeeded, "", Some(&image)).await.unwrap();
     let page = dora.get(&stage, &path).await;
     assert!(page.body.contains("Deploy this build") && page.body.contains("pushed &#60;b&#62;"), "{}", page.body);
     let app =

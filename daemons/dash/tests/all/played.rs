@@ -33,6 +33,8 @@ pub struct Played {
     /// Lets one question about the image `anna/web:slow` through.
     pub gate: Notify,
     pub frozen: Mutex<Option<String>>,
+    /// Uploads in parts at the builder by id: what was said of each, and what has come.
+    pub uploads: Mutex<BTreeMap<String, (Value, usize)>>,
 }
 
 type Shared = State<Arc<Played>>;
@@ -151,7 +153,8 @@ pub fn builder(played: Arc<Played>) -> Router {
     let app = Router::new()
         .route("/v1/builds", post(begin_build))
         .route("/v1/builds/{id}", delete(cancel_build))
-        .route("/v1/runtimes", get(runtimes));
+        .route("/v1/runtimes", get(runtimes))
+        .merge(crate::uploads::played());
     guarded(app, played)
 }
 
@@ -187,6 +190,15 @@ async fn begin_build(
         return Err(Problem::unprocessable("not-an-archive", "the package is no tar.gz, zip or executable")
             .with("field", "package"));
     }
+    record(&played, query, size).await
+}
+
+/// Begins the record of a package that has arrived.
+pub async fn record(
+    played: &Played,
+    query: BTreeMap<String, String>,
+    size: usize,
+) -> Result<(StatusCode, Json<Value>), Problem> {
     played.packages.lock().unwrap().push((query.clone(), size));
     let mut conn = played.pool.get_conn().await.unwrap();
     let sha = "0".repeat(64);
@@ -194,13 +206,17 @@ async fn begin_build(
         app: &query["app"],
         app_created_at: Some(query["app_created_at"].parse().unwrap()),
         version: query.get("version").map_or("t1", String::as_str),
-        runtime,
+        runtime: query.get("runtime").map_or("python", String::as_str),
         created_by: &query["user"],
         builder: "builder1",
         package_name: &query["package"],
         package_bytes: size as u64,
         package_sha256: &sha,
         base: "base",
+        note: query.get("note").map_or("", String::as_str),
+        source: "",
+        can_fetch_again: false,
+        image_name: "",
     };
     let view = build::begin(&mut conn, &new).await.unwrap().map_err(|refused| match refused {
         Refused::AppGone => Problem::not_found("the app is gone"),
@@ -212,7 +228,9 @@ async fn begin_build(
 
 async fn cancel_build(State(played): Shared, Path(id): Path<u64>) -> StatusCode {
     let mut conn = played.pool.get_conn().await.unwrap();
-    build::finish(&mut conn, id, dinp_common::api::builder::BuildStatus::Cancelled, "cancelled", None).await.unwrap();
+    build::finish(&mut conn, "builder1", id, dinp_common::api::builder::BuildStatus::Cancelled, "cancelled", None)
+        .await
+        .unwrap();
     StatusCode::NO_CONTENT
 }
 

@@ -104,6 +104,7 @@ impl Stage {
             arriving: Default::default(),
             gate: Default::default(),
             frozen: Default::default(),
+            uploads: std::sync::Mutex::default(),
         });
         let server = played::serve(played::server(played.clone())).await;
         let builder = played::serve(played::builder(played.clone())).await;
