@@ -27,7 +27,7 @@ function refresh(part) {
   again();
 }
 
-// A log that is followed: text as it comes, or lines of JSON.
+// The log of an app, which is followed: lines of JSON.
 async function follow(log) {
   const state = document.getElementById("log-state");
   const say = (text) => { if (state) state.textContent = text; };
@@ -69,6 +69,26 @@ async function follow(log) {
     say("the connection ended");
     if ("logReload" in log.dataset) setTimeout(() => location.reload(), 3000);
   }
+}
+
+// The log of a build: events, which the browser takes up again by itself where the connection breaks.
+function followBuild(log) {
+  const state = document.getElementById("log-state");
+  const source = new EventSource(log.dataset.build);
+  let first = true;
+  source.onmessage = (event) => {
+    const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+    if (first) { log.textContent = ""; first = false; }
+    log.append(JSON.parse(event.data).text);
+    if (atEnd) log.scrollTop = log.scrollHeight;
+  };
+  source.addEventListener("stage", (event) => { state.textContent = JSON.parse(event.data).stage; });
+  source.addEventListener("end", () => {
+    source.close();
+    state.textContent = "";
+    if ("logReload" in log.dataset) location.reload();
+  });
+  source.onerror = () => { state.textContent = source.readyState === EventSource.CLOSED ? "the connection ended" : "the connection is taken up again"; };
 }
 
 // An upload that shows how far it is, and whose form keeps its file where it is refused.
@@ -117,5 +137,6 @@ function once(form) {
 
 document.querySelectorAll("[data-refresh]").forEach(refresh);
 document.querySelectorAll("[data-log]").forEach((log) => { log.scrollTop = log.scrollHeight; follow(log); });
+document.querySelectorAll("[data-build]").forEach((log) => { log.scrollTop = log.scrollHeight; followBuild(log); });
 document.querySelectorAll("form").forEach((form) => ("upload" in form.dataset ? upload : once)(form));
 addEventListener("pageshow", () => document.querySelectorAll("button:disabled").forEach((button) => { button.disabled = false; }));

@@ -2,30 +2,21 @@
 
 use crate::backend::{self, BUILDER, LIMIT};
 use crate::{Caller, Dash, invalid};
-use axum::body::Body;
 use bytes::Bytes;
 use dinp_common::api::Page;
 use dinp_common::api::builder::{BuildQuery, BuildView, RuntimeView};
-use dinp_common::error::ErrorChain;
 use dinp_common::model::{AppName, InvalidValue, RuntimeName};
 use dinp_common::problem::Problem;
-use dinp_common::quota::Share;
 use dinp_common::store::app::AppRow;
 use dinp_common::store::build;
-use futures_util::{Stream, StreamExt, TryStreamExt};
+use futures_util::{Stream, TryStreamExt};
 use http::{Method, StatusCode, header};
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 use url::Url;
 
-/// Time from one look at a growing log to the next.
-const POLL: Duration = Duration::from_millis(300);
 /// Most characters of what is said of a version.
 const MOST_NOTE: usize = 255;
-/// How long the database may be away while a log is followed.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the person says about a package.
 #[derive(Debug, Clone)]
@@ -193,77 +184,6 @@ impl Dash {
             return Ok(None);
         }
         name.parse().map(Some).map_err(|error: InvalidValue| invalid("runtime", &error))
-    }
-
-    /// The log of a build from a piece on; followed, it ends when the build does, or when the caller may see it no more.
-    pub(crate) fn build_log(
-        self: &Arc<Self>,
-        caller: &Caller,
-        view: &BuildView,
-        from: u32,
-        follow: bool,
-    ) -> Result<Body, Problem> {
-        let share = self.log_reader(caller)?;
-        let id = view.id;
-        let end = self.clone().until_hidden(caller.clone(), view.app.clone());
-        let tail =
-            Tail { dash: self.clone(), id, next: from, follow, ready: VecDeque::new(), ended: false, _share: share };
-        let stream = futures_util::stream::try_unfold(tail, |mut tail| async move {
-            let piece = tail.piece().await?;
-            Ok::<_, std::io::Error>(piece.map(|piece| (Bytes::from(piece), tail)))
-        });
-        Ok(Body::from_stream(stream.take_until(end)))
-    }
-}
-
-/// A log that is being read.
-struct Tail {
-    dash: Arc<Dash>,
-    id: u64,
-    next: u32,
-    follow: bool,
-    ready: VecDeque<(u32, String)>,
-    ended: bool,
-    _share: Share<String>,
-}
-
-impl Tail {
-    /// The next piece; none at the end.
-    async fn piece(&mut self) -> std::io::Result<Option<String>> {
-        let mut failing_since: Option<Instant> = None;
-        loop {
-            if let Some((seq, text)) = self.ready.pop_front() {
-                self.next = seq + 1;
-                return Ok(Some(text));
-            }
-            if self.ended {
-                return Ok(None);
-            }
-            match self.look().await {
-                Ok(()) if !self.ready.is_empty() || self.ended => continue,
-                Ok(()) => failing_since = None,
-                Err(problem) => {
-                    let since = *failing_since.get_or_insert_with(Instant::now);
-                    if since.elapsed() > PATIENCE {
-                        return Err(std::io::Error::other(problem.detail));
-                    }
-                }
-            }
-            tokio::time::sleep(POLL).await;
-        }
-    }
-
-    async fn look(&mut self) -> Result<(), Problem> {
-        let mut conn = self.dash.conn().await?;
-        // The status first: a build that had ended by then writes nothing more.
-        let view = build::get(&mut conn, self.id).await?;
-        let over = view.is_none_or(|view| view.status.is_final());
-        let pieces = build::log_from(&mut conn, self.id, self.next).await.inspect_err(|error| {
-            tracing::warn!(build = self.id, error = %ErrorChain(error), "log of a build cannot be read");
-        })?;
-        self.ended = pieces.is_empty() && (over || !self.follow);
-        self.ready = pieces.into();
-        Ok(())
     }
 }
 

@@ -15,6 +15,7 @@
 mod api;
 mod apps;
 mod backend;
+mod build_log;
 mod builds;
 mod caller;
 mod cluster;

@@ -264,19 +264,14 @@ fn show(build: &BuildView, out: &Output) -> Result<(), CliError> {
         ("by", build.created_by.clone()),
         ("builder", build.builder.clone()),
         ("attempt", if build.attempt > 1 { build.attempt.to_string() } else { String::new() }),
-        ("took", stages(build)),
+        ("took", took(build)),
         ("started", time(build.started_at)),
         ("finished", build.finished_at.map(time).unwrap_or_default()),
     ])
 }
 
 /// How long each stage took, as far as it has ended.
-fn stages(build: &BuildView) -> String {
-    let begins = build.stages.iter().map(|stage| stage.at).chain(build.finished_at);
-    let waited = build.stages.first().map(|first| ("queued", build.started_at, first.at));
-    let done = build.stages.iter().zip(begins.skip(1)).map(|(stage, end)| (stage.stage.as_str(), stage.at, end));
-    let text = |(stage, begin, end)| {
-        format!("{stage} {:.1} s", Duration::from_millis(u64::try_from(end - begin).unwrap_or_default()).as_secs_f64())
-    };
-    waited.into_iter().chain(done).map(text).collect::<Vec<_>>().join(", ")
+fn took(build: &BuildView) -> String {
+    let times = build.times().into_iter().map(|(stage, time)| format!("{stage} {:.1} s", time.as_secs_f64()));
+    times.collect::<Vec<_>>().join(", ")
 }

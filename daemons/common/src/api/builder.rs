@@ -14,6 +14,7 @@
 use super::UnixMillis;
 use crate::model::{AppName, RuntimeName};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 use url::Url;
 
 /// Query of an upload.
@@ -164,6 +165,17 @@ pub struct BuildView {
     /// When it ended.
     #[serde(default)]
     pub finished_at: Option<UnixMillis>,
+}
+
+impl BuildView {
+    /// How long it waited, and how long each of its stages took, as far as they have ended.
+    pub fn times(&self) -> Vec<(&str, Duration)> {
+        let begun = [("queued", self.started_at)].into_iter();
+        let begun = begun.chain(self.stages.iter().map(|stage| (stage.stage.as_str(), stage.at)));
+        let ended = self.stages.iter().map(|stage| stage.at).chain(self.finished_at);
+        let took = |begin, end: UnixMillis| Duration::from_millis(u64::try_from(end - begin).unwrap_or_default());
+        begun.zip(ended).map(|((stage, begin), end)| (stage, took(begin, end))).collect()
+    }
 }
 
 fn first() -> u8 {

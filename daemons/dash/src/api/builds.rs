@@ -6,7 +6,7 @@ use crate::{Caller, Dash};
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use dinp_common::api::builder::{BuildView, RuntimeView};
 use dinp_common::api::uic::TeamRole;
 use dinp_common::api::{Page, PageQuery};
@@ -99,10 +99,10 @@ pub(super) async fn log(
     State(dash): Shared,
     Extension(caller): Extension<Caller>,
     Extension(view): Extension<BuildView>,
+    headers: HeaderMap,
     ApiQuery(query): ApiQuery<BuildLogQuery>,
 ) -> Result<Response, Problem> {
-    let body = dash.build_log(&caller, &view, query.from, query.follow)?;
-    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response())
+    dash.build_log(&caller, &view, &headers, query.from, query.follow)
 }
 
 pub(super) async fn runtimes(State(dash): Shared) -> Result<ApiJson<Page<RuntimeView>>, Problem> {

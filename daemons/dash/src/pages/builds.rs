@@ -20,7 +20,7 @@ use dinp_common::model::Limits;
 use dinp_common::problem::Problem;
 use dinp_common::store::app::AppRow;
 use dinp_common::store::build;
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use tokio::sync::mpsc;
@@ -284,9 +284,9 @@ pub(super) async fn log(
     State(dash): Shared,
     Extension(caller): Extension<Caller>,
     Extension(view): Extension<BuildView>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let body = dash.build_log(&caller, &view, 0, true)?;
-    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response())
+    dash.build_log(&caller, &view, &headers, 0, true)
 }
 
 /// `POST /builds/{id}/cancel`.

@@ -275,9 +275,20 @@ pub(crate) struct BuildRow {
     pub reason: String,
     pub image: String,
     pub builder: String,
+    pub attempt: u8,
+    pub note: String,
+    pub source: String,
+    pub sha256: String,
+    pub base: String,
     pub took: String,
+    /// How long each stage took.
+    pub stages: String,
     pub running: bool,
     pub succeeded: bool,
+}
+
+fn stage_time((stage, time): &(&str, std::time::Duration)) -> String {
+    format!("{stage} {:.1} s", time.as_secs_f64())
 }
 
 /// A build as a line.
@@ -301,6 +312,12 @@ pub(crate) fn build_row(view: &BuildView) -> BuildRow {
         reason: view.reason.clone(),
         image: view.image.clone().unwrap_or_default(),
         builder: view.builder.clone(),
+        attempt: view.attempt,
+        note: view.note.clone(),
+        source: view.source.clone(),
+        sha256: view.package_sha256.clone().unwrap_or_default(),
+        base: view.base.clone(),
+        stages: view.times().iter().map(stage_time).collect::<Vec<_>>().join(", "),
         took: span(view.finished_at.unwrap_or_else(unix_millis) - view.started_at),
         running: !view.status.is_final(),
         succeeded: view.status == BuildStatus::Succeeded,

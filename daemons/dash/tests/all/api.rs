@@ -285,6 +285,15 @@ async fn packages_pass_through_and_logs_come_back() {
     let (_, whole) = stage.call(&dora, Method::GET, &format!("/v1/builds/{id}/log"), NONE).await;
     assert_eq!(whole, "unpacking the package\npushed\n");
 
+    // As events, after the one that a reader has seen last.
+    let events = stage.http.get(format!("{}/v1/builds/{id}/log?follow=true", stage.url)).bearer_auth(&dora);
+    let events = events.header("accept", "text/event-stream").header("last-event-id", "0").send().await.unwrap();
+    assert_eq!(events.headers()["content-type"], "text/event-stream");
+    let events = events.text().await.unwrap();
+    let (piece, end) = events.split_once("\n\n").unwrap();
+    assert_eq!(piece, "id: 1\ndata: {\"text\":\"pushed\\n\"}");
+    assert!(end.starts_with("event: end\ndata: {") && end.contains("\"status\":\"succeeded\""), "{end}");
+
     // The result is deployed by its number.
     let (status, made) = stage.call(&dora, Method::POST, deploy, json!({"build": id})).await;
     assert_eq!((status, &made["release_number"]), (201, &1.into()), "{made}");
