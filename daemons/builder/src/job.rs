@@ -1,12 +1,13 @@
 //! One build, from the checked package to the image in the registry and the record that says so.
 
 use crate::context;
-use crate::direct::{Base, Direct, DirectError, LeftToEngine};
+use crate::direct::{Base, Direct, DirectError, LeftToEngine, Old};
 use crate::engine::{BuildRequest, EngineError};
 use crate::kept::Order;
 use crate::log::BuildLog;
 use crate::own_dockerfile;
 use crate::package::Package;
+use crate::rebase;
 use crate::registry::RegistryError;
 use crate::runtime::{Recipe, Runtime};
 use crate::service::{Service, Stop};
@@ -39,7 +40,16 @@ pub struct Job {
     /// How.
     pub runtime: Runtime,
     /// From what.
-    pub package: Package,
+    pub material: Material,
+}
+
+/// From what an image is made.
+#[derive(Debug)]
+pub enum Material {
+    /// A package.
+    Package(Package),
+    /// The package that is in an older image.
+    Image(Old),
 }
 
 /// Why a build failed.
@@ -57,6 +67,8 @@ enum JobError {
     Store(#[from] StoreError),
     #[error("the base image {0} is not in the registry: an operator puts it there with `dinp setup base-images`")]
     NoBase(ImageRef),
+    #[error("its package is needed, deploy it again: {0}")]
+    NeedsPackage(LeftToEngine),
     #[error("version {0} is in the registry already, and versions are never changed")]
     Taken(String),
     #[error("the registry has another image under this version than was pushed: {found} instead of {pushed}")]
@@ -149,24 +161,31 @@ impl Job {
             }
         }
         self.tell(log);
-        let pushed = match &self.runtime.recipe {
-            Recipe::Template { base, template } => {
+        let pushed = match (&self.material, &self.runtime.recipe) {
+            (Material::Image(old), Recipe::Template { template, .. }) => {
+                self.swapped(service, old, template, log).await?
+            }
+            (Material::Package(package), Recipe::Template { base, template }) => {
                 let base = self.base(service, base).await?;
                 log.line(&format!("base {base}"));
-                match self.directly(service, &base, template, log).await {
+                match self.directly(service, package, &base, template, log).await {
                     Err(JobError::Direct(DirectError::Left(left))) => {
                         log.line(&format!("built by the Docker Engine: {left}"));
                         asked_engine.store(true, Ordering::Relaxed);
                         let dockerfile = self.dockerfile(&base, template, &service.scope.labels(self.id))?;
-                        self.by_engine(service, context::Dockerfile::Rendered(dockerfile), log).await?
+                        self.by_engine(service, package, context::Dockerfile::Rendered(dockerfile), log).await?
                     }
                     pushed => pushed?,
                 }
             }
-            Recipe::Own(allowed) => {
+            (Material::Package(package), Recipe::Own(allowed)) => {
                 log.line("built by its own Dockerfile");
                 asked_engine.store(true, Ordering::Relaxed);
-                self.by_engine(service, context::Dockerfile::Own { registry: allowed.registry.clone() }, log).await?
+                let dockerfile = context::Dockerfile::Own { registry: allowed.registry.clone() };
+                self.by_engine(service, package, dockerfile, log).await?
+            }
+            (Material::Image(_), Recipe::Own(_)) => {
+                return Err(JobError::NeedsPackage(LeftToEngine::new("its Dockerfile is in it")));
             }
         };
         let found = registry.digest(&self.order.image).await?.unwrap_or_else(|| "nothing".into());
@@ -178,9 +197,16 @@ impl Job {
 
     /// Says of what the image is made.
     fn tell(&self, log: &BuildLog) {
-        let Package { spooled, format, .. } = &self.package;
-        let (bytes, sha256, runtime) = (spooled.len(), spooled.sha256(), &self.runtime.name);
-        log.line(&format!("package of {bytes} bytes ({format}, sha256 {sha256}), runtime {runtime}"));
+        let runtime = &self.runtime.name;
+        match &self.material {
+            Material::Package(Package { spooled, format, .. }) => {
+                let (bytes, sha256) = (spooled.len(), spooled.sha256());
+                log.line(&format!("package of {bytes} bytes ({format}, sha256 {sha256}), runtime {runtime}"));
+            }
+            Material::Image(old) => {
+                log.line(&format!("the package of {} (sha256 {}), runtime {runtime}", old.image, self.order.sha256));
+            }
+        }
         self.order.notes.iter().for_each(|note| log.line(note));
     }
 
@@ -188,6 +214,7 @@ impl Job {
     async fn directly(
         &self,
         service: &Service,
+        package: &Package,
         base: &ImageRef,
         template: &Template,
         log: &BuildLog,
@@ -202,10 +229,10 @@ impl Job {
         }
         // Nothing of this one build: the same package is to give the same image.
         let dockerfile = self.dockerfile(base, template, &[])?;
-        let (cache, package, image) = (&service.cache, &self.package, &self.order.image);
-        let direct = Direct { registry, cache, base, dockerfile: &dockerfile, package, image };
+        let (cache, image) = (&service.cache, &self.order.image);
+        let direct = Direct { registry, cache, base, dockerfile: &dockerfile, image };
         let begun = Instant::now();
-        let made = direct.make().await.map_err(JobError::Direct)?;
+        let made = direct.make(package).await.map_err(JobError::Direct)?;
         dockerfile.lines().for_each(|line| log.line(line));
         let (bytes, secs) = (made.layer_bytes, begun.elapsed().as_secs_f64());
         log.line(&match made.was_known {
@@ -217,10 +244,34 @@ impl Job {
         Ok(direct.publish(made).await?)
     }
 
+    /// Puts the layer of an older image on its base as that is now; returns the digest.
+    async fn swapped(
+        &self,
+        service: &Service,
+        old: &Old,
+        template: &Template,
+        log: &BuildLog,
+    ) -> Result<String, JobError> {
+        let (registry, cache, image) = (&service.registry, &service.cache, &self.order.image);
+        let base = self.base(service, &rebase::base_now(&self.runtime, &old.base)).await?;
+        log.line(&format!("base {base}, in place of {}", old.base));
+        let dockerfile = self.dockerfile(&base, template, &[])?;
+        let direct = Direct { registry, cache, base: &base, dockerfile: &dockerfile, image };
+        let made = direct.swap(old).await.map_err(|error| match error {
+            DirectError::Left(left) => JobError::NeedsPackage(left),
+            error => JobError::Direct(error),
+        })?;
+        dockerfile.lines().for_each(|line| log.line(line));
+        self.stage(service, "pushing").await;
+        self.is_free(service).await?;
+        Ok(direct.publish(made).await?)
+    }
+
     /// Lets the Engine make the image and push it; returns its digest.
     async fn by_engine(
         &self,
         service: &Service,
+        package: &Package,
         dockerfile: context::Dockerfile,
         log: &BuildLog,
     ) -> Result<String, JobError> {
@@ -243,7 +294,7 @@ impl Job {
             labels,
             arguments: arguments.into_iter().collect(),
         };
-        engine.build(&request, context::stream(self.package.clone(), dockerfile), log).await?;
+        engine.build(&request, context::stream(package.clone(), dockerfile), log).await?;
 
         self.stage(service, "pushing").await;
         self.is_free(service).await?;
@@ -311,7 +362,7 @@ impl Job {
             ("org.opencontainers.image.version", self.order.version.clone()),
             (IMAGE_APP_LABEL, self.order.app.to_string()),
             ("dinp.image.runtime", self.runtime.name.to_string()),
-            ("dinp.image.package", format!("sha256:{}", self.package.spooled.sha256())),
+            ("dinp.image.package", format!("sha256:{}", self.order.sha256)),
         ]
     }
 

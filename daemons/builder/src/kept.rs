@@ -3,6 +3,7 @@
 //! `ID.package` is the package, `ID.json` what else is to be known. The second is written when the first is there, and read
 //! only with it: what is half there is nothing.
 
+use crate::direct::Old;
 use crate::package::{Format, Spooled};
 use dinp_common::api::UnixMillis;
 use dinp_common::auth::hex;
@@ -28,14 +29,23 @@ pub struct Order {
     pub runtime: RuntimeName,
     /// Who asked.
     pub user: String,
-    /// What the package is.
-    pub format: Format,
-    /// Its SHA-256 in hexadecimal.
+    /// From what.
+    pub source: Source,
+    /// SHA-256 of the package in hexadecimal.
     pub sha256: String,
     /// What its owner should know of it, one line each.
     pub notes: Vec<String>,
     /// Name of the image in the registry.
     pub image: ImageRef,
+}
+
+/// From what an image is made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Source {
+    /// A package of this format.
+    Package(Format),
+    /// The package that is in an older image.
+    Image(Old),
 }
 
 /// The directory of kept packages.
@@ -49,23 +59,28 @@ impl Kept {
         Ok(Self(directory))
     }
 
-    /// Keeps the package of a build.
-    pub fn keep(&self, build: u64, order: &Order, package: &Spooled) -> io::Result<()> {
-        name(package.file(), &self.package(build))?;
+    /// Keeps what a build needs: its package, where it has one.
+    pub fn keep(&self, build: u64, order: &Order, package: Option<&Spooled>) -> io::Result<()> {
+        if let Some(package) = package {
+            name(package.file(), &self.package(build))?;
+        }
         let new = self.0.join(format!("{build}.new"));
         fs::write(&new, serde_json::to_vec(order)?)?;
         fs::rename(new, self.order(build))
     }
 
-    /// The package of a build, if all of it is there and as it was.
-    pub fn take(&self, build: u64) -> io::Result<(Order, Spooled)> {
+    /// What was kept of a build, if all of it is there and as it was.
+    pub fn take(&self, build: u64) -> io::Result<(Order, Option<Spooled>)> {
         let order: Order = serde_json::from_slice(&fs::read(self.order(build))?)?;
+        if let Source::Image(_) = order.source {
+            return Ok((order, None));
+        }
         let mut file = File::open(self.package(build))?;
         let (len, sha256) = digest(&mut file)?;
         if sha256 != order.sha256 {
             return Err(io::Error::other("the package is damaged"));
         }
-        Ok((order, Spooled::new(file, len, sha256)))
+        Ok((order, Some(Spooled::new(file, len, sha256))))
     }
 
     /// The build has ended.
@@ -153,7 +168,7 @@ mod tests {
             version: "v1".into(),
             runtime: "binary".parse().unwrap(),
             user: "ann".into(),
-            format: Format::Tar,
+            source: Source::Package(Format::Tar),
             sha256: package.sha256().into(),
             notes: vec!["a note".into()],
             image: "control:5000/ann/web:v1".parse().unwrap(),
@@ -165,14 +180,14 @@ mod tests {
         let dir = TestDir::new("kept");
         let kept = Kept::open(dir.path().join("builds")).unwrap();
         let nameless = package(tempfile::tempfile_in(dir.path()).unwrap());
-        kept.keep(1, &order(&nameless), &nameless).unwrap();
+        kept.keep(1, &order(&nameless), Some(&nameless)).unwrap();
         drop(nameless);
         let named = package(File::create_new(dir.path().join("upload")).unwrap());
-        kept.keep(2, &order(&named), &named).unwrap();
+        kept.keep(2, &order(&named), Some(&named)).unwrap();
         fs::remove_file(dir.path().join("upload")).unwrap();
         for build in [1, 2] {
             let (order, spooled) = kept.take(build).unwrap();
-            assert_eq!((order.notes[0].as_str(), spooled.len()), ("a note", 7), "build {build}");
+            assert_eq!((order.notes[0].as_str(), spooled.unwrap().len()), ("a note", 7), "build {build}");
         }
 
         fs::write(kept.package(2), "packagf").unwrap();

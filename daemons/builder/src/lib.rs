@@ -27,6 +27,7 @@ mod own_dockerfile;
 mod package;
 mod problems;
 mod procfile;
+mod rebase;
 mod registry;
 mod resume;
 mod runtime;

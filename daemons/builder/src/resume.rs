@@ -1,8 +1,8 @@
 //! Builds that begin again: after a restart of this builder, or in place of another one that is silent.
 
 use crate::arrival;
-use crate::job::Job;
-use crate::kept::Order;
+use crate::job::{Job, Material};
+use crate::kept::{Order, Source};
 use crate::package::Package;
 use crate::runtime::RuntimeError;
 use crate::service::Service;
@@ -46,7 +46,10 @@ pub fn go_on(service: &Arc<Service>, build: Held) {
         match again(&begun, build).await {
             Ok(job) => {
                 // A builder that holds less now than before holds what it has.
-                let place = begun.intake.take(&job.order.user, job.package.spooled.len()).ok();
+                let place = match &job.material {
+                    Material::Package(package) => begun.intake.take(&job.order.user, package.spooled.len()).ok(),
+                    Material::Image(_) => None,
+                };
                 job.run(begun, stop).await;
                 drop(place);
             }
@@ -88,11 +91,17 @@ async fn again(service: &Service, build: Held) -> Result<Job, Lost> {
     let taken = tokio::task::spawn_blocking(move || kept.take(build.id)).await.unwrap_or_else(|e| Err(e.into()));
     let (order, spooled) = taken.map_err(Lost::Package)?;
     let runtime = service.runtimes.get(&order.runtime)?;
-    let package = Package::known(spooled, order.format, service.config.limits());
+    let material = match (&order.source, spooled) {
+        (Source::Package(format), Some(spooled)) => {
+            Material::Package(Package::known(spooled, *format, service.config.limits()))
+        }
+        (Source::Image(old), _) => Material::Image(old.clone()),
+        (Source::Package(_), None) => return Err(Lost::Package(io::ErrorKind::NotFound.into())),
+    };
     let begin = move |mut conn| async move { store::build::begin_again(&mut conn, &service.name, build.id).await };
     service.insist(build.id, begin).await;
     tracing::info!(build = build.id, attempt, "build goes on");
-    Ok(Job { id: build.id, attempt, order, runtime, package })
+    Ok(Job { id: build.id, attempt, order, runtime, material })
 }
 
 async fn fetched_again(service: &Service, build: &Silent) -> Result<Job, Lost> {
@@ -120,11 +129,11 @@ async fn fetched_again(service: &Service, build: &Silent) -> Result<Job, Lost> {
         version,
         runtime: runtime.name.clone(),
         user,
-        format: package.format,
+        source: Source::Package(package.format),
         sha256: package.spooled.sha256().to_owned(),
         notes: notes.into_iter().chain(runtime.notes(&inventory)).collect(),
         image,
     };
-    service.kept.keep(build.id, &order, &package.spooled).map_err(Lost::Keep)?;
-    Ok(Job { id: build.id, attempt, order, runtime, package })
+    service.kept.keep(build.id, &order, Some(&package.spooled)).map_err(Lost::Keep)?;
+    Ok(Job { id: build.id, attempt, order, runtime, material: Material::Package(package) })
 }

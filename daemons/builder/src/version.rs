@@ -19,6 +19,17 @@ pub fn default(now: Timestamp, sha256: &str) -> String {
     format!("{}-{}", now.strftime("%Y%m%d-%H%M%S"), sha256.get(..8).unwrap_or(sha256))
 }
 
+/// The name of a version on another base: its own, and the base's digest.
+pub fn rebased(version: &str, digest: &str) -> String {
+    let is_mark = |mark: &str| mark.len() == 8 && mark.bytes().all(|b| b.is_ascii_hexdigit());
+    let own = version.rsplit_once(BASE_MARK).filter(|(_, mark)| is_mark(mark)).map_or(version, |(own, _)| own);
+    let mark = digest.trim_start_matches("sha256:").get(..8).unwrap_or_default();
+    format!("{}{BASE_MARK}{mark}", own.get(..64 - BASE_MARK.len() - mark.len()).unwrap_or(own))
+}
+
+/// Between a version and the base that it was put on.
+const BASE_MARK: &str = "-base.";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -28,6 +39,10 @@ mod tests {
         let now: Timestamp = "2026-11-22T17:55:00Z".parse().unwrap();
         let made = default(now, "0123456789abcdef");
         assert_eq!(made, "20261122-175500-01234567");
+        let digest = format!("sha256:{}", "c0ffee12".repeat(8));
+        assert_eq!(rebased("v1", &digest), "v1-base.c0ffee12");
+        assert_eq!(rebased("v1-base.00000000", &digest), "v1-base.c0ffee12", "once, however often");
+        assert!(check(&rebased(&"v".repeat(64), &digest)).is_ok());
         let long = "v".repeat(65);
         assert!(check(&made).is_ok() && check("v1.2_x-3").is_ok());
         for bad in ["", ".v", "-v", "v 1", "v;id", "$(id)", "v/1", "v:1", "ä", "v\n", &long] {

@@ -260,7 +260,7 @@ async fn builds_and_their_logs_are_kept_as_far_as_they_are_new_and_small() {
             created_by: "anna",
             builder: "b",
             package_name: "",
-            package_bytes: 1,
+            package_bytes: Some(1),
             package_sha256: "00",
             base: "",
             note: "",

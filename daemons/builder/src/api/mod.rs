@@ -3,6 +3,7 @@
 //! * `POST /v1/builds?app=&app_created_at=&version=&runtime=&user=&owner=&package=` with the package as body -> 202
 //!   `BuildView`; 429 `too-many-packages`, 507 `spool-full`, 413 `too-large`: what is taken in is bounded
 //! * `POST /v1/uploads`, `GET`, `PATCH` and `DELETE /v1/uploads/{id}`, `POST /v1/uploads/{id}/build`: the same in parts
+//! * `POST /v1/rebases` -> `RebaseView`: an app's package on its base as it is now
 //! * `DELETE /v1/builds/{id}` cancels -> 204, or 202 where another builder is told to
 //! * `GET /v1/runtimes` -> `Page<RuntimeView>`
 //! * `GET /health`, `/ready`, `/metrics`: for operators, without a credential
@@ -16,10 +17,11 @@ use crate::detect::Detected;
 use crate::fetch;
 use crate::holds;
 use crate::intake::Place;
-use crate::job::Job;
-use crate::kept::Order;
+use crate::job::{Job, Material};
+use crate::kept::{Order, Source};
 use crate::package::Spooled;
 use crate::problems;
+use crate::rebase;
 use crate::runtime::Runtime;
 use crate::service::Service;
 use crate::spool;
@@ -31,13 +33,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use dinp_common::api::Page;
-use dinp_common::api::builder::{BuildQuery, BuildView, RuntimeView};
+use dinp_common::api::builder::{BuildQuery, BuildView, RebaseAsk, RebaseView, RuntimeView};
 use dinp_common::auth::Role;
 use dinp_common::error::ErrorChain;
 use dinp_common::lifecycle::Lifecycle;
 use dinp_common::metrics::ops_router;
-use dinp_common::model::ImageRef;
-use dinp_common::problem::{ApiQuery, Problem};
+use dinp_common::model::{AppName, ImageRef};
+use dinp_common::problem::{ApiJson, ApiQuery, Problem};
 use dinp_common::store;
 use dinp_common::store::build::{NewBuild, Refused};
 use futures_util::future::join_all;
@@ -55,6 +57,7 @@ pub fn router(service: Arc<Service>, lifecycle: &Lifecycle) -> Router {
         .route("/v1/uploads", post(uploads::begin))
         .route("/v1/uploads/{id}", get(uploads::show).patch(uploads::append).delete(uploads::forget))
         .route("/v1/uploads/{id}/build", post(uploads::build))
+        .route("/v1/rebases", post(rebase))
         .route("/v1/runtimes", get(runtimes))
         .layer(middleware::from_fn_with_state(service.clone(), guard))
         .with_state(service)
@@ -103,6 +106,13 @@ async fn cancel(State(service): State<Arc<Service>>, Path(id): Path<u64>) -> Res
     Err(Problem::conflict("build-ended", detail))
 }
 
+async fn rebase(
+    State(service): State<Arc<Service>>,
+    ApiJson(asked): ApiJson<RebaseAsk>,
+) -> Result<Json<RebaseView>, Problem> {
+    rebase::rebase(&service, asked).await.map(Json)
+}
+
 async fn upload(
     State(service): State<Arc<Service>>,
     query: Result<ApiQuery<BuildQuery>, Problem>,
@@ -149,9 +159,9 @@ async fn prepare(service: &Service, query: BuildQuery) -> Result<Asked, Problem>
     }
     if let Some(version) = &query.version {
         version::check(version).map_err(|error| problems::invalid("version", error))?;
-        refuse_taken(service, &query, &image(service, &query, version)?, version).await?;
+        refuse_taken(service, &query, &image(service, &query.app, &query.owner, version)?, version).await?;
     } else {
-        image(service, &query, "v")?;
+        image(service, &query.app, &query.owner, "v")?;
     }
     // Rather told now than after the upload.
     service.connect().await.map_err(problems::store)?;
@@ -170,7 +180,7 @@ async fn accept(
         Some(version) => version.clone(),
         None => version::default(jiff::Timestamp::now(), spooled.sha256()),
     };
-    let image = image(service, &query, &version)?;
+    let image = image(service, &query.app, &query.owner, &version)?;
     let fetched_from = query.url.as_ref().map(fetch::shown);
     let name = match &fetched_from {
         Some(url) if query.package.is_empty() => url.rsplit('/').next().unwrap_or_default().to_owned(),
@@ -193,7 +203,7 @@ async fn accept(
         created_by: &query.user,
         builder: &service.name,
         package_name: &name,
-        package_bytes: bytes,
+        package_bytes: Some(bytes),
         package_sha256: &sha256,
         base: &base,
         note: &query.note,
@@ -203,7 +213,7 @@ async fn accept(
     };
     let mut conn = service.connect().await.map_err(problems::store)?;
     let begun = store::build::begin(&mut conn, &new).await.map_err(problems::store)?;
-    let build = begun.map_err(|refused| refusal(refused, &query, &version))?;
+    let build = begun.map_err(|refused| refusal(refused, &query.app, &version))?;
     let id = build.id;
     tracing::info!(app = %query.app, build = id, version, user = query.user, "build begins");
     // There is a record now that only a running build ends. Nothing may fail any more: the audit event, without which no
@@ -218,15 +228,15 @@ async fn accept(
         version,
         runtime: runtime.name.clone(),
         user: query.user,
-        format: package.format,
+        source: Source::Package(package.format),
         sha256,
         notes,
         image,
     };
-    if let Err(error) = service.kept.keep(id, &order, &package.spooled) {
+    if let Err(error) = service.kept.keep(id, &order, Some(&package.spooled)) {
         tracing::warn!(build = id, %error, "package cannot be kept: a restart of the builder would lose it");
     }
-    let job = Job { id, attempt: 1, order, runtime, package };
+    let job = Job { id, attempt: 1, order, runtime, material: Material::Package(package) };
     let built = service.clone();
     service.start(id, |stop| async move {
         job.run(built, stop).await;
@@ -236,13 +246,13 @@ async fn accept(
 }
 
 /// The name that the image will have.
-fn image(service: &Service, query: &BuildQuery, version: &str) -> Result<ImageRef, Problem> {
-    let owner = if query.owner.is_empty() { "apps" } else { &query.owner };
+pub fn image(service: &Service, app: &AppName, owner: &str, version: &str) -> Result<ImageRef, Problem> {
+    let owner = if owner.is_empty() { "apps" } else { owner };
     if owner.contains(['/', ':', '@']) {
         let detail = format!("owner \"{owner}\" is not valid: it must be the name of a user or team");
         return Err(Problem::unprocessable("invalid-query", detail).with("field", "owner"));
     }
-    let text = format!("{}/{owner}/{}:{version}", service.registry.address(), query.app);
+    let text = format!("{}/{owner}/{app}:{version}", service.registry.address());
     text.parse().map_err(|error| problems::invalid("owner", error))
 }
 
@@ -264,8 +274,7 @@ async fn refuse_taken(service: &Service, query: &BuildQuery, image: &ImageRef, v
     Err(Problem::conflict("version-exists", detail).with("image", image.to_string()))
 }
 
-fn refusal(refused: Refused, query: &BuildQuery, version: &str) -> Problem {
-    let app = &query.app;
+pub fn refusal(refused: Refused, app: &AppName, version: &str) -> Problem {
     match refused {
         Refused::VersionTaken => {
             let detail = format!(

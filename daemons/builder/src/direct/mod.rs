@@ -87,8 +87,16 @@ pub(crate) struct Direct<'a> {
     /// By digest.
     pub(crate) base: &'a ImageRef,
     pub(crate) dockerfile: &'a str,
-    pub(crate) package: &'a Package,
     pub(crate) image: &'a ImageRef,
+}
+
+/// An image that was made this way before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Old {
+    /// The image, by digest.
+    pub image: ImageRef,
+    /// What it stands on, by digest.
+    pub base: ImageRef,
 }
 
 /// An image whose parts are all in its repository, and which has no tag yet.
@@ -108,8 +116,8 @@ struct Known {
 }
 
 impl Direct<'_> {
-    /// Makes the image. Nothing is sent before it is clear that the Engine need not make it.
-    pub(crate) async fn make(&self) -> Result<Made, DirectError> {
+    /// Makes the image of a package. Nothing is sent before it is clear that the Engine need not make it.
+    pub(crate) async fn make(&self, package: &Package) -> Result<Made, DirectError> {
         let plan = Plan::parse(self.dockerfile)?;
         let base = Base::fetch(self.registry, self.base).await?;
         let place = base.place(self.registry, &plan, self.cache).await?;
@@ -117,15 +125,40 @@ impl Direct<'_> {
         try_join_all(base.layers.iter().map(|layer| self.mount(&base.repository, &layer.digest))).await?;
 
         // Also by what the package is taken for: of the same bytes other rules could make another layer.
-        let key = format!("{FORMAT} {} {} {place:?}", self.package.format, self.package.spooled.sha256());
+        let key = format!("{FORMAT} {} {} {place:?}", package.format, package.spooled.sha256());
         let known = self.known(&key).await?;
         let was_known = known.is_some();
         let layer = match known {
             Some(layer) => layer,
-            None => self.send(&place).await?,
+            None => self.send(package, &place).await?,
         };
         self.cache.put("layer", &key, &Known { layer: layer.clone(), repository: repository.to_owned() });
 
+        self.assemble(&plan, base, layer, was_known).await
+    }
+
+    /// Makes the image of an older one's package: its layer on this base, if it would be the same.
+    pub(crate) async fn swap(&self, old: &Old) -> Result<Made, DirectError> {
+        let plan = Plan::parse(self.dockerfile)?;
+        let (base, old_base) =
+            (Base::fetch(self.registry, self.base).await?, Base::fetch(self.registry, &old.base).await?);
+        let place = base.place(self.registry, &plan, self.cache).await?;
+        if place != old_base.place(self.registry, &plan, self.cache).await? {
+            return Err(LeftToEngine::new("the new base has other directories on the way to the package").into());
+        }
+        let image = Base::fetch(self.registry, &old.image).await?;
+        let diff_ids =
+            image.config.get("rootfs").and_then(|rootfs| rootfs.get("diff_ids")?.as_array()?.last()?.as_str());
+        let (Some([layer]), Some(diff_id)) = (image.layers.strip_prefix(&old_base.layers[..]), diff_ids) else {
+            return Err(LeftToEngine::new("the image is not its base and one layer").into());
+        };
+        try_join_all(base.layers.iter().map(|layer| self.mount(&base.repository, &layer.digest))).await?;
+        self.mount(&image.repository, &layer.digest).await?;
+        let layer = Layer { digest: layer.digest.clone(), size: layer.size, diff_id: diff_id.to_owned() };
+        self.assemble(&plan, base, layer, true).await
+    }
+
+    async fn assemble(&self, plan: &Plan, base: Base, layer: Layer, was_known: bool) -> Result<Made, DirectError> {
         let config = plan.apply(&base.config, &layer.diff_id);
         let config = serde_json::to_vec(&config).map_err(|error| DirectError::Local {
             act: "write the configuration of the image",
@@ -183,19 +216,19 @@ impl Direct<'_> {
         Ok(is_there.then_some(layer))
     }
 
-    async fn send(&self, place: &Placed) -> Result<Layer, DirectError> {
+    async fn send(&self, package: &Package, place: &Placed) -> Result<Layer, DirectError> {
         let mut tries = 1;
         loop {
-            match self.send_once(place).await {
+            match self.send_once(package, place).await {
                 Err(DirectError::Registry(error)) if error.is_passing() && tries < TRIES => tries += 1,
                 outcome => return outcome,
             }
         }
     }
 
-    async fn send_once(&self, place: &Placed) -> Result<Layer, DirectError> {
+    async fn send_once(&self, package: &Package, place: &Placed) -> Result<Layer, DirectError> {
         let mut upload = self.registry.upload(self.image.repository()).await?;
-        let (making, content) = Making::begin(self.package.clone(), place.clone());
+        let (making, content) = Making::begin(package.clone(), place.clone());
         let outcome = {
             let (mut sending, mut making) = (pin!(upload.send(content)), pin!(making.end()));
             tokio::select! {

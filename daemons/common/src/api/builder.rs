@@ -5,6 +5,7 @@
 //! * `POST /v1/uploads` with [`UploadBegin`] -> 201 [`UploadView`]: the same in parts, for connections that break. `PATCH /v1/uploads/{id}?user=&offset=` with the next bytes -> [`UploadView`], 409 `wrong-offset`
 //!   where others are the next; `GET` tells which; `POST /v1/uploads/{id}/build?user=` -> 202 [`BuildView`] once all are here,
 //!   however often it is asked; `DELETE` forgets them -> 204
+//! * `POST /v1/rebases` with [`RebaseAsk`] -> [`RebaseView`]: the same package on its base as it is now
 //! * `DELETE /v1/builds/{id}` cancels -> 204, or 202 where another builder is told to
 //! * `GET /v1/runtimes` -> `Page<`[`RuntimeView`]`>`
 //!
@@ -12,7 +13,7 @@
 //! Authorization: a service credential of role dash.
 
 use super::UnixMillis;
-use crate::model::{AppName, RuntimeName};
+use crate::model::{AppName, ImageRef, RuntimeName};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use url::Url;
@@ -60,6 +61,58 @@ pub struct UploadBegin {
     pub sha256: Option<String>,
     /// What is to be built of it.
     pub build: BuildQuery,
+}
+
+/// Asks for an image of an app on its base as it is now.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RebaseAsk {
+    /// The app.
+    pub app: AppName,
+    /// When it was created.
+    pub app_created_at: UnixMillis,
+    /// Its image, by digest.
+    pub image: ImageRef,
+    /// Who asks.
+    pub user: String,
+    /// Team or user that images of the app belong to.
+    pub owner: String,
+    /// Only tell how the image stands.
+    pub check: bool,
+}
+
+/// How an image stands to its base.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// It stands on the base as it is now.
+    Current,
+    /// Its base was made anew, and it can be moved without its package.
+    Due,
+    /// Its base was made anew, and it is being moved, or was.
+    Rebased,
+    /// It cannot be moved without its package.
+    NeedsPackage,
+}
+
+/// How an image stands to its base, and what was done.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RebaseView {
+    /// The app.
+    pub app: AppName,
+    /// How it stands.
+    pub standing: Standing,
+    /// Why the package is needed.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// What the image stands on.
+    pub was: String,
+    /// What its base is now.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub now: String,
+    /// The build that moves it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<BuildView>,
 }
 
 /// A package that arrives in parts.

@@ -58,6 +58,11 @@ impl ImageRef {
         self.digest().or(self.tag()).unwrap_or("latest")
     }
 
+    /// What its tag points to, whatever that is.
+    pub fn without_digest(&self) -> Self {
+        Self { digest: None, ..self.clone() }
+    }
+
     /// The same image by digest; fails where the digest is malformed.
     pub fn with_digest(&self, digest: &str) -> Result<Self, InvalidValue> {
         if !is_digest(digest) {

@@ -210,7 +210,7 @@ pub async fn record(
         created_by: &query["user"],
         builder: "builder1",
         package_name: &query["package"],
-        package_bytes: size as u64,
+        package_bytes: Some(size as u64),
         package_sha256: &sha,
         base: "base",
         note: query.get("note").map_or("", String::as_str),

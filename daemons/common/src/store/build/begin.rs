@@ -27,8 +27,8 @@ pub struct NewBuild<'a> {
     pub builder: &'a str,
     /// File name of the package.
     pub package_name: &'a str,
-    /// Size of the package.
-    pub package_bytes: u64,
+    /// Size of the package; none where none had to come.
+    pub package_bytes: Option<u64>,
     /// SHA-256 of the package in hexadecimal.
     pub package_sha256: &'a str,
     /// The base image.

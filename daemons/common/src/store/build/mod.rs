@@ -48,6 +48,29 @@ pub async fn get<Q: Queryable>(conn: &mut Q, id: u64) -> Result<Option<BuildView
     row.as_ref().map(view).transpose()
 }
 
+/// The build that made an image, which is named by digest.
+pub async fn of_image(conn: &mut Conn, app: &str, image: &str) -> Result<Option<BuildView>, StoreError> {
+    let sql = format!("{SELECT} WHERE app = ? AND image = ? AND status = 'succeeded' ORDER BY id DESC LIMIT 1");
+    let row: Option<Row> = conn.exec_first(sql, (app, image)).await.map_err(StoreError::doing("read a build"))?;
+    row.as_ref().map(view).transpose()
+}
+
+/// The build of a version that runs or has succeeded, since a time.
+pub async fn of_version(
+    conn: &mut Conn,
+    app: &str,
+    version: &str,
+    since: UnixMillis,
+) -> Result<Option<BuildView>, StoreError> {
+    let sql = format!(
+        "{SELECT} WHERE app = ? AND version = ? AND status IN ('running', 'succeeded') AND {} >= ? ORDER BY id DESC LIMIT 1",
+        millis!("started_at")
+    );
+    let row: Option<Row> =
+        conn.exec_first(sql, (app, version, since)).await.map_err(StoreError::doing("read a build"))?;
+    row.as_ref().map(view).transpose()
+}
+
 /// The builds of an app, newest first; `before` is an id, for the next page.
 pub async fn list(conn: &mut Conn, app: &str, before: Option<u64>, limit: u32) -> Result<Vec<BuildView>, StoreError> {
     let rows: Vec<Row> = conn

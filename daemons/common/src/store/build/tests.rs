@@ -10,7 +10,7 @@ const NEW: NewBuild<'static> = NewBuild {
     created_by: "ann",
     builder: "control",
     package_name: "web.tar.gz",
-    package_bytes: 5,
+    package_bytes: Some(5),
     package_sha256: "00",
     base: "control:5000/dinp/base-python:bookworm",
     note: "the new login",
