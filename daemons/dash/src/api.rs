@@ -54,6 +54,7 @@ fn endpoints() -> Vec<(&'static str, MethodRouter<Arc<Dash>>)> {
         ("/v1/deployments/{id}/cancel", post(apps::cancel_deployment)),
         ("/v1/apps/{app}/releases", get(apps::releases)),
         ("/v1/apps/{app}/rollback", post(apps::rollback)),
+        ("/v1/apps/{app}/rebase", post(apps::rebase)),
         ("/v1/apps/{app}/scale", put(apps::scale)),
         ("/v1/apps/{app}/stop", post(apps::stop)),
         ("/v1/apps/{app}/start", post(apps::start)),

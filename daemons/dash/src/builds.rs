@@ -4,7 +4,8 @@ use crate::backend::{self, BUILDER, LIMIT};
 use crate::{Caller, Dash, invalid};
 use bytes::Bytes;
 use dinp_common::api::Page;
-use dinp_common::api::builder::{BuildQuery, BuildView, RuntimeView};
+use dinp_common::api::builder::{BuildQuery, BuildView, RebaseAsk, RebaseView, RuntimeView};
+use dinp_common::api::people::Rebase;
 use dinp_common::model::{AppName, InvalidValue, RuntimeName};
 use dinp_common::problem::Problem;
 use dinp_common::store::app::AppRow;
@@ -147,6 +148,24 @@ impl Dash {
         let response = answer?;
         // The builder has written the audit event, with the record of the build.
         response.json::<BuildView>().await.map_err(|error| Problem::internal(&error))
+    }
+
+    /// Asks the builder for the image in force on its base as that is now.
+    pub(crate) async fn rebase(&self, caller: &Caller, row: &AppRow, wish: &Rebase) -> Result<RebaseView, Problem> {
+        let app = self.app_view(row).await?;
+        let Some(release) = app.release else {
+            let detail = format!("app {} has no release in force, whose base could be another one now", row.name);
+            return Err(Problem::conflict("no-release", detail));
+        };
+        let ask = RebaseAsk {
+            app: row.name.clone(),
+            app_created_at: row.created_at,
+            image: release.image,
+            user: caller.name().to_owned(),
+            owner: row.team.as_deref().unwrap_or(&row.owner).to_owned(),
+            check: wish.check,
+        };
+        self.builder.post("/v1/rebases", &ask, LIMIT).await.map_err(|error| backend::problem(error, &BUILDER))
     }
 
     /// Asks the builder to end a build.

@@ -46,6 +46,7 @@ pub const API: &[(&str, &str, Need)] = &[
     ("POST", "/v1/deployments/{id}/cancel", Deployment(Deployer)),
     ("GET", "/v1/apps/{app}/releases", App(Viewer)),
     ("POST", "/v1/apps/{app}/rollback", App(Deployer)),
+    ("POST", "/v1/apps/{app}/rebase", App(Deployer)),
     ("PUT", "/v1/apps/{app}/scale", App(Deployer)),
     ("POST", "/v1/apps/{app}/stop", App(Deployer)),
     ("POST", "/v1/apps/{app}/start", App(Deployer)),

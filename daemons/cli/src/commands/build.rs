@@ -11,6 +11,7 @@ use dinp_common::model::{AppName, RuntimeName};
 use http::Method;
 use indicatif::ProgressBar;
 
+use super::rebase::{self, Rebase};
 use crate::api::{Api, with_query};
 use crate::error::CliError;
 use crate::follow;
@@ -85,6 +86,9 @@ enum BuildCommand {
         /// Number of the build
         id: u64,
     },
+    /// Put apps on their base images as those are now, and deploy them one after another
+    #[command(after_help = rebase::EXAMPLES)]
+    Rebase(Rebase),
     /// What packages can be built into images
     Runtimes,
 }
@@ -130,6 +134,7 @@ async fn manage(command: &BuildCommand, api: &Api, out: &Output) -> Result<(), C
             let build: BuildView = api.post(&format!("/v1/builds/{id}/cancel"), &()).await?;
             out.done(&build, &format!("build {id} of {} is being cancelled", build.app))
         }
+        BuildCommand::Rebase(wish) => rebase::run(wish, api, out).await,
         BuildCommand::Runtimes => {
             let runtimes = api.list::<RuntimeView>("/v1/runtimes").await?;
             out.show(&runtimes, || {

@@ -12,6 +12,7 @@ pub mod man;
 pub mod node;
 pub mod operator;
 pub mod ps;
+mod rebase;
 pub mod settings;
 pub mod sign;
 pub mod status;

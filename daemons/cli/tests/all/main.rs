@@ -9,6 +9,7 @@ mod login;
 mod logs;
 mod man;
 mod real_sign_on;
+mod rebase;
 mod support;
 mod tables;
 mod tls;

@@ -9,6 +9,7 @@
 //! * `GET /v1/deployments/{id}` -> [`DeploymentView`]; `POST /v1/deployments/{id}/cancel` -> [`DeploymentView`]
 //! * `GET /v1/apps/{app}/releases` -> `Page<`[`ReleaseView`]`>`
 //! * `POST /v1/apps/{app}/rollback` [`Rollback`] -> 201 [`DeploymentView`]
+//! * `POST /v1/apps/{app}/rebase` [`Rebase`] -> [`crate::api::builder::RebaseView`], whose build can be deployed
 //! * `PUT /v1/apps/{app}/scale` [`Scale`] -> [`AppView`]; `POST /v1/apps/{app}/stop`, `POST /v1/apps/{app}/start` -> [`AppView`]
 //! * `GET /v1/apps/{app}/env` -> [`EnvView`]; `PATCH /v1/apps/{app}/env` [`EnvPatch`] -> [`EnvView`]
 //! * `GET|POST /v1/apps/{app}/domains`, [`DomainAdd`] -> 201 [`DomainView`]; `DELETE /v1/apps/{app}/domains/{domain}` -> 204
@@ -115,6 +116,15 @@ pub struct AppCreate {
     /// Instances wanted once it has a release; by default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instances: Option<u32>,
+}
+
+/// Asks for the image in force on its base as that is now.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rebase {
+    /// Only tell how it stands.
+    #[serde(default)]
+    pub check: bool,
 }
 
 /// A package that will arrive in parts.

@@ -5,10 +5,11 @@ use crate::Caller;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
+use dinp_common::api::builder::RebaseView;
 use dinp_common::api::control::LogQuery;
 use dinp_common::api::people::{
     AppCreate, AppInstance, AppState, AppView, Deploy, DeploymentView, DomainAdd, DomainView, EnvPatch, EnvView,
-    EventView, ReleaseView, Rollback, Scale,
+    EventView, Rebase, ReleaseView, Rollback, Scale,
 };
 use dinp_common::api::{Page, PageQuery};
 use dinp_common::problem::{ApiJson, ApiQuery, Problem};
@@ -104,6 +105,15 @@ pub(super) async fn rollback(
     ApiJson(body): ApiJson<Rollback>,
 ) -> Created<DeploymentView> {
     Ok(created(dash.rollback(&caller, &row, &body).await?))
+}
+
+pub(super) async fn rebase(
+    State(dash): Shared,
+    Extension(caller): Who,
+    Extension(row): App,
+    ApiJson(wish): ApiJson<Rebase>,
+) -> Answer<RebaseView> {
+    Ok(ApiJson(dash.rebase(&caller, &row, &wish).await?))
 }
 
 pub(super) async fn scale(

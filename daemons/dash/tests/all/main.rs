@@ -7,6 +7,7 @@ mod browser;
 mod pages;
 mod played;
 mod quotas;
+mod rebase;
 mod releases;
 mod shots;
 mod stage;

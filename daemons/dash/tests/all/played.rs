@@ -153,9 +153,17 @@ pub fn builder(played: Arc<Played>) -> Router {
     let app = Router::new()
         .route("/v1/builds", post(begin_build))
         .route("/v1/builds/{id}", delete(cancel_build))
+        .route("/v1/rebases", post(rebase))
         .route("/v1/runtimes", get(runtimes))
         .merge(crate::uploads::played());
     guarded(app, played)
+}
+
+/// Tells what was asked for in place of what it stands on.
+async fn rebase(Json(asked): Json<Value>) -> Json<Value> {
+    let text = |name: &str| asked[name].as_str().unwrap().to_owned();
+    let was = format!("{} for {} by {}, check {}", text("image"), text("owner"), text("user"), asked["check"]);
+    Json(json!({"app": asked["app"], "standing": "current", "was": was}))
 }
 
 async fn runtimes() -> Json<Value> {
