@@ -72,6 +72,7 @@ impl Dash {
             let rule = "it must be one line of at most 255 characters";
             return Err(invalid("note", &InvalidValue::new("note", &upload.note, rule)));
         }
+        self.check_new_build(caller, row).await?;
         let left = self.upload_left(caller, row).await?;
         let largest = self.config.upload_max_mb * 1024 * 1024;
         let exceeded = if left < largest { self.uploads_exceeded(row) } else { self.too_large() };
@@ -152,6 +153,9 @@ impl Dash {
 
     /// Asks the builder for the image in force on its base as that is now.
     pub(crate) async fn rebase(&self, caller: &Caller, row: &AppRow, wish: &Rebase) -> Result<RebaseView, Problem> {
+        if !wish.check {
+            self.check_new_build(caller, row).await?;
+        }
         let app = self.app_view(row).await?;
         let Some(release) = app.release else {
             let detail = format!("app {} has no release in force, whose base could be another one now", row.name);

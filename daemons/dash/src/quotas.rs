@@ -34,6 +34,10 @@ pub struct Quotas {
     pub domains: u64,
     /// Most that is built from for one owner within a day.
     pub build_mb_per_day: u64,
+    /// Most builds for one owner that run at once.
+    pub concurrent_builds: u64,
+    /// Most builds for one owner that begin within an hour.
+    pub builds_per_hour: u64,
     /// Requests of one person to pages and API.
     pub requests_per_minute: u32,
     /// Requests that somebody who has paused may make at once.
@@ -48,6 +52,8 @@ impl Default for Quotas {
             memory_mb: 65_536,
             domains: 200,
             build_mb_per_day: 20_480,
+            concurrent_builds: 10,
+            builds_per_hour: 120,
             requests_per_minute: 600,
             requests_burst: 200,
         }
@@ -210,6 +216,31 @@ impl Dash {
         }
     }
 
+    /// Refuses a further build for an owner that has as many as it may have.
+    pub(crate) async fn check_new_build(&self, caller: &Caller, row: &AppRow) -> Result<(), Problem> {
+        if !is_bound(caller) {
+            return Ok(());
+        }
+        let (owner, quota) = (owner_of(row), &self.config.quota);
+        let (running, within_hour) = usage::builds(&mut self.conn().await?, owner).await?;
+        let refused = |what: &'static str, allowed: u64, detail: String| {
+            Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "quota-exceeded", detail)
+                .with("quota", what)
+                .with("owner", owner)
+                .with("allowed", allowed))
+        };
+        if running >= quota.concurrent_builds {
+            let detail = format!("{owner} has {running} builds that run, the most at a time: wait until one has ended");
+            return refused("concurrent_builds", quota.concurrent_builds, detail);
+        }
+        if within_hour >= quota.builds_per_hour {
+            let allowed = quota.builds_per_hour;
+            let detail = format!("{owner} may begin {allowed} builds within an hour and has: wait for a while");
+            return refused("builds_per_hour", allowed, detail);
+        }
+        Ok(())
+    }
+
     /// What is said of a package that is more than may still be uploaded today.
     pub(crate) fn uploads_exceeded(&self, row: &AppRow) -> Problem {
         let (owner, allowed) = (owner_of(row), self.config.quota.build_mb_per_day);
@@ -251,6 +282,7 @@ impl Dash {
         let quota = &self.config.quota;
         let apps = usage::apps(conn, owner).await?;
         let taken = sum(apps.iter());
+        let (running, within_hour) = usage::builds(conn, owner).await?;
         Ok(QuotaView {
             owner: owner.to_owned(),
             apps: QuotaUse { used: apps.len() as u64, allowed: quota.apps },
@@ -261,6 +293,8 @@ impl Dash {
                 used: usage::build_bytes(conn, owner).await?.div_ceil(MIB),
                 allowed: quota.build_mb_per_day,
             },
+            concurrent_builds: QuotaUse { used: running, allowed: quota.concurrent_builds },
+            builds_per_hour: QuotaUse { used: within_hour, allowed: quota.builds_per_hour },
         })
     }
 }

@@ -48,8 +48,12 @@ impl Dash {
         row: &AppRow,
         upload: &UploadView,
     ) -> Result<BuildView, Problem> {
-        if upload.build.is_none() && self.upload_left(caller, row).await? < upload.bytes {
-            return Err(self.uploads_exceeded(row));
+        // What is asked for again because an answer was lost is no further build.
+        if upload.build.is_none() {
+            self.check_new_build(caller, row).await?;
+            if self.upload_left(caller, row).await? < upload.bytes {
+                return Err(self.uploads_exceeded(row));
+            }
         }
         self.ask_of_upload(caller, Method::POST, &upload.id, "/build", None).await
     }

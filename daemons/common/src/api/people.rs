@@ -433,10 +433,16 @@ pub struct QuotaView {
     pub domains: QuotaUse,
     /// Packages that were built from within 24 hours.
     pub build_mb_per_day: QuotaUse,
+    /// Builds that run.
+    #[serde(default)]
+    pub concurrent_builds: QuotaUse,
+    /// Builds that have begun within an hour.
+    #[serde(default)]
+    pub builds_per_hour: QuotaUse,
 }
 
 /// One quota.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct QuotaUse {
     /// What counts for it now.
     pub used: u64,

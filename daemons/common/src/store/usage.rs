@@ -54,6 +54,18 @@ pub async fn domains<Q: Queryable>(conn: &mut Q, owner: &str) -> Result<u64, Sto
     Ok(count.map_err(StoreError::doing("count an owner's domains"))?.unwrap_or(0))
 }
 
+/// Builds for an owner's apps that run, and those that have begun within an hour.
+pub async fn builds<Q: Queryable>(conn: &mut Q, owner: &str) -> Result<(u64, u64), StoreError> {
+    let sql = format!(
+        "SELECT CAST(COALESCE(SUM(b.status = 'running'), 0) AS UNSIGNED), \
+         CAST(COALESCE(SUM(b.started_at > UTC_TIMESTAMP(3) - INTERVAL 1 HOUR), 0) AS UNSIGNED) \
+         FROM build b JOIN app a ON a.name = b.app \
+         WHERE (b.status = 'running' OR b.started_at > UTC_TIMESTAMP(3) - INTERVAL 1 HOUR) AND {OWNED}"
+    );
+    let counts = conn.exec_first(sql, params! { "owner" => owner }).await;
+    Ok(counts.map_err(StoreError::doing("count an owner's builds"))?.unwrap_or_default())
+}
+
 /// Bytes of the packages that were built for an owner's apps within a day.
 pub async fn build_bytes<Q: Queryable>(conn: &mut Q, owner: &str) -> Result<u64, StoreError> {
     let sql = format!(

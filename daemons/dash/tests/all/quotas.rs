@@ -146,6 +146,33 @@ async fn uploads_of_a_day_are_counted_for_their_owner() {
 }
 
 #[tokio::test]
+async fn builds_of_an_owner_are_counted_while_they_run_and_for_an_hour() {
+    let stage = stage(Quotas { concurrent_builds: 1, builds_per_hour: 2, ..Quotas::default() }).await;
+    let anna = stage.token("anna").await;
+    assert_eq!(stage.call(&anna, Method::POST, "/v1/apps", json!({"name": "web"})).await.0, 201);
+    let begin = async |version: &str| {
+        let url = format!("{}/v1/builds?app=web&runtime=python&package=x.tar.gz&version={version}", stage.url);
+        let response = stage.http.post(url).bearer_auth(&anna).body("x").send().await.unwrap();
+        let status = response.status().as_u16();
+        (status, response.json::<Value>().await.unwrap()["detail"].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(begin("v1").await.0, 202);
+    let running = "anna has 1 builds that run, the most at a time: wait until one has ended";
+    assert_eq!(begin("v2").await, (429, running.to_owned()));
+    let (status, problem) = stage.call(&anna, Method::POST, "/v1/uploads", json!({"app": "web", "bytes": 1})).await;
+    assert_eq!((status, problem["quota"].as_str()), (429, Some("concurrent_builds")), "before a byte is sent");
+    stage.sql("UPDATE build SET status = 'failed'").await;
+    assert_eq!(begin("v2").await.0, 202);
+    stage.sql("UPDATE build SET status = 'failed'").await;
+    let hour = "anna may begin 2 builds within an hour and has: wait for a while";
+    assert_eq!(begin("v3").await, (429, hour.to_owned()));
+    let (_, quotas) = stage.call(&anna, Method::GET, "/v1/quotas", Value::Null).await;
+    assert_eq!(quotas["items"][0]["builds_per_hour"], json!({"used": 2, "allowed": 2}));
+    stage.sql("UPDATE build SET started_at = started_at - INTERVAL 61 MINUTE").await;
+    assert_eq!(begin("v3").await.0, 202);
+}
+
+#[tokio::test]
 async fn who_asks_too_often_waits_and_nobody_else_does() {
     let stage = stage(Quotas { requests_per_minute: 1, requests_burst: 5, ..Quotas::default() }).await;
     let (anna, bert, olga) = (stage.token("anna").await, stage.token("bert").await, stage.token("olga").await);
