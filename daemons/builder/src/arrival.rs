@@ -17,17 +17,16 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use url::Url;
 
-/// Most bytes of a package.
-fn max_bytes(service: &Service) -> u64 {
-    u64::from(service.config.package.max_mb) << 20
+/// Most bytes of a package: of this builder, and of whoever asks, who may have less left.
+pub fn most_bytes(service: &Service, asked: Option<u64>) -> u64 {
+    (u64::from(service.config.package.max_mb) << 20).min(asked.unwrap_or(u64::MAX))
 }
 
-/// A place for a package of so many bytes, 0 where that is not known. It is held before the first byte, so that nobody uploads
+/// A place for a package of so many bytes, 0 where that is not known, and at most `most`. It is held before the first byte, so that nobody uploads
 /// in vain.
-pub fn place(service: &Service, user: &str, announced: u64) -> Result<Place, Problem> {
-    let most = max_bytes(service);
+pub fn place(service: &Service, user: &str, announced: u64, most: u64) -> Result<Place, Problem> {
     if announced > most {
-        return Err(problems::too_large(service.config.package.max_mb));
+        return Err(problems::too_large(most));
     }
     service.intake.take(user, if announced == 0 { most } else { announced }).map_err(problems::no_place)
 }
@@ -36,11 +35,12 @@ pub fn place(service: &Service, user: &str, announced: u64) -> Result<Place, Pro
 pub async fn receive<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     service: &Service,
     mut place: Place,
+    most: u64,
     stream: &mut (impl Stream<Item = Result<Bytes, E>> + Unpin),
 ) -> Result<(Spooled, Place), Problem> {
     let limits = &service.config.package;
     let stall = Duration::from_secs(limits.upload_stall_secs.into());
-    let spooled = spool::receive(stream, &service.spool(), max_bytes(service), stall).await.map_err(problems::spool)?;
+    let spooled = spool::receive(stream, &service.spool(), most, stall).await.map_err(problems::spool)?;
     place.shrink(spooled.len());
     metrics::counter!("dinp_builder_uploaded_bytes_total").increment(spooled.len());
     Ok((spooled, place))
@@ -68,15 +68,15 @@ async fn inspect(service: &Service, wanted: Vec<String>, spooled: Spooled) -> Re
 }
 
 /// Fetches the package from where it is.
-pub async fn fetch(service: &Service, user: &str, url: &Url) -> Result<(Spooled, Place), Problem> {
+pub async fn fetch(service: &Service, user: &str, url: &Url, most: u64) -> Result<(Spooled, Place), Problem> {
     let limit = service.config.fetch.time_limit_secs;
-    let place = place(service, user, 0)?;
+    let place = place(service, user, 0, most)?;
     let work = async {
         let fetched = fetch::open(url, &service.config.fetch).await.map_err(|error| problems::fetch(&error))?;
-        if fetched.bytes.is_some_and(|bytes| bytes > max_bytes(service)) {
-            return Err(problems::too_large(service.config.package.max_mb));
+        if fetched.bytes.is_some_and(|bytes| bytes > most) {
+            return Err(problems::too_large(most));
         }
-        receive(service, place, &mut fetched.stream()).await
+        receive(service, place, most, &mut fetched.stream()).await
     };
     tokio::time::timeout(Duration::from_secs(limit.into()), work).await.unwrap_or_else(|_| {
         let detail = format!("{} did not arrive within {limit} s", crate::fetch::shown(url));

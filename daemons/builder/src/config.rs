@@ -64,6 +64,8 @@ pub struct PackageConfig {
     pub max_entries: u32,
     /// Most that all their names and the targets of links may take, in MiB.
     pub max_names_mb: u32,
+    /// Longest time for reading one whole, in seconds.
+    pub read_limit_secs: u32,
     /// Seconds without a byte after which an upload is given up.
     pub upload_stall_secs: u32,
     /// Seconds that what has come of an upload in parts is kept after its last byte.
@@ -82,6 +84,8 @@ pub struct BuildConfig {
     pub memory_mb: u32,
     /// CPU limit of a build's containers, in thousandths of a core.
     pub cpu_millis: u32,
+    /// Largest image that the Engine may make, in MiB.
+    pub image_max_mb: u32,
     /// Longest time for building and pushing, in seconds.
     pub time_limit_secs: u32,
     /// Cgroup that the containers of builds run below: a slice of systemd, or empty for the Engine's default.
@@ -120,6 +124,7 @@ impl Default for PackageConfig {
             max_ratio: 100,
             max_entries: 100_000,
             max_names_mb: 16,
+            read_limit_secs: 120,
             upload_stall_secs: 60,
             upload_keep_secs: 3600,
         }
@@ -133,8 +138,9 @@ impl Default for BuildConfig {
             own_dockerfiles: false,
             memory_mb: 1024,
             cpu_millis: 2000,
+            image_max_mb: 8192,
             time_limit_secs: 900,
-            slice: "dinp-build.slice".into(),
+            slice: "dinp-build-containers.slice".into(),
         }
     }
 }
@@ -150,8 +156,10 @@ impl DaemonConfig for BuilderConfig {
             ("package.max_ratio", self.package.max_ratio),
             ("package.max_entries", self.package.max_entries),
             ("package.max_names_mb", self.package.max_names_mb),
+            ("package.read_limit_secs", self.package.read_limit_secs),
             ("package.upload_stall_secs", self.package.upload_stall_secs),
             ("package.upload_keep_secs", self.package.upload_keep_secs),
+            ("build.image_max_mb", self.build.image_max_mb),
             ("build.time_limit_secs", self.build.time_limit_secs),
             ("fetch.time_limit_secs", self.fetch.time_limit_secs),
         ];
@@ -184,7 +192,10 @@ impl DaemonConfig for BuilderConfig {
             })
         };
         if !self.build.slice.is_empty() && !slice_ok(&self.build.slice) {
-            return Err(ConfigError::invalid("build.slice", "must be a slice such as dinp-build.slice, or empty"));
+            return Err(ConfigError::invalid(
+                "build.slice",
+                "must be a slice such as dinp-build-containers.slice, or empty",
+            ));
         }
         if !cluster.registry.insecure {
             return Err(ConfigError::invalid("registry.insecure", "must be true: TLS is not supported yet"));
@@ -206,6 +217,7 @@ impl BuilderConfig {
             name_bytes: u64::from(self.package.max_names_mb) << 20,
             unpacked_bytes: u64::from(self.package.unpacked_max_mb) << 20,
             ratio: u64::from(self.package.max_ratio),
+            time: Duration::from_secs(self.package.read_limit_secs.into()),
         }
     }
 

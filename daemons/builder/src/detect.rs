@@ -95,7 +95,13 @@ mod tests {
     use std::io::Write;
     use std::path::Path;
 
-    const LIMITS: Limits = Limits { entries: 100, name_bytes: 1 << 20, unpacked_bytes: 1 << 30, ratio: 1000 };
+    const LIMITS: Limits = Limits {
+        entries: 100,
+        name_bytes: 1 << 20,
+        unpacked_bytes: 1 << 30,
+        ratio: 1000,
+        time: std::time::Duration::from_secs(600),
+    };
 
     /// What is thought of a package of these executable files; the runtimes are those that come with the builder.
     fn thought(files: &[(&str, &str)], last: Option<&str>) -> Result<(String, String), Undetected> {

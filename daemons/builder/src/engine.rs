@@ -159,7 +159,23 @@ impl Engine {
                 log.write(&line);
             }
         }
-        if built { Ok(()) } else { Err(EngineError::Build("the Engine ended it without an image".into())) }
+        if !built {
+            return Err(EngineError::Build("the Engine ended it without an image".into()));
+        }
+        self.check_size(request).await
+    }
+
+    /// Refuses an image that is too large: what a Dockerfile makes is no part of the package, which is bounded by itself.
+    async fn check_size(&self, request: &BuildRequest<'_>) -> Result<(), EngineError> {
+        let act = "look at the image";
+        let image = self.docker.inspect_image(&self.scope.image(request.id)).await;
+        let image = image.map_err(|source| EngineError::Call { act, source })?;
+        let (has, most) = (image.size.unwrap_or_default() >> 20, i64::from(request.limits.image_max_mb));
+        if has > most {
+            let detail = format!("the image has {has} MiB, more than the {most} that it may have (build.image_max_mb)");
+            return Err(EngineError::Build(detail));
+        }
+        Ok(())
     }
 
     /// Pushes what a build made to a registry, by repository and tag of its name; returns the digest that it has there.
@@ -346,6 +362,8 @@ mod tests {
     #[test]
     fn slices_have_their_parents() {
         assert_eq!(slice_path("dinp-build.slice"), "/dinp.slice/dinp-build.slice");
+        let containers = "/dinp.slice/dinp-build.slice/dinp-build-containers.slice";
+        assert_eq!(slice_path("dinp-build-containers.slice"), containers);
         assert_eq!(slice_path("x.slice"), "/x.slice");
     }
 

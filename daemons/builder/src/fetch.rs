@@ -8,7 +8,7 @@ use dinp_common::network::Network;
 use futures_util::{Stream, TryStreamExt};
 use reqwest::{Client, Response, redirect};
 use serde::{Deserialize, Serialize};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 use url::{Host, Url};
@@ -26,13 +26,15 @@ pub struct FetchConfig {
     pub hosts: Vec<String>,
     /// Networks that may be fetched from although they are not public.
     pub networks: Vec<Network>,
+    /// Networks that nothing is fetched from, public or not.
+    pub refused_networks: Vec<Network>,
     /// Longest time for one package, in seconds.
     pub time_limit_secs: u32,
 }
 
 impl Default for FetchConfig {
     fn default() -> Self {
-        Self { hosts: Vec::new(), networks: Vec::new(), time_limit_secs: 600 }
+        Self { hosts: Vec::new(), networks: Vec::new(), refused_networks: Vec::new(), time_limit_secs: 600 }
     }
 }
 
@@ -47,9 +49,6 @@ pub enum FetchError {
         /// The rule.
         rule: String,
     },
-    /// The name is unknown.
-    #[error("{0} cannot be fetched: its host is not found")]
-    Unknown(String),
     /// The server cannot be asked.
     #[error("{url} cannot be fetched")]
     Away {
@@ -136,24 +135,39 @@ async fn allowed(url: &Url, config: &FetchConfig) -> Result<Vec<SocketAddr>, Fet
     let found: Vec<SocketAddr> = match host {
         Host::Ipv4(address) => vec![(address, port).into()],
         Host::Ipv6(address) => vec![(address, port).into()],
-        Host::Domain(name) => {
-            let found = tokio::time::timeout(CONNECT, tokio::net::lookup_host((name, port))).await;
-            let unknown = || FetchError::Unknown(shown(url));
-            found.map_err(|_| unknown())?.map_err(|_| unknown())?.collect()
-        }
+        // What is not found has no address.
+        Host::Domain(name) => match tokio::time::timeout(CONNECT, tokio::net::lookup_host((name, port))).await {
+            Ok(Ok(found)) => found.collect(),
+            _ => Vec::new(),
+        },
     };
-    let is_open = |address: &SocketAddr| {
-        is_public(address.ip()) || config.networks.iter().any(|network| network.contains(address.ip()))
-    };
-    let open: Vec<SocketAddr> = found.iter().copied().filter(is_open).collect();
-    match found.first() {
-        None => Err(FetchError::Unknown(shown(url))),
-        // Not which address a name has: people could ask for all names that only this network knows.
-        Some(_) if open.is_empty() => refused(format!(
-            "{name} is no public address, and the operator has not opened its network (fetch.networks in builder.toml)"
-        )),
-        _ => Ok(open),
+    let open: Vec<SocketAddr> = found.into_iter().filter(|address| config.opens(address.ip())).collect();
+    if open.is_empty() {
+        // Not whether the name has one, or which: people could ask for all names that only this network knows.
+        return refused(format!(
+            "{name} has no address that is public, or that the operator has opened (fetch.networks in builder.toml)"
+        ));
     }
+    Ok(open)
+}
+
+impl FetchConfig {
+    /// Whether packages may be fetched from an address: the networks of the operator come before what is public.
+    fn opens(&self, address: IpAddr) -> bool {
+        let is_of = |networks: &[Network]| networks.iter().any(|network| network.contains(address));
+        !is_of(&self.refused_networks) && (is_of(&self.networks) || (is_public(address) && !is_own(address)))
+    }
+}
+
+/// Whether an address is one of this host, which listens there for others than people. Nothing is sent.
+fn is_own(address: IpAddr) -> bool {
+    let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    // The system would reach its own address from that address.
+    let from = UdpSocket::bind((any, 0)).and_then(|socket| {
+        socket.connect((address, 9))?;
+        socket.local_addr()
+    });
+    from.is_ok_and(|from| from.ip() == address)
 }
 
 /// A client that connects to these addresses and no others.
@@ -191,10 +205,14 @@ fn is_public(address: IpAddr) -> bool {
     }
 }
 
+/// What a host of Azure is told by; it is of the public network by its number alone.
+const AZURE: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
+
 fn is_public_v4(address: Ipv4Addr) -> bool {
     let [a, b, c, _] = address.octets();
     !(a == 0
         || a >= 224
+        || address == AZURE
         || address.is_private()
         || address.is_loopback()
         || address.is_link_local()
@@ -250,12 +268,15 @@ mod tests {
             "http://192.168.1.1/x",
             "http://100.64.0.1/x",
             "http://169.254.169.254/latest/meta-data/",
+            "http://168.63.129.16/machine",
+            "http://[::ffff:168.63.129.16]/machine",
+            "http://no-such-host.invalid/x",
             "http://224.0.0.1/x",
             "http://255.255.255.255/x",
             "https://localhost:8443/x",
         ] {
             let error = allowed(&address.parse().unwrap(), &config).await.unwrap_err().to_string();
-            assert!(error.contains("is no public address"), "{address}: {error}");
+            assert!(error.contains("has no address that is public"), "{address}: {error}");
         }
         for address in ["http://93.184.216.34/x", "https://[2606:2800:220:1::1]/x", "http://172.32.0.1/x"] {
             assert_eq!(allowed(&address.parse().unwrap(), &config).await.unwrap().len(), 1, "{address}");
@@ -266,11 +287,16 @@ mod tests {
     async fn what_the_operator_says_counts() {
         let networks = vec!["10.1.0.0/16".parse().unwrap()];
         let hosts = vec!["repo.example".into(), "*.mirror.example".into(), "10.1.2.3".into(), "10.2.2.3".into()];
-        let config = FetchConfig { hosts, networks, ..FetchConfig::default() };
+        let refused_networks = vec!["10.1.9.0/24".parse().unwrap(), "93.184.0.0/16".parse().unwrap()];
+        let config = FetchConfig { hosts, networks, refused_networks, ..FetchConfig::default() };
+        let opens = |address: &str| config.opens(address.parse().unwrap());
+        assert!(opens("10.1.2.3") && !opens("10.1.9.3"), "what is refused counts before what is opened");
+        assert!(!opens("93.184.216.34") && opens("93.185.216.34"));
+        assert!(is_own("127.0.0.1".parse().unwrap()) && !is_own("93.185.216.34".parse().unwrap()));
         let judged =
             async |address: &str| allowed(&address.parse().unwrap(), &config).await.map_err(|error| error.to_string());
         assert!(judged("http://10.1.2.3/x").await.is_ok());
-        assert!(judged("http://10.2.2.3/x").await.unwrap_err().contains("is no public address"));
+        assert!(judged("http://10.2.2.3/x").await.unwrap_err().contains("has no address that is public"));
         let text = judged("http://elsewhere.example/x?token=secret").await.unwrap_err();
         assert!(text.starts_with("http://elsewhere.example/x is refused: packages may be fetched from repo"), "{text}");
         assert!(judged("http://mirror.example/x").await.unwrap_err().contains("alone"));

@@ -17,9 +17,9 @@ pub fn fetch(error: &FetchError) -> Problem {
     Problem::unprocessable("fetch-failed", ErrorChain(error).to_string()).with("field", "url")
 }
 
-/// A package of more MiB than are taken.
-pub fn too_large(most_mb: u32) -> Problem {
-    spool(SpoolError::TooLarge(most_mb.into()))
+/// A package of more bytes than are taken.
+pub fn too_large(most: u64) -> Problem {
+    spool(SpoolError::TooLarge(most >> 20))
 }
 
 /// A package that tells no runtime.

@@ -46,7 +46,7 @@ async fn a_package_is_fetched_where_the_operator_has_opened_the_network_and_noth
     let (status, kind, body) = ask(&world, &format!("{url}/shop.tar.gz?token=secret")).await;
     assert_eq!((status, kind.as_str()), (422, "urn:dinp:fetch-failed"), "{body}");
     let detail = body["detail"].as_str().unwrap();
-    assert!(detail.contains("127.0.0.1 is no public address") && !detail.contains("secret"), "{detail}");
+    assert!(detail.contains("127.0.0.1 has no address that is public") && !detail.contains("secret"), "{detail}");
     assert_eq!(connections.load(Ordering::Relaxed), 0, "it is refused before anybody is asked");
 
     world.stop_builder().await;
@@ -61,7 +61,7 @@ async fn a_package_is_fetched_where_the_operator_has_opened_the_network_and_noth
     assert!(log.contains(&format!("fetched from {url}/moved\n")), "{log}");
 
     for (path, problem) in [
-        ("/away", "169.254.169.254 is no public address"),
+        ("/away", "169.254.169.254 has no address that is public"),
         ("/file", "only http and https are fetched"),
         ("/round", "it comes after more than 5 redirects"),
         ("/none", "the server answers 404"),
@@ -70,7 +70,12 @@ async fn a_package_is_fetched_where_the_operator_has_opened_the_network_and_noth
         assert_eq!((status, kind.as_str()), (422, "urn:dinp:fetch-failed"), "{body}");
         assert!(body["detail"].as_str().unwrap().contains(problem), "{body}");
     }
+    // Who may upload little may not have much fetched.
+    let address = format!("{url}/shop.tar.gz");
+    let query = [("app", "shop"), ("user", "ann"), ("owner", "team1"), ("url", address.as_str()), ("max_bytes", "50")];
+    let (status, body) = world.upload(&query, Vec::new()).await;
+    assert_eq!((status, body["type"].as_str()), (413, Some("urn:dinp:too-large")), "{body}");
     let (_, _, body) = ask(&world, "http://nowhere.invalid/x.tar.gz").await;
-    assert!(body["detail"].as_str().unwrap().contains("its host is not found"), "{body}");
+    assert!(body["detail"].as_str().unwrap().contains("has no address that is public"), "{body}");
     world.stop_builder().await;
 }

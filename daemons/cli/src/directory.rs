@@ -2,13 +2,15 @@
 
 use std::fs::{DirEntry, File, Metadata};
 use std::io::{self, BufWriter, Read, Seek};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use tar::{Builder, EntryType, Header};
 
 use crate::error::CliError;
@@ -157,13 +159,14 @@ impl Packer<'_> {
             ));
         }
         let mode = if meta.permissions().mode() & 0o111 == 0 { 0o644 } else { 0o755 };
-        let mut content = File::open(path).map_err(failed)?.take(meta.len());
+        let Some(file) = open_seen(path, &meta).map_err(failed)? else { return Err(changed(path)) };
+        let mut content = file.take(meta.len());
         let mut header = header(&meta, EntryType::Regular, meta.len(), mode);
         self.tar.append_data(&mut header, name, &mut content).map_err(failed)?;
         self.packed.1 += meta.len();
         // An archive whose sizes are wrong would be refused with a worse sentence.
         if content.limit() > 0 {
-            return Err(CliError::refused(format!("{} has changed while it was packed", path.display()), "try again"));
+            return Err(changed(path));
         }
         Ok(())
     }
@@ -176,6 +179,22 @@ impl Packer<'_> {
             .find(|verdict| !verdict.is_none())
             .is_some_and(|verdict| matches!(verdict, Match::Ignore(_)))
     }
+}
+
+fn changed(path: &Path) -> CliError {
+    CliError::refused(format!("{} has changed while it was packed", path.display()), "try again")
+}
+
+/// Opens the file that was seen at a path: nothing where another one, a link or a pipe, has taken its place meanwhile.
+fn open_seen(path: &Path, seen: &Metadata) -> io::Result<Option<File>> {
+    // Neither followed nor waited for, whatever it is by now.
+    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+    let file = match File::options().read(true).custom_flags(flags).open(path) {
+        Err(error) if error.raw_os_error() == Some(Errno::ELOOP as i32) => return Ok(None),
+        opened => opened?,
+    };
+    let is = file.metadata()?;
+    Ok((is.is_file() && (is.dev(), is.ino()) == (seen.dev(), seen.ino())).then_some(file))
 }
 
 fn header(meta: &Metadata, kind: EntryType, size: u64, mode: u32) -> Header {
@@ -214,6 +233,25 @@ mod tests {
             let path = dir.path().join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_takes_a_files_place_while_it_is_packed_is_neither_read_nor_waited_for() {
+        let dir = TestDir::new("directory-race");
+        write(&dir, &[("file", "x"), ("secret", "y")]);
+        let path = dir.path().join("file");
+        let seen = path.symlink_metadata().unwrap();
+        // Kept open, so that its number is not given to what comes.
+        let _kept = open_seen(&path, &seen).unwrap().unwrap();
+        for place in [
+            (|path: &Path| std::os::unix::fs::symlink("secret", path).unwrap()) as fn(&Path),
+            |path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap(),
+            |path| std::fs::copy(path.with_file_name("secret"), path).map(drop).unwrap(),
+        ] {
+            std::fs::remove_file(&path).unwrap();
+            place(&path);
+            assert!(open_seen(&path, &seen).unwrap().is_none());
         }
     }
 

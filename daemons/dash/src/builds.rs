@@ -95,6 +95,7 @@ impl Dash {
             package: upload.package.chars().take(200).collect(),
             note: upload.note.clone(),
             url: upload.url.clone(),
+            max_bytes: None,
         }
     }
 
@@ -111,7 +112,7 @@ impl Dash {
         E: std::error::Error + Send + Sync + 'static,
     {
         let max = self.room(caller, row, upload).await?;
-        let query = self.order(caller, row, upload);
+        let query = BuildQuery { max_bytes: Some(max.bytes), ..self.order(caller, row, upload) };
         // What went wrong on the person's side is told apart from what the builder says.
         let (seen, over, broken) =
             (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
@@ -146,7 +147,11 @@ impl Dash {
         if broken.load(Ordering::Relaxed) {
             return Err(Problem::bad_request("upload-incomplete", "the package did not arrive whole"));
         }
-        let response = answer?;
+        let response = match answer {
+            // What the builder fetches it counts itself.
+            Err(problem) if problem.kind == "too-large" && upload.url.is_some() => return Err(max.exceeded),
+            answer => answer?,
+        };
         // The builder has written the audit event, with the record of the build.
         response.json::<BuildView>().await.map_err(|error| Problem::internal(&error))
     }

@@ -130,7 +130,10 @@ async fn a_package_is_not_fetched_from_the_clusters_own_network() -> Scenario {
     {
         let refused = cluster.dinp(&["deploy", address, "--app", "t-fetched"]).await;
         let said = refused.expect_err("it is fetched").chain();
-        assert!(said.contains("is no public address") && said.contains("removed app t-fetched again"), "{said}");
+        assert!(
+            said.contains("has no address that is public") && said.contains("removed app t-fetched again"),
+            "{said}"
+        );
     }
     Ok(())
 }

@@ -124,12 +124,13 @@ async fn upload(
         let ApiQuery(query) = query?;
         let asked = prepare(&service, query).await?;
         let user = &asked.query.user;
+        let most = arrival::most_bytes(&service, asked.query.max_bytes);
         let (spooled, place) = match &asked.query.url {
             None => {
-                let place = arrival::place(&service, user, announced)?;
-                arrival::receive(&service, place, &mut stream).await?
+                let place = arrival::place(&service, user, announced, most)?;
+                arrival::receive(&service, place, most, &mut stream).await?
             }
-            Some(url) => arrival::fetch(&service, user, url).await?,
+            Some(url) => arrival::fetch(&service, user, url, most).await?,
         };
         accept(&service, asked, spooled, Some(Arc::new(place))).await
     };

@@ -27,6 +27,7 @@ pub use tree::{Entry, EntryKind};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io::{BufReader, Read};
+use std::time::Duration;
 use tree::Tree;
 
 /// What a package is, by its first bytes.
@@ -106,6 +107,8 @@ pub struct Limits {
     pub unpacked_bytes: u64,
     /// Most bytes unpacked for each packed byte; packages that unpack to little are let off.
     pub ratio: u64,
+    /// Longest time for reading one whole.
+    pub time: Duration,
 }
 
 /// Unpacked sizes up to this one are never a decompression bomb.
@@ -156,7 +159,8 @@ impl Package {
     /// Reads it whole and tells what it holds, most of all what the patterns in `wanted` stand for, or the first rule that it breaks.
     pub fn inspect(&self, wanted: &[String]) -> Result<Inventory, PackageError> {
         let mut inventory = Inventory::default();
-        self.walk(&mut |entry, content| inventory.note(entry, content, wanted))?;
+        let within = Self { spooled: self.spooled.within(self.limits.time), ..self.clone() };
+        within.walk(&mut |entry, content| inventory.note(entry, content, wanted))?;
         if inventory.is_empty() {
             return Err(PackageError::Empty);
         }

@@ -121,7 +121,13 @@ mod tests {
     use ruzstd::encoding::{CompressionLevel, compress_to_vec};
     use std::io::Write;
 
-    const LIMITS: Limits = Limits { entries: 100, name_bytes: 1 << 20, unpacked_bytes: 1 << 30, ratio: 1000 };
+    const LIMITS: Limits = Limits {
+        entries: 100,
+        name_bytes: 1 << 20,
+        unpacked_bytes: 1 << 30,
+        ratio: 1000,
+        time: std::time::Duration::from_secs(600),
+    };
 
     fn tar(files: usize) -> Vec<u8> {
         let mut tar = tar::Builder::new(Vec::new());

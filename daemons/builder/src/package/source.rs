@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// A package as it arrived.
 #[derive(Debug, Clone)]
@@ -12,12 +13,17 @@ pub struct Spooled {
     file: Arc<File>,
     len: u64,
     sha256: String,
+    deadline: Option<Deadline>,
 }
+
+/// When reading ends, and after how many seconds that is.
+#[derive(Debug, Clone, Copy)]
+struct Deadline(Instant, u64);
 
 impl Spooled {
     /// A file that is complete; `sha256` is in hexadecimal.
     pub fn new(file: File, len: u64, sha256: String) -> Self {
-        Self { file: Arc::new(file), len, sha256 }
+        Self { file: Arc::new(file), len, sha256, deadline: None }
     }
 
     /// Its size.
@@ -28,6 +34,11 @@ impl Spooled {
     /// SHA-256 of its bytes in hexadecimal.
     pub fn sha256(&self) -> &str {
         &self.sha256
+    }
+
+    /// The same, whose readers fail after this time.
+    pub(super) fn within(&self, limit: Duration) -> Self {
+        Self { deadline: Some(Deadline(Instant::now() + limit, limit.as_secs())), ..self.clone() }
     }
 
     /// The file itself.
@@ -43,7 +54,7 @@ impl Spooled {
     /// A reader of a part, which ends at the file's end at the latest.
     pub(super) fn section(&self, from: u64, len: u64) -> View {
         let end = from.saturating_add(len).min(self.len);
-        View { file: self.file.clone(), at: from.min(end), end }
+        View { file: self.file.clone(), at: from.min(end), end, deadline: self.deadline }
     }
 
     /// The first bytes, at most so many.
@@ -65,10 +76,14 @@ pub(super) struct View {
     file: Arc<File>,
     at: u64,
     end: u64,
+    deadline: Option<Deadline>,
 }
 
 impl Read for View {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(Deadline(_, secs)) = self.deadline.filter(|Deadline(end, _)| Instant::now() >= *end) {
+            return Err(error::wrap(PackageError::Limit(format!("reading it takes longer than {secs} s"))));
+        }
         let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
         let most = buffer.len().min(left);
         let read = self.file.read_at(&mut buffer[..most], self.at);

@@ -401,6 +401,22 @@ async fn the_log_is_seen_while_it_grows_and_builds_can_be_stopped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_is_too_large_is_not_pushed() {
+    let mut world = World::start(&["base-binary"]).await;
+    world.stop_builder().await;
+    world.image_max_mb = 100;
+    world.start_builder().await;
+    world.runtime("large", "RUN head -c 150000000 /dev/zero >/zeros");
+    let id = world.begin("large-app", "v1", "large", tar_gz(&[("app", "#!/bin/sh\n")])).await;
+    let build = world.ended(id).await;
+    assert_eq!(build.status, BuildStatus::Failed);
+    assert!(build.reason.contains("more than the 100 that it may have (build.image_max_mb)"), "{}", build.reason);
+    assert!(world.tags("team1/large-app").await.is_empty());
+    assert_eq!(left_of("large-app"), "", "it leaves nothing");
+    world.stop_builder().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_person_does_not_fill_the_queue_nor_all_of_them_the_spool() {
     let mut world = World::start(&["base-binary"]).await;
     world.runtime("slow", "RUN sleep 60");

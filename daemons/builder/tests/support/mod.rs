@@ -189,6 +189,8 @@ pub struct World {
     pub own_dockerfiles: bool,
     /// Where packages may be fetched from.
     pub fetch: FetchConfig,
+    /// Largest image that the Engine may make, in MiB.
+    pub image_max_mb: u32,
     /// After how much silence builds of other builders are taken over.
     pub give_up_secs: u32,
 }
@@ -269,6 +271,7 @@ impl World {
             is_direct: true,
             own_dockerfiles: false,
             fetch: FetchConfig::default(),
+            image_max_mb: 8192,
             give_up_secs: 60,
         }
     }
@@ -320,6 +323,7 @@ impl World {
             build: BuildConfig {
                 direct: self.is_direct,
                 own_dockerfiles: self.own_dockerfiles,
+                image_max_mb: self.image_max_mb,
                 ..BuildConfig::default()
             },
             runtimes_dir: Some(self.dir.path().join("builder.d")),

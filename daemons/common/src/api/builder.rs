@@ -48,6 +48,9 @@ pub struct BuildQuery {
     /// Where to fetch the package, instead of the body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<Url>,
+    /// Most bytes that the package may have; set by dash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<u64>,
 }
 
 /// Begins an upload in parts.

@@ -16,7 +16,13 @@ use std::io::{Cursor, Read, Write};
 use tar::{EntryType, Header};
 use zip::write::SimpleFileOptions;
 
-const LIMITS: Limits = Limits { entries: 1000, name_bytes: 1 << 20, unpacked_bytes: 1 << 30, ratio: 100 };
+const LIMITS: Limits = Limits {
+    entries: 1000,
+    name_bytes: 1 << 20,
+    unpacked_bytes: 1 << 30,
+    ratio: 100,
+    time: std::time::Duration::from_secs(600),
+};
 
 fn package(bytes: &[u8]) -> Result<Package, PackageError> {
     opened(bytes, LIMITS)
@@ -317,6 +323,15 @@ fn damaged_gzip_is_refused() {
     assert!(refusal(&[whole, b"trailing".to_vec()].concat()).contains("the tar.gz file is"));
     assert!(refusal(b"hello").starts_with("the package is not an archive"));
     assert!(refusal(b"").starts_with("the package is not an archive"));
+}
+
+#[test]
+fn what_takes_too_long_to_read_is_refused() {
+    let limits = Limits { time: std::time::Duration::ZERO, ..LIMITS };
+    let package = opened(&gzip(&Tar::default().entry(b'0', "app.py", "", b"x").0), limits).unwrap();
+    let error = package.inspect(&[]).unwrap_err();
+    assert!(error.is_of_the_package(), "{error}");
+    assert_eq!(error.to_string(), "the package is refused: reading it takes longer than 0 s");
 }
 
 #[test]
