@@ -406,7 +406,7 @@ async fn an_image_that_is_too_large_is_not_pushed() {
     world.stop_builder().await;
     world.image_max_mb = 100;
     world.start_builder().await;
-    world.runtime("large", "RUN head -c 150000000 /dev/zero >/zeros");
+    world.runtime("large", "USER 0\nRUN head -c 150000000 /dev/zero >/zeros");
     let id = world.begin("large-app", "v1", "large", tar_gz(&[("app", "#!/bin/sh\n")])).await;
     let build = world.ended(id).await;
     assert_eq!(build.status, BuildStatus::Failed);
