@@ -40,6 +40,8 @@ pub struct BuilderConfig {
     pub packages_max: u32,
     /// Most that they take up in the spool, in MiB.
     pub spool_max_mb: u32,
+    /// Days that an image is kept which no release names; 0 keeps all.
+    pub image_keep_days: u32,
     /// Digests of base images by `repository:tag`: builds stand on these, whatever the tag points to.
     pub bases: BTreeMap<String, String>,
     /// What packages may be.
@@ -108,6 +110,7 @@ impl Default for BuilderConfig {
             packages_per_person: 5,
             packages_max: 50,
             spool_max_mb: 8192,
+            image_keep_days: 14,
             bases: BTreeMap::new(),
             package: PackageConfig::default(),
             build: BuildConfig::default(),

@@ -34,6 +34,7 @@ mod runtime;
 mod service;
 mod spool;
 mod template;
+pub mod upkeep;
 mod uploads;
 mod version;
 

@@ -1,6 +1,7 @@
 //! The program `dinp-builder`.
 
-use dinp_common::daemon;
+use dinp_builder::upkeep;
+use dinp_common::daemon::Daemon;
 use dinp_common::man::Manual;
 use std::process::ExitCode;
 
@@ -15,5 +16,5 @@ While none can run, no package can be built; what has been built can be deployed
 };
 
 fn main() -> ExitCode {
-    daemon::main("builder", MANUAL, dinp_builder::run)
+    Daemon::new("builder", MANUAL).subcommand(upkeep::command(), upkeep::run).main(dinp_builder::run)
 }

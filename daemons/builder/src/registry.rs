@@ -168,6 +168,36 @@ impl Registry {
         self.ask(request.header(CONTENT_TYPE, OCI_MANIFEST).body(manifest), &[StatusCode::CREATED]).await.map(drop)
     }
 
+    /// The tags of a repository.
+    pub async fn tags(&self, repository: &str) -> Result<Vec<String>, RegistryError> {
+        #[derive(serde::Deserialize)]
+        struct Tags {
+            tags: Option<Vec<String>>,
+        }
+        let request = self.quick.get(self.url(repository, "tags/list"));
+        let answer = self.ask(request, &[StatusCode::OK, StatusCode::NOT_FOUND]).await?;
+        if answer.status() == StatusCode::NOT_FOUND {
+            return Ok(Vec::new());
+        }
+        let tags: Tags = answer.json().await.map_err(|source| self.away(source))?;
+        Ok(tags.tags.unwrap_or_default())
+    }
+
+    /// The digest that a reference has where images are pushed; none where there is no such one.
+    pub async fn pushed(&self, repository: &str, reference: &str) -> Result<Option<String>, RegistryError> {
+        let request = self.quick.head(self.url(repository, &format!("manifests/{reference}")));
+        let request = request.header(ACCEPT, format!("{DOCKER_MANIFEST}, {OCI_MANIFEST}, {LISTS}"));
+        let answer = self.ask(request, &[StatusCode::OK, StatusCode::NOT_FOUND]).await?;
+        let digest = answer.headers().get("docker-content-digest").and_then(|value| value.to_str().ok());
+        Ok(digest.filter(|_| answer.status() == StatusCode::OK).map(str::to_owned))
+    }
+
+    /// Deletes a manifest, with all tags that point to it; what it alone names is garbage then.
+    pub async fn delete(&self, repository: &str, digest: &str) -> Result<(), RegistryError> {
+        let request = self.quick.delete(self.url(repository, &format!("manifests/{digest}")));
+        self.ask(request, &[StatusCode::ACCEPTED, StatusCode::NOT_FOUND]).await.map(drop)
+    }
+
     fn url(&self, repository: &str, path: &str) -> String {
         format!("http://{}/v2/{repository}/{path}", self.push_address)
     }

@@ -4,6 +4,7 @@
 //!   `BuildView`; 429 `too-many-packages`, 507 `spool-full`, 413 `too-large`: what is taken in is bounded
 //! * `POST /v1/uploads`, `GET`, `PATCH` and `DELETE /v1/uploads/{id}`, `POST /v1/uploads/{id}/build`: the same in parts
 //! * `POST /v1/rebases` -> `RebaseView`: an app's package on its base as it is now
+//! * `POST /v1/images/delete` -> 204: the image of a version that no release names
 //! * `DELETE /v1/builds/{id}` cancels -> 204, or 202 where another builder is told to
 //! * `GET /v1/runtimes` -> `Page<RuntimeView>`
 //! * `GET /health`, `/ready`, `/metrics`: for operators, without a credential
@@ -25,6 +26,7 @@ use crate::rebase;
 use crate::runtime::Runtime;
 use crate::service::Service;
 use crate::spool;
+use crate::upkeep;
 use crate::version;
 use axum::body::{Body, HttpBody};
 use axum::extract::{Path, Request, State};
@@ -33,7 +35,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use dinp_common::api::Page;
-use dinp_common::api::builder::{BuildQuery, BuildView, RebaseAsk, RebaseView, RuntimeView};
+use dinp_common::api::builder::{BuildQuery, BuildView, ImageDelete, RebaseAsk, RebaseView, RuntimeView};
 use dinp_common::auth::Role;
 use dinp_common::error::ErrorChain;
 use dinp_common::lifecycle::Lifecycle;
@@ -58,6 +60,7 @@ pub fn router(service: Arc<Service>, lifecycle: &Lifecycle) -> Router {
         .route("/v1/uploads/{id}", get(uploads::show).patch(uploads::append).delete(uploads::forget))
         .route("/v1/uploads/{id}/build", post(uploads::build))
         .route("/v1/rebases", post(rebase))
+        .route("/v1/images/delete", post(delete_image))
         .route("/v1/runtimes", get(runtimes))
         .layer(middleware::from_fn_with_state(service.clone(), guard))
         .with_state(service)
@@ -111,6 +114,27 @@ async fn rebase(
     ApiJson(asked): ApiJson<RebaseAsk>,
 ) -> Result<Json<RebaseView>, Problem> {
     rebase::rebase(&service, asked).await.map(Json)
+}
+
+async fn delete_image(
+    State(service): State<Arc<Service>>,
+    ApiJson(asked): ApiJson<ImageDelete>,
+) -> Result<StatusCode, Problem> {
+    let mut conn = service.connect().await.map_err(problems::store)?;
+    let app = asked.app.as_str();
+    let images = store::image::list(&mut conn, app, asked.app_created_at).await.map_err(problems::store)?;
+    let Some(image) = images.into_iter().find(|image| image.version == asked.version) else {
+        return Err(Problem::not_found(format!("there is no image of version \"{}\" of app {app}", asked.version)));
+    };
+    if image.is_named {
+        let detail = format!("a release names the image of version \"{}\", and could be gone back to", image.version);
+        return Err(Problem::conflict("image-in-use", detail));
+    }
+    let why = format!("its image was deleted by {}", asked.user);
+    let deleted = upkeep::delete(&service.registry, &mut conn, &image, &why).await;
+    deleted.map_err(|kept| Problem::conflict("image-stays", ErrorChain(&kept).to_string()))?;
+    tracing::info!(app, version = image.version, digest = image.digest, user = asked.user, "image deleted");
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn upload(

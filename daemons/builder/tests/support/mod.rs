@@ -47,7 +47,7 @@ impl RegistryServer {
         std::fs::write(directory.path().join("htpasswd"), hash + "\n").unwrap();
         let (write_port, read_port) = (free_port(), free_port());
         let mut registry = Self { write_port, read_port, directory, processes: Vec::new() };
-        registry.write_config("write.yml", write_port, "");
+        registry.write_config("write.yml", write_port, ", delete: {enabled: true}");
         registry.write_config("read.yml", read_port, ", maintenance: {readonly: {enabled: true}}");
         registry.resume().await;
         registry
@@ -130,6 +130,15 @@ impl RegistryServer {
     }
 
     /// Files of the registry's storage whose path holds these words.
+    /// Gives a manifest a tag.
+    pub async fn put_manifest(&self, repository: &str, tag: &str, manifest: Vec<u8>) {
+        let url = format!("http://{}/v2/{repository}/manifests/{tag}", self.push_address());
+        let kind =
+            serde_json::from_slice::<serde_json::Value>(&manifest).unwrap()["mediaType"].as_str().unwrap().to_owned();
+        let request = reqwest::Client::new().put(url).basic_auth("builder", Some(PASSWORD)).header("content-type", kind);
+        assert!(request.body(manifest).send().await.unwrap().status().is_success());
+    }
+
     pub fn stored(&self, words: &str) -> Vec<PathBuf> {
         let mut found = Vec::new();
         let mut left = vec![self.directory.path().join("data")];
@@ -349,12 +358,36 @@ impl World {
         eventually("the builder answers", async || self.client.get(&url).send().await.ok()).await;
     }
 
+    /// What the program says with these arguments, as a member of a cluster with this server.
+    pub async fn run_program(&self, server: &str, args: &[&str]) -> String {
+        self.write_config(0, server);
+        std::fs::create_dir_all(self.dir.path().join("credentials")).unwrap();
+        std::fs::write(self.dir.path().join("credentials/service-builder"), self.dash.to_string()).unwrap();
+        let mut program = dinp_common::daemon::command(env!("CARGO_BIN_EXE_dinp-builder"));
+        let ended = program.env("DINP_CONFIG_DIR", self.dir.path()).args(args).output().await.unwrap();
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+        String::from_utf8(ended.stdout).unwrap()
+    }
+
     /// Starts the builder as a process of its own, which can be killed.
     pub async fn start_program(&mut self) -> u32 {
         let port = free_port();
+        self.write_config(port, "http://127.0.0.1:1");
+        let mut program = dinp_common::daemon::command(env!("CARGO_BIN_EXE_dinp-builder"));
+        let program = program.env("DINP_CONFIG_DIR", self.dir.path()).stderr(Stdio::null()).kill_on_drop(true);
+        let child = program.spawn().unwrap();
+        let pid = child.id().unwrap();
+        self.program = Some(child);
+        self.url = format!("http://127.0.0.1:{port}");
+        let url = format!("{}/health", self.url);
+        eventually("the builder answers", async || self.client.get(&url).send().await.ok()).await;
+        pid
+    }
+
+    fn write_config(&self, port: u16, server: &str) {
         let path = |name: &str| self.dir.path().join(name);
         let cluster = format!(
-            "[mysql]\nport = {}\ndatabase = \"{}\"\npassword_file = \"{}\"\n[registry]\naddress = \"{}\"\n\
+            "servers = [\"{server}\"]\n[mysql]\nport = {}\ndatabase = \"{}\"\npassword_file = \"{}\"\n[registry]\naddress = \"{}\"\n\
              push_address = \"{}\"\ncredential_file = \"{}\"\n",
             self.mysql.port(),
             self.database,
@@ -371,15 +404,6 @@ impl World {
         );
         std::fs::write(path("dinp.toml"), cluster).unwrap();
         std::fs::write(path("builder.toml"), own).unwrap();
-        let mut program = dinp_common::daemon::command(env!("CARGO_BIN_EXE_dinp-builder"));
-        let program = program.env("DINP_CONFIG_DIR", self.dir.path()).stderr(Stdio::null()).kill_on_drop(true);
-        let child = program.spawn().unwrap();
-        let pid = child.id().unwrap();
-        self.program = Some(child);
-        self.url = format!("http://127.0.0.1:{port}");
-        let url = format!("{}/health", self.url);
-        eventually("the builder answers", async || self.client.get(&url).send().await.ok()).await;
-        pid
     }
 
     /// Kills it.

@@ -6,6 +6,7 @@
 //!   where others are the next; `GET` tells which; `POST /v1/uploads/{id}/build?user=` -> 202 [`BuildView`] once all are here,
 //!   however often it is asked; `DELETE` forgets them -> 204
 //! * `POST /v1/rebases` with [`RebaseAsk`] -> [`RebaseView`]: the same package on its base as it is now
+//! * `POST /v1/images/delete` with [`ImageDelete`] -> 204; 409 `image-in-use` where a release names it
 //! * `DELETE /v1/builds/{id}` cancels -> 204, or 202 where another builder is told to
 //! * `GET /v1/runtimes` -> `Page<`[`RuntimeView`]`>`
 //!
@@ -64,6 +65,41 @@ pub struct UploadBegin {
     pub sha256: Option<String>,
     /// What is to be built of it.
     pub build: BuildQuery,
+}
+
+/// An image that a builder has pushed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageView {
+    /// Number of its row.
+    pub id: u64,
+    /// The app that it was built for.
+    pub app: String,
+    /// What the version is called.
+    pub version: String,
+    /// Where in the registry it is.
+    pub repository: String,
+    /// Its digest (`sha256:...`).
+    pub digest: String,
+    /// The build that made it.
+    pub build: u64,
+    /// When.
+    pub pushed_at: UnixMillis,
+    /// Whether a release names it, which can be gone back to.
+    pub is_named: bool,
+}
+
+/// Asks for the end of an image.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageDelete {
+    /// The app.
+    pub app: AppName,
+    /// When it was created.
+    pub app_created_at: UnixMillis,
+    /// The version whose image is to go.
+    pub version: String,
+    /// Who asks.
+    pub user: String,
 }
 
 /// Asks for an image of an app on its base as it is now.

@@ -298,3 +298,13 @@ mod tests {
         }
     }
 }
+
+/// `GET /v1/upkeep`, for builders: what images are needed for, as far as the leader knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpkeepView {
+    /// Why nothing may be deleted now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
+    /// The releases that instances on any node are of.
+    pub releases: Vec<u64>,
+}

@@ -52,6 +52,7 @@ pub const DASH: &[Grant] = &[
     grant("SELECT", "instance_event"),
     grant("SELECT", "build"),
     grant("SELECT", "build_log"),
+    grant("SELECT", "image"),
     grant("SELECT, INSERT, DELETE", "audit_event"),
     grant("SELECT (name)", "user"),
     grant("SELECT (name)", "team"),
@@ -69,6 +70,8 @@ pub const BUILDER: &[Grant] = &[
         "build",
     ),
     grant("SELECT, INSERT, DELETE", "build_log"),
+    grant("SELECT, INSERT, DELETE", "image"),
+    grant("SELECT (id, image)", "release"),
     grant("INSERT", "audit_event"),
     grant("SELECT", "schema_migration"),
 ];

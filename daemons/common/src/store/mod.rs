@@ -20,6 +20,7 @@ pub mod domain;
 pub mod env;
 pub mod event;
 pub mod grants;
+pub mod image;
 pub mod lease;
 mod migrate;
 pub mod names;

@@ -16,7 +16,7 @@ use axum::routing::{delete, get, post};
 use dinp_common::api::Page;
 use dinp_common::api::agent::{NodeBundle, Registered};
 use dinp_common::api::control::{
-    Adopted, ClusterStatus, InstanceView, LogQuery, NodeAdd, NodeView, Resumed, RouterView, StrangerView,
+    Adopted, ClusterStatus, InstanceView, LogQuery, NodeAdd, NodeView, Resumed, RouterView, StrangerView, UpkeepView,
 };
 use dinp_common::auth::{Credential, CredentialKind, Role};
 use dinp_common::error::ErrorChain;
@@ -50,6 +50,7 @@ pub fn router() -> Router<Api> {
         .route("/v1/tickets/adopt", post(adopt_tickets))
         .route("/v1/resume", post(resume))
         .route("/v1/hint", post(hint))
+        .route("/v1/upkeep", get(upkeep))
 }
 
 impl Api {
@@ -88,6 +89,17 @@ async fn status(State(api): State<Api>, headers: HeaderMap) -> Result<ApiJson<Cl
         }
     });
     Ok(ApiJson(status.await?))
+}
+
+async fn upkeep(State(api): State<Api>, headers: HeaderMap) -> Result<ApiJson<UpkeepView>, Problem> {
+    api.services.require(&headers, &[Role::Builder]).await?;
+    api.leading()?;
+    let holds_over = !api.leadership.borrow().may_destroy_at(Instant::now());
+    let mut view = api.driver.view(|view| view.reign.upkeep()).await?;
+    if holds_over {
+        view.waits_for = Some("the leader could not renew its lease and destroys nothing".into());
+    }
+    Ok(ApiJson(view))
 }
 
 #[derive(Deserialize)]

@@ -4,9 +4,10 @@ use super::fleet::{Condition, Instance, Node};
 use super::{Reign, Status, Tick};
 use dinp_common::api::UnixMillis;
 use dinp_common::api::agent::{InstanceState, NodeFault, NodeFaultKind, Registered};
-use dinp_common::api::control::{InstanceView, NodeCondition, NodeView, RouterView, StrangerView};
+use dinp_common::api::control::{InstanceView, NodeCondition, NodeView, RouterView, StrangerView, UpkeepView};
 use dinp_common::api::hm::{Target, Targets};
 use dinp_common::model::{AppName, NodeName, Version};
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Time from one probe of a monitor to the next while an instance's agent finds nothing wrong.
@@ -74,6 +75,23 @@ impl Reign {
             problems.push(format!("{orphans} orphans: instances whose app has no row"));
         }
         problems
+    }
+
+    /// What images are needed for, and why none may be deleted now: what is not known may be needed.
+    pub fn upkeep(&self) -> UpkeepView {
+        let waits_for = if self.desired.is_none() {
+            Some("desired state has not been read yet".to_owned())
+        } else if let Some(frozen) = self.permission.frozen() {
+            Some(frozen)
+        } else if !self.permission.is_settled() {
+            Some("the leader has not heard of all nodes yet".to_owned())
+        } else if self.orphans.iter().len() > 0 || !self.strangers.views().is_empty() {
+            Some("there are instances that no row knows (`dinp orphan ls`, `dinp ticket ls`)".to_owned())
+        } else {
+            None
+        };
+        let releases: BTreeSet<u64> = self.fleet.instances().map(|one| one.release).collect();
+        UpkeepView { waits_for, releases: releases.into_iter().collect() }
     }
 
     /// Instances of all apps, or of one.

@@ -5,10 +5,10 @@ use super::cut;
 use crate::api::UnixMillis;
 use crate::api::builder::BuildStatus;
 use crate::model::ImageRef;
-use crate::store::StoreError;
 use crate::store::columns::{Columns, millis};
+use crate::store::{StoreError, image};
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Row, params};
+use mysql_async::{Conn, Row, TxOpts, params};
 
 /// Says what a running build does now, and since when.
 pub async fn set_stage(conn: &mut Conn, builder: &str, id: u64, stage: &str) -> Result<(), StoreError> {
@@ -36,14 +36,21 @@ pub async fn finish(
     reason: &str,
     image: Option<&str>,
 ) -> Result<bool, StoreError> {
-    conn.exec_drop(
+    let doing = StoreError::doing("end a build");
+    let mut tx = conn.start_transaction(TxOpts::default()).await.map_err(&doing)?;
+    tx.exec_drop(
         "UPDATE build SET status = ?, reason = ?, image = ?, finished_at = CURRENT_TIMESTAMP(3) \
          WHERE id = ? AND builder = ? AND status = 'running'",
         (status.as_str(), cut(reason, 1000), image, id, cut(builder, 63)),
     )
     .await
-    .map_err(StoreError::doing("end a build"))?;
-    Ok(conn.affected_rows() == 1)
+    .map_err(&doing)?;
+    let ended = tx.affected_rows() == 1;
+    if let (true, Some(image)) = (ended, image) {
+        image::pushed(&mut tx, id, image).await?;
+    }
+    tx.commit().await.map_err(&doing)?;
+    Ok(ended)
 }
 
 /// A build that is a builder's.

@@ -17,3 +17,22 @@ ALTER TABLE build
   -- What the image will be called.
   ADD COLUMN image_name VARCHAR(512) NOT NULL DEFAULT '' AFTER image,
   ADD INDEX (status, builder);
+
+-- What builders have pushed, until it is deleted: the registry itself does not say how old an image is.
+CREATE TABLE image (
+  id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
+  app VARCHAR(63) NOT NULL,
+  version VARCHAR(64) NOT NULL,
+  repository VARCHAR(255) NOT NULL,
+  digest CHAR(71) NOT NULL,
+  build_id BIGINT UNSIGNED NOT NULL,
+  pushed_at DATETIME(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3),
+  INDEX (app, id),
+  INDEX (pushed_at)
+);
+
+-- control:5000/team/app:version@sha256:...
+INSERT INTO image (app, version, repository, digest, build_id, pushed_at)
+  SELECT app, version, SUBSTRING_INDEX(SUBSTRING(image, LOCATE('/', image) + 1), ':', 1), SUBSTRING_INDEX(image, '@', -1),
+    id, finished_at
+  FROM build WHERE status = 'succeeded' AND image LIKE '%@sha256:%' AND finished_at IS NOT NULL;
