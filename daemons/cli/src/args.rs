@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{app, build, completions, context, deploy, logs, man, node, operator, ps, sign, team, user};
+use crate::commands::{
+    app, build, completions, context, deploy, image, logs, man, node, operator, ps, sign, team, user,
+};
 use crate::output::Format;
 use crate::setup::SetupCommand;
 
@@ -94,6 +96,9 @@ pub enum Command {
     App(app::AppCommand),
     /// Make an image of a package without deploying it
     Build(build::Build),
+    /// What was built of an app and lies in the registry
+    #[command(subcommand)]
+    Image(image::ImageCommand),
     /// Instances of an app, or of all apps
     Ps(ps::Ps),
     /// Output of an app's instances

@@ -55,6 +55,8 @@ fn endpoints() -> Vec<(&'static str, MethodRouter<Arc<Dash>>)> {
         ("/v1/apps/{app}/releases", get(apps::releases)),
         ("/v1/apps/{app}/rollback", post(apps::rollback)),
         ("/v1/apps/{app}/rebase", post(apps::rebase)),
+        ("/v1/apps/{app}/images", get(apps::images)),
+        ("/v1/apps/{app}/images/{version}", delete(apps::remove_image)),
         ("/v1/apps/{app}/scale", put(apps::scale)),
         ("/v1/apps/{app}/stop", post(apps::stop)),
         ("/v1/apps/{app}/start", post(apps::start)),

@@ -4,7 +4,7 @@ use crate::backend::{self, BUILDER, LIMIT};
 use crate::{Caller, Dash, invalid};
 use bytes::Bytes;
 use dinp_common::api::Page;
-use dinp_common::api::builder::{BuildQuery, BuildView, RebaseAsk, RebaseView, RuntimeView};
+use dinp_common::api::builder::{BuildQuery, BuildView, ImageDelete, RebaseAsk, RebaseView, RuntimeView};
 use dinp_common::api::people::Rebase;
 use dinp_common::model::{AppName, InvalidValue, RuntimeName};
 use dinp_common::problem::Problem;
@@ -175,6 +175,22 @@ impl Dash {
             check: wish.check,
         };
         self.builder.post("/v1/rebases", &ask, LIMIT).await.map_err(|error| backend::problem(error, &BUILDER))
+    }
+
+    /// Asks the builder to delete the image of a version that no release names.
+    pub(crate) async fn delete_image(&self, caller: &Caller, row: &AppRow, version: String) -> Result<(), Problem> {
+        check_version(&version).map_err(|error| invalid("version", &error))?;
+        let object = format!("{} version {version}", crate::apps::object(&row.name));
+        let ask = ImageDelete {
+            app: row.name.clone(),
+            app_created_at: row.created_at,
+            version,
+            user: caller.name().to_owned(),
+        };
+        let deleted = self.builder.post::<_, ()>("/v1/images/delete", &ask, LIMIT).await;
+        deleted.map_err(|error| backend::problem(error, &BUILDER))?;
+        self.record_done(caller, "image.delete", &object).await;
+        Ok(())
     }
 
     /// Asks the builder to end a build.

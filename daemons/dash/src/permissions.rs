@@ -47,6 +47,8 @@ pub const API: &[(&str, &str, Need)] = &[
     ("GET", "/v1/apps/{app}/releases", App(Viewer)),
     ("POST", "/v1/apps/{app}/rollback", App(Deployer)),
     ("POST", "/v1/apps/{app}/rebase", App(Deployer)),
+    ("GET", "/v1/apps/{app}/images", App(Viewer)),
+    ("DELETE", "/v1/apps/{app}/images/{version}", App(Deployer)),
     ("PUT", "/v1/apps/{app}/scale", App(Deployer)),
     ("POST", "/v1/apps/{app}/stop", App(Deployer)),
     ("POST", "/v1/apps/{app}/start", App(Deployer)),

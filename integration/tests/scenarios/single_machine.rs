@@ -74,10 +74,11 @@ async fn published_port(host: &Host) -> Result<u16> {
 /// what this scenario put into root's home.
 fn is_of_others(path: &str) -> bool {
     let units = ["mariadb", "redis-server", "docker-registry"];
-    // The registry's second listener is a unit that setup wrote: images are served by it as long as the registry runs.
-    let readonly = path.starts_with("/etc/systemd/system/") && path.ends_with("/docker-registry-readonly.service");
+    // The registry's second listener and its collector of garbage are units that setup wrote: they are the registry's.
+    let registry = ["docker-registry-readonly.service", "docker-registry-gc.service", "docker-registry-gc.timer"];
+    let is_registry = path.starts_with("/etc/systemd/system/") && registry.iter().any(|unit| path.ends_with(unit));
     let places = ["/etc/mysql/", "/etc/redis", "/etc/docker", "/var/lib/docker-registry", "/root/"];
-    readonly
+    is_registry
         || places.iter().any(|place| path.starts_with(place))
         || units.iter().any(|unit| path.starts_with(&format!("/etc/systemd/system/{unit}.service.d")))
 }

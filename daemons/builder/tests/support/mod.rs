@@ -135,7 +135,8 @@ impl RegistryServer {
         let url = format!("http://{}/v2/{repository}/manifests/{tag}", self.push_address());
         let kind =
             serde_json::from_slice::<serde_json::Value>(&manifest).unwrap()["mediaType"].as_str().unwrap().to_owned();
-        let request = reqwest::Client::new().put(url).basic_auth("builder", Some(PASSWORD)).header("content-type", kind);
+        let request =
+            reqwest::Client::new().put(url).basic_auth("builder", Some(PASSWORD)).header("content-type", kind);
         assert!(request.body(manifest).send().await.unwrap().status().is_success());
     }
 

@@ -7,6 +7,7 @@ pub mod context;
 pub mod deploy;
 pub mod domain;
 pub mod env;
+pub mod image;
 pub mod logs;
 pub mod man;
 pub mod node;
@@ -65,6 +66,7 @@ pub async fn run(cli: Cli, out: &Output) -> Result<(), CliError> {
         Command::Deploy(deploy) => deploy::run(deploy, &api()?, out).await,
         Command::App(command) => app::run(command, &api()?, out).await,
         Command::Build(build) => build::run(build, &api()?, out).await,
+        Command::Image(command) => image::run(command, &api()?, out).await,
         Command::Ps(ps) => ps::run(ps, &api()?, out).await,
         Command::Logs(logs) => logs::run(logs, &api()?, out).await,
         Command::Events(events) => ps::events(events, &api()?, out).await,

@@ -213,6 +213,7 @@ impl Plan {
             if role == Role::Builder {
                 steps.push(Unit::step("dinp-builder.socket", [] as [PathBuf; 0]));
                 steps.push(Unit::on_demand(unit, reads));
+                steps.push(Unit::step("dinp-builder-upkeep.timer", [] as [PathBuf; 0]));
             } else {
                 steps.push(Unit::step(unit, reads));
             }

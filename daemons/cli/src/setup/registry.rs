@@ -37,12 +37,16 @@ pub fn steps(pull: SocketAddr, push: SocketAddr) -> Steps {
         steps.push(Unit::step(unit, [listener.settings.clone(), listener.accounts.clone(), file.into()]));
         steps.push(Box::new(Answers { listener }));
     }
+    steps.push(File::step(COLLECT_FILE, COLLECT_UNIT, Access::PUBLIC));
+    steps.push(File::step(COLLECTOR_FILE, COLLECTOR_TIMER, Access::PUBLIC));
+    steps.push(Unit::step(COLLECTOR, [PathBuf::from(COLLECTOR_FILE)]));
     steps
 }
 
 const DROP_IN: &str = "/etc/systemd/system/docker-registry.service.d/dinp.conf";
 const WRITER_UNIT: &str = "\
-# Written by `dinp setup`: its own settings, and it comes back by itself; the reader comes and goes with it.
+# Written by `dinp setup`: its own settings, and it comes back by itself; the reader comes with it, and stays while
+# garbage is collected.
 [Unit]
 Wants=network-online.target docker-registry-readonly.service
 After=network-online.target
@@ -63,7 +67,6 @@ const READER_UNIT: &str = "\
 Description=Docker registry for nodes: what docker-registry.service keeps, read-only
 Wants=network-online.target
 After=network-online.target docker-registry.service
-PartOf=docker-registry.service
 StartLimitIntervalSec=0
 
 [Service]
@@ -77,6 +80,41 @@ PrivateTmp=yes
 
 [Install]
 WantedBy=multi-user.target
+";
+
+const COLLECTOR: &str = "docker-registry-gc.timer";
+const COLLECTOR_FILE: &str = "/etc/systemd/system/docker-registry-gc.timer";
+const COLLECTOR_TIMER: &str = "\
+# Written by `dinp setup`.
+[Unit]
+Description=Docker registry: gives back what deleted images took, once a week
+
+[Timer]
+OnCalendar=Sun 03:30
+RandomizedDelaySec=1h
+
+[Install]
+WantedBy=timers.target
+";
+const COLLECT_FILE: &str = "/etc/systemd/system/docker-registry-gc.service";
+const COLLECT_UNIT: &str = "\
+# Written by `dinp setup`: what is pushed while garbage is collected could be lost, so nobody can push meanwhile. Nodes pull on.
+[Unit]
+Description=Docker registry: gives back what deleted images took
+Conflicts=docker-registry.service
+After=docker-registry.service
+OnSuccess=docker-registry.service
+OnFailure=docker-registry.service
+
+[Service]
+Type=oneshot
+User=docker-registry
+ExecStart=/usr/bin/docker-registry garbage-collect /etc/docker/registry/dinp.yml
+StandardOutput=null
+NoNewPrivileges=yes
+ProtectSystem=strict
+ReadWritePaths=/var/lib/docker-registry
+PrivateTmp=yes
 ";
 
 /// One process of the registry.

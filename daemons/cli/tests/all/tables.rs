@@ -146,6 +146,16 @@ async fn world() -> World {
         .route("/v1/apps/new/instances", list(vec![]))
         .route("/v1/builds", list(vec![recent(build(), "started_at")]))
         .route("/v1/builds/3", one(build()))
+        .route(
+            "/v1/apps/hello/images",
+            list(vec![
+                json!({"id": 2, "app": "hello", "version": "v2", "repository": "anna/hello", "build": 4, "is_named": true,
+                    "digest": format!("sha256:{}", "c0ffee12".repeat(8)), "pushed_at": ago(90)}),
+                json!({"id": 1, "app": "hello", "version": "v1", "repository": "anna/hello", "build": 3, "is_named": false,
+                    "digest": format!("sha256:{}", "deadbeef".repeat(8)), "pushed_at": ago(9000)}),
+            ]),
+        )
+        .route("/v1/apps/hello/images/v1", axum::routing::delete(async || http::StatusCode::NO_CONTENT))
         .route("/v1/runtimes", list(vec![json!({"name": "python", "description": "a WSGI application", "base": "r:5000/dinp/base-python:bookworm", "holds": "python3 3.11.2-1+b1, puma 1:5.6.5-3"})]))
         .route(
             "/v1/nodes",
@@ -185,6 +195,8 @@ async fn people_get_tables() {
         ("events", &["events", "hello"]),
         ("ps", &["ps"]),
         ("build-ls", &["build", "ls"]),
+        ("image-ls", &["image", "ls", "hello"]),
+        ("image-rm", &["image", "rm", "hello", "v1"]),
         ("build-show", &["build", "show", "3"]),
         ("build-runtimes", &["build", "runtimes"]),
         ("node-ls", &["node", "ls"]),

