@@ -1,19 +1,22 @@
 //! A directory as a package: packed on the way, without what its ignore files name.
 
-use std::fs::{DirEntry, File, Metadata};
+mod opened;
+
+use std::ffi::OsStr;
+use std::fs::{File, Metadata};
 use std::io::{self, BufWriter, Read, Seek};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
-use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use tar::{Builder, EntryType, Header};
 
 use crate::error::CliError;
+use opened::Directory;
+pub use opened::regular;
 
 /// The file that says what is left out, and the one that counts where it is missing.
 const IGNORE_FILES: [&str; 2] = [".dinpignore", ".gitignore"];
@@ -76,7 +79,8 @@ pub fn pack(directory: &Path) -> Result<Packed, CliError> {
         left_out: Vec::new(),
         ignore_file,
     };
-    packer.directory(directory)?;
+    let top = Directory::open(directory).map_err(|error| CliError::file("read directory", directory, error))?;
+    packer.directory(&top)?;
     let Packer { tar, packed: (files, unpacked), left_out, .. } = packer;
     let finish = || -> io::Result<File> {
         let mut file = tar.into_inner()?.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?;
@@ -99,14 +103,12 @@ struct Packer<'a> {
 }
 
 impl Packer<'_> {
-    fn directory(&mut self, directory: &Path) -> Result<(), CliError> {
-        let has_rules = self.read_rules(directory)?;
-        let failed = |error| CliError::file("read directory", directory, error);
-        let mut entries: Vec<DirEntry> = std::fs::read_dir(directory).and_then(Iterator::collect).map_err(failed)?;
-        // The same directory makes the same package.
-        entries.sort_by_key(DirEntry::file_name);
-        for entry in entries {
-            self.entry(&entry.path())?;
+    fn directory(&mut self, directory: &Directory) -> Result<(), CliError> {
+        let has_rules = self.read_rules(&directory.path)?;
+        // In order: the same directory makes the same package.
+        let names = directory.names().map_err(|error| CliError::file("read directory", &directory.path, error))?;
+        for name in names {
+            self.entry(directory, &name)?;
         }
         if has_rules {
             self.rules.pop();
@@ -118,57 +120,59 @@ impl Packer<'_> {
         let Some(path) = self.ignore_file.map(|name| directory.join(name)).filter(|path| path.is_file()) else {
             return Ok(false);
         };
+        let failed = |error| CliError::file("read", &path, error);
+        let mut text = String::new();
+        let mut file = regular(&path).map_err(failed)?.ok_or_else(|| changed(&path))?;
+        file.read_to_string(&mut text).map_err(failed)?;
         let unsound = |error: ignore::Error| CliError::refused(format!("{}: {error}", path.display()), "");
         let mut rules = GitignoreBuilder::new(directory);
-        if let Some(error) = rules.add(&path) {
-            return Err(unsound(error));
+        for line in text.trim_start_matches('\u{feff}').lines() {
+            rules.add_line(None, line).map_err(unsound)?;
         }
         self.rules.push(rules.build().map_err(unsound)?);
         Ok(true)
     }
 
-    fn entry(&mut self, path: &Path) -> Result<(), CliError> {
+    fn entry(&mut self, directory: &Directory, name: &OsStr) -> Result<(), CliError> {
+        let path = &directory.path.join(name);
         let failed = |error| CliError::file("read", path, error);
-        let meta = path.symlink_metadata().map_err(failed)?;
-        let name = path.strip_prefix(self.top).unwrap_or(path);
-        if path.file_name().is_some_and(|name| NEVER.iter().any(|never| name == *never)) {
+        let seen = directory.see(name).map_err(failed)?;
+        let meta = &seen.meta;
+        if NEVER.iter().any(|never| name == *never) {
             return Ok(());
         }
+        let shown = path.strip_prefix(self.top).unwrap_or(path);
         if self.is_ignored(path, meta.is_dir()) {
             let slash = if meta.is_dir() { "/" } else { "" };
-            self.left_out.push(format!("{}{slash}", name.display()));
+            self.left_out.push(format!("{}{slash}", shown.display()));
             return Ok(());
         }
-        if meta.is_dir() {
-            let mut header = header(&meta, EntryType::Directory, 0, 0o755);
-            self.tar.append_data(&mut header, name, io::empty()).map_err(failed)?;
-            return self.directory(path);
-        }
-        self.packed.0 += 1;
         if meta.is_symlink() {
-            let target: PathBuf = std::fs::read_link(path).map_err(failed)?;
-            return self
-                .tar
-                .append_link(&mut header(&meta, EntryType::Symlink, 0, 0o777), name, target)
-                .map_err(failed);
+            self.packed.0 += 1;
+            let target = seen.target().map_err(failed)?;
+            let mut header = header(meta, EntryType::Symlink, 0, 0o777);
+            return self.tar.append_link(&mut header, shown, target).map_err(failed);
         }
-        if !meta.is_file() {
+        if !meta.is_dir() && !meta.is_file() {
             return Err(CliError::refused(
                 format!("{} is neither a file, nor a directory, nor a link", path.display()),
                 format!("name it in {}", IGNORE_FILES[0]),
             ));
         }
+        let (file, meta) = directory.take(name, &seen).map_err(failed)?.ok_or_else(|| changed(path))?;
+        if meta.is_dir() {
+            let mut header = header(&meta, EntryType::Directory, 0, 0o755);
+            self.tar.append_data(&mut header, shown, io::empty()).map_err(failed)?;
+            return self.directory(&Directory::within(file, path));
+        }
+        self.packed.0 += 1;
         let mode = if meta.permissions().mode() & 0o111 == 0 { 0o644 } else { 0o755 };
-        let Some(file) = open_seen(path, &meta).map_err(failed)? else { return Err(changed(path)) };
         let mut content = file.take(meta.len());
         let mut header = header(&meta, EntryType::Regular, meta.len(), mode);
-        self.tar.append_data(&mut header, name, &mut content).map_err(failed)?;
+        self.tar.append_data(&mut header, shown, &mut content).map_err(failed)?;
         self.packed.1 += meta.len();
         // An archive whose sizes are wrong would be refused with a worse sentence.
-        if content.limit() > 0 {
-            return Err(changed(path));
-        }
-        Ok(())
+        if content.limit() > 0 { Err(changed(path)) } else { Ok(()) }
     }
 
     /// Whether the nearest rule that speaks of a path leaves it out.
@@ -183,18 +187,6 @@ impl Packer<'_> {
 
 fn changed(path: &Path) -> CliError {
     CliError::refused(format!("{} has changed while it was packed", path.display()), "try again")
-}
-
-/// Opens the file that was seen at a path: nothing where another one, a link or a pipe, has taken its place meanwhile.
-fn open_seen(path: &Path, seen: &Metadata) -> io::Result<Option<File>> {
-    // Neither followed nor waited for, whatever it is by now.
-    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
-    let file = match File::options().read(true).custom_flags(flags).open(path) {
-        Err(error) if error.raw_os_error() == Some(Errno::ELOOP as i32) => return Ok(None),
-        opened => opened?,
-    };
-    let is = file.metadata()?;
-    Ok((is.is_file() && (is.dev(), is.ino()) == (seen.dev(), seen.ino())).then_some(file))
 }
 
 fn header(meta: &Metadata, kind: EntryType, size: u64, mode: u32) -> Header {
@@ -233,25 +225,6 @@ mod tests {
             let path = dir.path().join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
-        }
-    }
-
-    #[test]
-    fn what_takes_a_files_place_while_it_is_packed_is_neither_read_nor_waited_for() {
-        let dir = TestDir::new("directory-race");
-        write(&dir, &[("file", "x"), ("secret", "y")]);
-        let path = dir.path().join("file");
-        let seen = path.symlink_metadata().unwrap();
-        // Kept open, so that its number is not given to what comes.
-        let _kept = open_seen(&path, &seen).unwrap().unwrap();
-        for place in [
-            (|path: &Path| std::os::unix::fs::symlink("secret", path).unwrap()) as fn(&Path),
-            |path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap(),
-            |path| std::fs::copy(path.with_file_name("secret"), path).map(drop).unwrap(),
-        ] {
-            std::fs::remove_file(&path).unwrap();
-            place(&path);
-            assert!(open_seen(&path, &seen).unwrap().is_none());
         }
     }
 

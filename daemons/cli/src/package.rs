@@ -49,7 +49,9 @@ impl Package {
         if std::fs::metadata(path).map_err(failed)?.is_dir() {
             return Self::pack(path, out);
         }
-        let file = File::open(path).map_err(failed)?;
+        let file = directory::regular(path).map_err(failed)?;
+        let no_file = || CliError::refused(format!("package {shown} is neither a file nor a directory"), "");
+        let file = file.ok_or_else(no_file)?;
         let bytes = file.metadata().map_err(failed)?.len();
         if bytes == 0 {
             return Err(CliError::refused(format!("package {shown} is empty"), ""));
@@ -105,5 +107,9 @@ mod tests {
         let empty = dir.path().join("empty");
         std::fs::write(&empty, "").unwrap();
         assert!(Package::open(&empty, &out).unwrap_err().to_string().ends_with("is empty"));
+        let pipe = dir.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let refused = Package::open(&pipe, &out).unwrap_err().to_string();
+        assert!(refused.ends_with("pipe is neither a file nor a directory"), "{refused}");
     }
 }

@@ -7,6 +7,7 @@ mod applications;
 mod bad_input;
 mod bad_releases;
 mod browser;
+mod builder_life;
 mod builds;
 mod deploy_time;
 mod engine;
