@@ -80,14 +80,16 @@ async fn a_build_goes_on_where_its_builder_was_killed() -> Scenario {
 async fn images_that_no_release_names_go_and_give_their_place_back() -> Scenario {
     let cluster = Cluster::shared().await?;
     let control = cluster.host("control");
-    let app = cluster.app("t-images").instances(1).deploy().await?;
+    let app = cluster.app("images").instances(1).deploy().await?;
     app.settles_at(1, secs(30)).await?;
+    let name = app.name.as_str();
     let package = cluster.package("web-binary").await?.with_ballast("ballast", 60 << 20)?.packed().await?;
-    let args = ["build", &package, "--app", "t-images", "--runtime", "binary", "--package-version", "never-deployed"];
+    let args = ["build", &package, "--app", name, "--runtime", "binary", "--package-version", "never-deployed"];
     cluster.dinp(&args).await?;
-    let image = newest(&cluster, "t-images").await?.image.unwrap_or_default();
-    assert!(cluster.dinp(&["image", "ls", "t-images"]).await?.contains("never-deployed"), "{image}");
-    cluster.sql("UPDATE image SET pushed_at = pushed_at - INTERVAL 20 DAY WHERE app = 't-images'").await?;
+    let image = newest(&cluster, name).await?.image.unwrap_or_default();
+    assert!(cluster.dinp(&["image", "ls", name]).await?.contains("never-deployed"), "{image}");
+    let old = format!("UPDATE image SET pushed_at = pushed_at - INTERVAL 20 DAY WHERE app = '{name}'");
+    cluster.sql(&old).await?;
 
     let used = async || -> Result<u64> {
         let kib = control.exec("du -sk /var/lib/docker-registry | cut -f1").await?;
@@ -97,8 +99,8 @@ async fn images_that_no_release_names_go_and_give_their_place_back() -> Scenario
     control.exec("systemctl start dinp-builder-upkeep.service").await?;
     let said = control.exec("journalctl -u dinp-builder-upkeep.service --no-pager -o cat").await?;
     assert!(said.contains("never-deployed@sha256:") && said.contains(" images are deleted"), "{said}");
-    let left = cluster.dinp(&["image", "ls", "t-images"]).await?;
-    assert!(!left.contains("never-deployed") && left.contains("yes"), "what is released stays: {left}");
+    let left = cluster.dinp(&["image", "ls", name]).await?;
+    assert!(!left.contains("never-deployed"), "{left}");
 
     control.exec("systemctl start docker-registry-gc.service").await?;
     eventually("images can be pushed again", secs(30), async || {
@@ -113,9 +115,52 @@ async fn images_that_no_release_names_go_and_give_their_place_back() -> Scenario
     assert!(freed > 50 << 10, "{freed} KiB of 60 MiB are free again");
 
     // What is in force is whole: another node pulls it, and the next build is pushed.
-    cluster.dinp(&["app", "scale", "t-images", "3", "--wait"]).await?;
-    let args = ["build", &package, "--app", "t-images", "--runtime", "binary", "--package-version", "afterwards"];
+    cluster.dinp(&["app", "scale", name, "3", "--wait"]).await?;
+    let args = ["build", &package, "--app", name, "--runtime", "binary", "--package-version", "afterwards"];
     cluster.dinp(&args).await?;
-    assert_eq!(newest(&cluster, "t-images").await?.status, "succeeded");
+    assert_eq!(newest(&cluster, name).await?.status, "succeeded");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_app_moves_to_its_patched_base_without_its_package_and_without_a_failed_request() -> Scenario {
+    let cluster = Cluster::shared().await?;
+    let control = cluster.host("control");
+    let package = cluster.package("web-binary").await?.packed().await?;
+    let args =
+        ["deploy", &package, "--app", "t-rebase", "--runtime", "binary", "--instances", "2", "--health", "/health"];
+    cluster.dinp(&args).await?;
+    let current = cluster.dinp(&["build", "rebase", "t-rebase", "--check"]).await?;
+    assert!(current.contains("is current"), "{current}");
+
+    // As `dinp setup base-images` does when packages of the base have changed.
+    let patch = r#"
+        set -e
+        export DOCKER_CONFIG=$(mktemp -d)
+        IFS=: read -r user password </etc/dinp/credentials/registry-push
+        push=$(sed -n 's/^push_address = "\(.*\)"/\1/p' /etc/dinp/dinp.toml.d/10-setup.toml)
+        echo "$password" | docker login --username "$user" --password-stdin "$push"
+        base=$push/dinp/base-binary:bookworm
+        docker pull --quiet "$base"
+        printf 'FROM %s\nENV PATCHED=1\n' "$base" | docker build --quiet --tag "$base" -
+        docker push --quiet "$base"
+        digest=$(docker inspect --format '{{index .RepoDigests 0}}' "$base" | cut -d@ -f2)
+        sed -i "s|^\(\"dinp/base-binary:bookworm\" = \)\".*\"|\1\"$digest\"|" /etc/dinp/builder.toml.d/*.toml
+        systemctl stop dinp-builder.service
+        docker rmi --force "$base""#;
+    control.exec(patch).await?;
+    let due = cluster.dinp(&["build", "rebase", "t-rebase", "--check"]).await?;
+    assert!(due.contains("can be moved"), "{due}");
+    let load = cluster.steady("t-rebase").rate(50).start();
+    let moved = cluster.dinp(&["build", "rebase", "t-rebase"]).await?;
+    assert!(moved.contains("is moved, release "), "{moved}");
+    load.stop().await?.none_failed()?;
+    let mut patched = 0;
+    for host in cluster.hosts() {
+        let inspect = "docker ps -q --filter label=dinp.app=t-rebase | xargs -r docker inspect -f '{{.Config.Env}}'";
+        let environments = host.exec(&format!("command -v docker >/dev/null && {inspect} || true")).await?;
+        patched += environments.matches("PATCHED=1").count();
+    }
+    assert_eq!(patched, 2, "both instances stand on the patched base");
     Ok(())
 }
