@@ -151,7 +151,7 @@ async fn an_app_moves_to_its_patched_base_without_its_package_and_without_a_fail
     control.exec(patch).await?;
     let due = cluster.dinp(&["build", "rebase", "t-rebase", "--check"]).await?;
     assert!(due.contains("can be moved"), "{due}");
-    let load = cluster.steady("t-rebase").rate(50).start();
+    let load = cluster.steady("t-rebase.apps.localhost").rate(50).start();
     let moved = cluster.dinp(&["build", "rebase", "t-rebase"]).await?;
     assert!(moved.contains("is moved, release "), "{moved}");
     load.stop().await?.none_failed()?;
