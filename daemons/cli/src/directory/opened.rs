@@ -4,7 +4,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -59,7 +59,7 @@ impl Directory {
         Ok(Seen { meta: file.metadata()?, file })
     }
 
-    /// Opens what was seen, a file or directory; none where something of another kind lies there now.
+    /// Opens what was seen, a file or directory; none where something else lies there now.
     pub(super) fn take(&self, name: &OsStr, seen: &Seen) -> io::Result<Option<(File, Metadata)>> {
         let file = match self.at(name, OFlag::O_RDONLY | OFlag::O_NONBLOCK) {
             // A link, or a socket.
@@ -67,7 +67,8 @@ impl Directory {
             opened => File::from(opened?),
         };
         let meta = file.metadata()?;
-        Ok((meta.file_type() == seen.meta.file_type()).then_some((file, meta)))
+        // What was seen is held open: no other one has its number.
+        Ok(((meta.dev(), meta.ino()) == (seen.meta.dev(), seen.meta.ino())).then_some((file, meta)))
     }
 
     fn at(&self, name: &OsStr, flags: OFlag) -> nix::Result<std::os::fd::OwnedFd> {
@@ -116,6 +117,10 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(&file).unwrap();
         assert!(!is_taken("file", &seen_file), "a socket");
+
+        std::fs::remove_file(&file).unwrap();
+        std::fs::copy(&secret, &file).unwrap();
+        assert!(!is_taken("file", &seen_file), "another file");
     }
 
     #[test]
