@@ -3,7 +3,7 @@
 use crate::detect::{Detected, detect};
 use crate::fetch;
 use crate::intake::Place;
-use crate::package::{Inventory, Package, PackageError, Spooled};
+use crate::package::{Inventory, Package, Spooled};
 use crate::problems;
 use crate::runtime::Runtime;
 use crate::service::Service;
@@ -57,9 +57,7 @@ async fn inspect(service: &Service, wanted: Vec<String>, spooled: Spooled) -> Re
     let permit = service.inspections.clone().acquire_owned().await.map_err(|error| Problem::internal(&error))?;
     let reading = tokio::task::spawn_blocking(move || {
         let _permit = permit;
-        let package = Package::open(spooled, limits)?;
-        let inventory = package.inspect(&wanted)?;
-        Ok::<_, PackageError>((package, inventory))
+        Package::examine(spooled, limits, &wanted)
     });
     let inspected = reading.await.map_err(|error| Problem::internal(&error))?;
     let (package, inventory) = inspected.map_err(|error| problems::package(&error))?;

@@ -25,6 +25,9 @@ pub enum PackageError {
     /// It is larger than is allowed.
     #[error("the package is refused: {0}")]
     Limit(String),
+    /// It takes too long.
+    #[error("the package is refused: reading it takes longer than {0} s, which is the limit of this builder")]
+    TooSlow(u64),
     /// It ends too early.
     #[error("the {format} file is cut off: {problem}")]
     Truncated {
@@ -85,12 +88,17 @@ pub(super) fn is_ours(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<PackageError>())
 }
 
+/// The error of the package that it is, if it is one.
+pub(super) fn ours(error: io::Error) -> Result<PackageError, io::Error> {
+    error.downcast::<PackageError>()
+}
+
 /// What an error from reading (or from the visitor of) a package's content means.
 pub(super) fn reading(format: Format, error: io::Error) -> PackageError {
-    if is_ours(&error) {
-        let inner = error.into_inner().and_then(|inner| inner.downcast::<PackageError>().ok());
-        return inner.map_or(PackageError::NotAnArchive, |inner| *inner);
-    }
+    let error = match ours(error) {
+        Ok(ours) => return ours,
+        Err(error) => error,
+    };
     match error.kind() {
         io::ErrorKind::UnexpectedEof => {
             PackageError::Truncated { format, problem: "it ends in the middle of an entry".into() }

@@ -5,6 +5,7 @@
 //! that a user chose.
 
 mod content;
+mod deadline;
 mod elf;
 mod error;
 mod inventory;
@@ -146,6 +147,14 @@ impl Package {
         Ok(Self { spooled, format, limits })
     }
 
+    /// Sees what a spooled file is and inspects it, all within its time. Who reads what was found to be sound has a limit of its
+    /// own.
+    pub fn examine(spooled: Spooled, limits: Limits, wanted: &[String]) -> Result<(Self, Inventory), PackageError> {
+        let timed = Self::open(spooled.within(limits.time), limits)?;
+        let inventory = timed.inspect(wanted)?;
+        Ok((Self { spooled, ..timed }, inventory))
+    }
+
     /// What was found to be sound before: a file of the same bytes, by the same rules.
     pub fn known(spooled: Spooled, format: Format, limits: Limits) -> Self {
         Self { spooled, format, limits }
@@ -159,8 +168,7 @@ impl Package {
     /// Reads it whole and tells what it holds, most of all what the patterns in `wanted` stand for, or the first rule that it breaks.
     pub fn inspect(&self, wanted: &[String]) -> Result<Inventory, PackageError> {
         let mut inventory = Inventory::default();
-        let within = Self { spooled: self.spooled.within(self.limits.time), ..self.clone() };
-        within.walk(&mut |entry, content| inventory.note(entry, content, wanted))?;
+        self.walk(&mut |entry, content| inventory.note(entry, content, wanted))?;
         if inventory.is_empty() {
             return Err(PackageError::Empty);
         }
@@ -174,7 +182,7 @@ impl Package {
         let file = || BufReader::with_capacity(64 << 10, self.spooled.view());
         match self.format {
             Format::TarGz | Format::TarZst | Format::TarXz | Format::TarBz2 | Format::Tar => {
-                let tar = source::Metered::new(packed::unpack(self.format, file()), most);
+                let tar = source::Metered::new(packed::unpack(self.format, file()), most, self.spooled.deadline());
                 tarball::walk(tar, self.format, &mut tree, visit)?;
             }
             Format::Zip | Format::War => zipfile::walk(&self.spooled, most, &mut tree, visit)?,

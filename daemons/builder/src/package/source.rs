@@ -1,11 +1,12 @@
 //! Bytes of a package: the spooled file, and readers with limits.
 
+use super::deadline::Deadline;
 use super::error::{self, PackageError};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A package as it arrived.
 #[derive(Debug, Clone)]
@@ -15,10 +16,6 @@ pub struct Spooled {
     sha256: String,
     deadline: Option<Deadline>,
 }
-
-/// When reading ends, and after how many seconds that is.
-#[derive(Debug, Clone, Copy)]
-struct Deadline(Instant, u64);
 
 impl Spooled {
     /// A file that is complete; `sha256` is in hexadecimal.
@@ -38,7 +35,12 @@ impl Spooled {
 
     /// The same, whose readers fail after this time.
     pub(super) fn within(&self, limit: Duration) -> Self {
-        Self { deadline: Some(Deadline(Instant::now() + limit, limit.as_secs())), ..self.clone() }
+        Self { deadline: Some(Deadline::after(limit)), ..self.clone() }
+    }
+
+    /// By when it is to be read.
+    pub(super) fn deadline(&self) -> Option<Deadline> {
+        self.deadline
     }
 
     /// The file itself.
@@ -65,7 +67,9 @@ impl Spooled {
     /// The bytes of a part, fewer where the file ends.
     pub(super) fn bytes(&self, from: u64, len: u64) -> Result<Vec<u8>, PackageError> {
         let mut bytes = Vec::new();
-        self.section(from, len).read_to_end(&mut bytes).map_err(PackageError::Spool)?;
+        self.section(from, len)
+            .read_to_end(&mut bytes)
+            .map_err(|error| error::ours(error).unwrap_or_else(PackageError::Spool))?;
         Ok(bytes)
     }
 }
@@ -81,9 +85,7 @@ pub(super) struct View {
 
 impl Read for View {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if let Some(Deadline(_, secs)) = self.deadline.filter(|Deadline(end, _)| Instant::now() >= *end) {
-            return Err(error::wrap(PackageError::Limit(format!("reading it takes longer than {secs} s"))));
-        }
+        self.deadline.map_or(Ok(()), Deadline::check)?;
         let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
         let most = buffer.len().min(left);
         let read = self.file.read_at(&mut buffer[..most], self.at);
@@ -93,22 +95,24 @@ impl Read for View {
     }
 }
 
-/// Refuses to read on once more was unpacked than is allowed.
+/// Refuses to read on once more was unpacked than is allowed, or for longer: few packed bytes can be many.
 #[derive(Debug)]
 pub(super) struct Metered<R> {
     inner: R,
     left: u64,
     most: u64,
+    deadline: Option<Deadline>,
 }
 
 impl<R> Metered<R> {
-    pub(super) fn new(inner: R, most: u64) -> Self {
-        Self { inner, left: most, most }
+    pub(super) fn new(inner: R, most: u64, deadline: Option<Deadline>) -> Self {
+        Self { inner, left: most, most, deadline }
     }
 }
 
 impl<R: Read> Read for Metered<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.deadline.map_or(Ok(()), Deadline::check)?;
         let read = self.inner.read(buffer)?;
         self.left = self.left.checked_sub(read as u64).ok_or_else(|| error::wrap(too_large(self.most)))?;
         Ok(read)

@@ -4,6 +4,7 @@
 //! Readers differ in which of the two places they believe; a library that believes one of them cannot tell
 //! when the other says something else.
 
+use super::deadline::Deadline;
 use super::error::{self, PackageError};
 use super::source::{Spooled, too_large};
 use super::tree::{EntryKind, Tree};
@@ -280,7 +281,7 @@ pub(super) fn content(spooled: &Spooled, record: &Record, data: u64) -> impl Rea
     let packed = spooled.section(data, record.packed);
     let content: Box<dyn Read> =
         if record.method == DEFLATED { Box::new(DeflateDecoder::new(packed)) } else { Box::new(packed) };
-    Checked { content, left: record.size, crc: Crc::new(), expected: record.crc }
+    Checked { content, left: record.size, crc: Crc::new(), expected: record.crc, deadline: spooled.deadline() }
 }
 
 fn emit(
@@ -332,12 +333,13 @@ fn emit(
     })
 }
 
-/// Content that must have the size and CRC that the directory says.
+/// Content that must have the size and CRC that the directory says, and is read in time.
 struct Checked {
     content: Box<dyn Read>,
     left: u64,
     crc: Crc,
     expected: u32,
+    deadline: Option<Deadline>,
 }
 
 impl Read for Checked {
@@ -345,6 +347,7 @@ impl Read for Checked {
         if buffer.is_empty() {
             return Ok(0);
         }
+        self.deadline.map_or(Ok(()), Deadline::check)?;
         let invalid = |problem: &str| io::Error::new(io::ErrorKind::InvalidData, problem.to_owned());
         let read = self.content.read(buffer)?;
         self.left =
