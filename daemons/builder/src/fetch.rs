@@ -3,12 +3,18 @@
 //! An address of the network is found once, judged, and connected to as it was judged, so that a name cannot mean another one in
 //! between; so it is with each redirect.
 
+mod reach;
+
 use bytes::Bytes;
 use dinp_common::network::Network;
 use futures_util::{Stream, TryStreamExt};
+use reach::Reach;
+pub use reach::hosts_of;
 use reqwest::{Client, Response, redirect};
 use serde::{Deserialize, Serialize};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use url::{Host, Url};
@@ -24,17 +30,26 @@ const ANSWER: Duration = Duration::from_secs(60);
 pub struct FetchConfig {
     /// Hosts that packages may be fetched from, `*.` at the beginning for all below a name; empty for any.
     pub hosts: Vec<String>,
-    /// Networks that may be fetched from although they are not public.
+    /// Networks that may be fetched from although they are not public, or this host's or the cluster's.
     pub networks: Vec<Network>,
-    /// Networks that nothing is fetched from, public or not.
+    /// Networks that are never fetched from, whatever else is said.
     pub refused_networks: Vec<Network>,
+    /// The cluster's own hosts, which `dinp.toml` names.
+    #[serde(skip)]
+    pub cluster_hosts: BTreeSet<String>,
     /// Longest time for one package, in seconds.
     pub time_limit_secs: u32,
 }
 
 impl Default for FetchConfig {
     fn default() -> Self {
-        Self { hosts: Vec::new(), networks: Vec::new(), refused_networks: Vec::new(), time_limit_secs: 600 }
+        Self {
+            hosts: Vec::new(),
+            networks: Vec::new(),
+            refused_networks: Vec::new(),
+            cluster_hosts: BTreeSet::new(),
+            time_limit_secs: 600,
+        }
     }
 }
 
@@ -49,6 +64,9 @@ pub enum FetchError {
         /// The rule.
         rule: String,
     },
+    /// Nobody knows now what is this host's own: the builder's own trouble.
+    #[error("read the addresses of this host")]
+    Ours(#[source] io::Error),
     /// The server cannot be asked.
     #[error("{url} cannot be fetched")]
     Away {
@@ -132,42 +150,23 @@ async fn allowed(url: &Url, config: &FetchConfig) -> Result<Vec<SocketAddr>, Fet
     if !config.hosts.is_empty() && !config.hosts.iter().any(|pattern| is_host(pattern, name)) {
         return refused(format!("packages may be fetched from {} alone", config.hosts.join(", ")));
     }
-    let found: Vec<SocketAddr> = match host {
-        Host::Ipv4(address) => vec![(address, port).into()],
-        Host::Ipv6(address) => vec![(address, port).into()],
+    let found = match host {
+        Host::Ipv4(address) => vec![address.into()],
+        Host::Ipv6(address) => vec![address.into()],
         // What is not found has no address.
-        Host::Domain(name) => match tokio::time::timeout(CONNECT, tokio::net::lookup_host((name, port))).await {
-            Ok(Ok(found)) => found.collect(),
-            _ => Vec::new(),
-        },
+        Host::Domain(name) => reach::find(name, port).await,
     };
-    let open: Vec<SocketAddr> = found.into_iter().filter(|address| config.opens(address.ip())).collect();
+    let reach = Reach::now(config).await.map_err(FetchError::Ours)?;
+    let open: Vec<IpAddr> = found.iter().copied().filter(|address| reach.is_open(*address)).collect();
     if open.is_empty() {
+        tracing::info!(host = name, ?found, "nothing is fetched from this host");
         // Not whether the name has one, or which: people could ask for all names that only this network knows.
         return refused(format!(
-            "{name} has no address that is public, or that the operator has opened (fetch.networks in builder.toml)"
+            "{name} has no address that is public and none of the cluster's, or that the operator has opened \
+             (fetch.networks in builder.toml)"
         ));
     }
-    Ok(open)
-}
-
-impl FetchConfig {
-    /// Whether packages may be fetched from an address: the networks of the operator come before what is public.
-    fn opens(&self, address: IpAddr) -> bool {
-        let is_of = |networks: &[Network]| networks.iter().any(|network| network.contains(address));
-        !is_of(&self.refused_networks) && (is_of(&self.networks) || (is_public(address) && !is_own(address)))
-    }
-}
-
-/// Whether an address is one of this host, which listens there for others than people. Nothing is sent.
-fn is_own(address: IpAddr) -> bool {
-    let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    // The system would reach its own address from that address.
-    let from = UdpSocket::bind((any, 0)).and_then(|socket| {
-        socket.connect((address, 9))?;
-        socket.local_addr()
-    });
-    from.is_ok_and(|from| from.ip() == address)
+    Ok(open.into_iter().map(|address| (address, port).into()).collect())
 }
 
 /// A client that connects to these addresses and no others.
@@ -193,50 +192,6 @@ fn is_host(pattern: &str, name: &str) -> bool {
     match pattern.strip_prefix("*.") {
         Some(domain) => name.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.')),
         None => name.eq_ignore_ascii_case(pattern),
-    }
-}
-
-/// Whether an address is of the public network (the IANA's registries of special-purpose addresses, RFC 6890, and what of IPv6
-/// stands for an address of IPv4).
-fn is_public(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => is_public_v4(address),
-        IpAddr::V6(address) => is_public_v6(address),
-    }
-}
-
-/// What a host of Azure is told by; it is of the public network by its number alone.
-const AZURE: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
-
-fn is_public_v4(address: Ipv4Addr) -> bool {
-    let [a, b, c, _] = address.octets();
-    !(a == 0
-        || a >= 224
-        || address == AZURE
-        || address.is_private()
-        || address.is_loopback()
-        || address.is_link_local()
-        || address.is_documentation()
-        || (a == 100 && (64..128).contains(&b))
-        || (a == 192 && b == 0 && c == 0)
-        || (a == 192 && b == 88 && c == 99)
-        || (a == 198 && (18..20).contains(&b)))
-}
-
-fn is_public_v6(address: Ipv6Addr) -> bool {
-    let segments = address.segments();
-    let inner = |high: u16, low: u16| {
-        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
-        Ipv4Addr::new(a, b, c, d)
-    };
-    match segments {
-        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => is_public_v4(inner(high, low)),
-        [0x2002, high, low, ..] => is_public_v4(inner(high, low)),
-        // Teredo, benchmarks, ORCHID, documentation.
-        [0x2001, second, ..] if second < 0x200 || second == 0xdb8 => false,
-        [0x3fff, second, ..] if second < 0x1000 => false,
-        // All that is given out is of 2000::/3.
-        [first, ..] => (0x2000..0x4000).contains(&first),
     }
 }
 
@@ -268,11 +223,11 @@ mod tests {
             "http://192.168.1.1/x",
             "http://100.64.0.1/x",
             "http://169.254.169.254/latest/meta-data/",
+            "http://224.0.0.1/x",
+            "http://255.255.255.255/x",
             "http://168.63.129.16/machine",
             "http://[::ffff:168.63.129.16]/machine",
             "http://no-such-host.invalid/x",
-            "http://224.0.0.1/x",
-            "http://255.255.255.255/x",
             "https://localhost:8443/x",
         ] {
             let error = allowed(&address.parse().unwrap(), &config).await.unwrap_err().to_string();
@@ -284,19 +239,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn nobody_learns_which_names_this_network_knows() {
+        let mut config = FetchConfig::default();
+        let said = async |config: &FetchConfig, host: &str| {
+            let error = allowed(&format!("http://{host}/x").parse().unwrap(), config).await.unwrap_err().to_string();
+            error.replace(host, "HOST")
+        };
+        let known = said(&config, "localhost").await;
+        assert!(known.starts_with("http://HOST/x is refused: HOST has no address that is public"), "{known}");
+        assert_eq!(known, said(&config, "nowhere.invalid").await);
+        config.refused_networks = vec!["127.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()];
+        config.networks = vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()];
+        assert_eq!(known, said(&config, "localhost").await);
+    }
+
+    #[tokio::test]
     async fn what_the_operator_says_counts() {
         let networks = vec!["10.1.0.0/16".parse().unwrap()];
         let hosts = vec!["repo.example".into(), "*.mirror.example".into(), "10.1.2.3".into(), "10.2.2.3".into()];
-        let refused_networks = vec!["10.1.9.0/24".parse().unwrap(), "93.184.0.0/16".parse().unwrap()];
-        let config = FetchConfig { hosts, networks, refused_networks, ..FetchConfig::default() };
-        let opens = |address: &str| config.opens(address.parse().unwrap());
-        assert!(opens("10.1.2.3") && !opens("10.1.9.3"), "what is refused counts before what is opened");
-        assert!(!opens("93.184.216.34") && opens("93.185.216.34"));
-        assert!(is_own("127.0.0.1".parse().unwrap()) && !is_own("93.185.216.34".parse().unwrap()));
+        let config = FetchConfig { hosts, networks, ..FetchConfig::default() };
         let judged =
             async |address: &str| allowed(&address.parse().unwrap(), &config).await.map_err(|error| error.to_string());
         assert!(judged("http://10.1.2.3/x").await.is_ok());
-        assert!(judged("http://10.2.2.3/x").await.unwrap_err().contains("has no address that is public"));
+        assert!(judged("http://10.2.2.3/x").await.unwrap_err().contains("10.2.2.3 has no address that is public"));
         let text = judged("http://elsewhere.example/x?token=secret").await.unwrap_err();
         assert!(text.starts_with("http://elsewhere.example/x is refused: packages may be fetched from repo"), "{text}");
         assert!(judged("http://mirror.example/x").await.unwrap_err().contains("alone"));

@@ -85,7 +85,8 @@ pub enum RunError {
 pub async fn run(loaded: Loaded<BuilderConfig>, lifecycle: Lifecycle) -> Result<(), RunError> {
     let activated = std::env::var_os("LISTEN_FDS").is_some();
     let cluster = &loaded.cluster;
-    let config = loaded.daemon.clone();
+    let mut config = loaded.daemon.clone();
+    config.fetch.cluster_hosts = fetch::hosts_of(cluster);
     let mysql = &cluster.mysql;
     let password = mysql.password_for("builder")?;
     let pool = store::pool(&mysql.host, mysql.port, &mysql.database, &mysql.user_for("builder"), &password);

@@ -14,6 +14,9 @@ use http::StatusCode;
 
 /// A package that cannot be fetched.
 pub fn fetch(error: &FetchError) -> Problem {
+    if let FetchError::Ours(error) = error {
+        return Problem::internal(error);
+    }
     Problem::unprocessable("fetch-failed", ErrorChain(error).to_string()).with("field", "url")
 }
 
