@@ -3,6 +3,7 @@
 use crate::detect::{Detected, detect};
 use crate::fetch;
 use crate::intake::Place;
+use crate::most::Most;
 use crate::package::{Inventory, Package, Spooled};
 use crate::problems;
 use crate::runtime::Runtime;
@@ -18,24 +19,24 @@ use std::time::Duration;
 use url::Url;
 
 /// Most bytes of a package: of this builder, and of whoever asks, who may have less left.
-pub fn most_bytes(service: &Service, asked: Option<u64>) -> u64 {
-    (u64::from(service.config.package.max_mb) << 20).min(asked.unwrap_or(u64::MAX))
+pub fn most(service: &Service, asked: Option<u64>) -> Most {
+    Most::new(service.config.package.max_mb, asked)
 }
 
-/// A place for a package of so many bytes, 0 where that is not known, and at most `most`. It is held before the first byte, so that nobody uploads
-/// in vain.
-pub fn place(service: &Service, user: &str, announced: u64, most: u64) -> Result<Place, Problem> {
-    if announced > most {
+/// A place for a package of so many bytes, 0 where that is not known, and at most `most`. It is held before the first byte, so
+/// that nobody uploads in vain.
+pub fn place(service: &Service, user: &str, announced: u64, most: Most) -> Result<Place, Problem> {
+    if announced > most.bytes() {
         return Err(problems::too_large(most));
     }
-    service.intake.take(user, if announced == 0 { most } else { announced }).map_err(problems::no_place)
+    service.intake.take(user, if announced == 0 { most.bytes() } else { announced }).map_err(problems::no_place)
 }
 
 /// Takes the package in.
 pub async fn receive<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     service: &Service,
     mut place: Place,
-    most: u64,
+    most: Most,
     stream: &mut (impl Stream<Item = Result<Bytes, E>> + Unpin),
 ) -> Result<(Spooled, Place), Problem> {
     let limits = &service.config.package;
@@ -66,12 +67,12 @@ async fn inspect(service: &Service, wanted: Vec<String>, spooled: Spooled) -> Re
 }
 
 /// Fetches the package from where it is.
-pub async fn fetch(service: &Service, user: &str, url: &Url, most: u64) -> Result<(Spooled, Place), Problem> {
+pub async fn fetch(service: &Service, user: &str, url: &Url, most: Most) -> Result<(Spooled, Place), Problem> {
     let limit = service.config.fetch.time_limit_secs;
     let place = place(service, user, 0, most)?;
     let work = async {
         let fetched = fetch::open(url, &service.config.fetch).await.map_err(|error| problems::fetch(&error))?;
-        if fetched.bytes.is_some_and(|bytes| bytes > most) {
+        if fetched.bytes.is_some_and(|bytes| bytes > most.bytes()) {
             return Err(problems::too_large(most));
         }
         receive(service, place, most, &mut fetched.stream()).await

@@ -22,6 +22,7 @@ mod intake;
 mod job;
 mod kept;
 mod log;
+mod most;
 mod neighbours;
 mod own_dockerfile;
 mod package;

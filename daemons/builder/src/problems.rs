@@ -3,6 +3,7 @@
 use crate::detect::Undetected;
 use crate::fetch::FetchError;
 use crate::intake::NoPlace;
+use crate::most::Most;
 use crate::package::PackageError;
 use crate::runtime::RuntimeError;
 use crate::spool::SpoolError;
@@ -21,8 +22,8 @@ pub fn fetch(error: &FetchError) -> Problem {
 }
 
 /// A package of more bytes than are taken.
-pub fn too_large(most: u64) -> Problem {
-    spool(SpoolError::TooLarge(most >> 20))
+pub fn too_large(most: Most) -> Problem {
+    spool(SpoolError::TooLarge(most))
 }
 
 /// A package that tells no runtime.
@@ -89,7 +90,9 @@ pub fn no_place(error: NoPlace) -> Problem {
 pub fn spool(error: SpoolError) -> Problem {
     let detail = ErrorChain(&error).to_string();
     match &error {
-        SpoolError::TooLarge(_) => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail),
+        SpoolError::TooLarge(most) => {
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail).with("limit", most.name())
+        }
         SpoolError::Empty => Problem::unprocessable("package-refused", detail),
         SpoolError::Stalled(_) => Problem::new(StatusCode::REQUEST_TIMEOUT, "upload-stalled", detail),
         SpoolError::Receive(_) => Problem::bad_request("upload-broken", detail),

@@ -116,7 +116,7 @@ async fn fetched_again(service: &Service, build: &Silent) -> Result<Job, Lost> {
     let BuildView { app, version, runtime, created_by: user, package_sha256, .. } = record;
     let runtime = runtime.parse().map_err(|_| Lost::Builder(build.builder.clone()))?;
     let runtime = service.runtimes.get(&runtime)?;
-    let most = arrival::most_bytes(service, None);
+    let most = arrival::most(service, None);
     // Its place lasts while it arrives: the builder whose it was has no use for one.
     let (spooled, _place) = arrival::fetch(service, &user, &url, most).await.map_err(Lost::Refused)?;
     if package_sha256.as_deref() != Some(spooled.sha256()) {

@@ -1,6 +1,7 @@
 //! Taking a package in: from the request's body into a file without a name, so that nothing is left of it
 //! however the builder ends.
 
+use crate::most::Most;
 use crate::package::Spooled;
 use axum::body::BodyDataStream;
 use bytes::Bytes;
@@ -16,8 +17,8 @@ use tokio::io::AsyncWriteExt;
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
     /// It is too large.
-    #[error("the package is larger than {0} MiB, which is the limit of this builder")]
-    TooLarge(u64),
+    #[error("the package is larger than {0}")]
+    TooLarge(Most),
     /// It has no byte.
     #[error("the package is empty: the request has no body")]
     Empty,
@@ -42,7 +43,7 @@ pub enum SpoolError {
 pub async fn receive<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     stream: &mut (impl Stream<Item = Result<Bytes, E>> + Unpin),
     directory: &Path,
-    max_bytes: u64,
+    most: Most,
     stall: Duration,
 ) -> Result<Spooled, SpoolError> {
     let failed = |source| SpoolError::Write { directory: directory.to_owned(), source };
@@ -55,8 +56,8 @@ pub async fn receive<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
         let Some(chunk) = next.map_err(|_| SpoolError::Stalled(stall.as_secs()))? else { break };
         let chunk = chunk.map_err(|error| SpoolError::Receive(error.into()))?;
         len += chunk.len() as u64;
-        if len > max_bytes {
-            return Err(SpoolError::TooLarge(max_bytes >> 20));
+        if len > most.bytes() {
+            return Err(SpoolError::TooLarge(most));
         }
         hash.update(&chunk);
         writer.write_all(&chunk).await.map_err(failed)?;

@@ -5,18 +5,29 @@
 mod support;
 
 use axum::Router;
+use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::Redirect;
 use axum::routing::get;
 use axum::serve::ListenerExt;
+use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use support::{World, tar_gz};
 
 /// A server with a package, and how often somebody has connected to it.
 async fn server(package: Vec<u8>) -> (String, Arc<AtomicUsize>) {
+    let parts = package.clone();
     let app = Router::new()
         .route("/shop.tar.gz", get(async move || package))
+        // Of a size that nobody knows beforehand.
+        .route(
+            "/parts.tar.gz",
+            get(async move || {
+                let parts = parts.chunks(10).map(|part| Ok::<_, std::io::Error>(Bytes::copy_from_slice(part)));
+                Body::from_stream(futures_util::stream::iter(parts.collect::<Vec<_>>()))
+            }),
+        )
         .route("/moved", get(async || Redirect::temporary("/shop.tar.gz?token=secret")))
         .route("/away", get(async || Redirect::temporary("http://169.254.169.254/latest/meta-data/")))
         .route("/round", get(async || Redirect::temporary("/round")))
@@ -70,12 +81,34 @@ async fn a_package_is_fetched_where_the_operator_has_opened_the_network_and_noth
         assert_eq!((status, kind.as_str()), (422, "urn:dinp:fetch-failed"), "{body}");
         assert!(body["detail"].as_str().unwrap().contains(problem), "{body}");
     }
-    // Who may upload little may not have much fetched.
-    let address = format!("{url}/shop.tar.gz");
-    let query = [("app", "shop"), ("user", "ann"), ("owner", "team1"), ("url", address.as_str()), ("max_bytes", "50")];
-    let (status, body) = world.upload(&query, Vec::new()).await;
-    assert_eq!((status, body["type"].as_str()), (413, Some("urn:dinp:too-large")), "{body}");
     let (_, _, body) = ask(&world, "http://nowhere.invalid/x.tar.gz").await;
     assert!(body["detail"].as_str().unwrap().contains("has no address that is public"), "{body}");
+    world.stop_builder().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_package_is_no_larger_than_its_caller_allows_whether_it_is_sent_or_fetched() {
+    let mut world = World::without_engine().await;
+    world.stop_builder().await;
+    world.fetch.networks = vec!["127.0.0.0/8".parse().unwrap()];
+    world.start_builder().await;
+    let package = tar_gz(&[("app.py", "def app(environ, start): pass\n")]);
+    let (url, _) = server(package.clone()).await;
+    let (whole, parts) = (format!("{url}/shop.tar.gz"), format!("{url}/parts.tar.gz"));
+    let ask = async |world: &World, url: Option<&str>, most: usize| {
+        let most = most.to_string();
+        let query = [("app", "shop"), ("user", "ann"), ("owner", "team1"), ("max_bytes", most.as_str())];
+        let query: Vec<_> = query.into_iter().chain(url.map(|url| ("url", url))).collect();
+        world.upload(&query, if url.is_some() { Vec::new() } else { package.clone() }).await
+    };
+    for url in [None, Some(whole.as_str()), Some(parts.as_str())] {
+        let most = package.len() - 1;
+        let (status, body) = ask(&world, url, most).await;
+        assert_eq!((status, body["type"].as_str()), (413, Some("urn:dinp:too-large")), "{body}");
+        let detail = format!("the package is larger than {most} bytes, which is the limit of this upload");
+        assert_eq!((body["detail"].as_str(), body["limit"].as_str()), (Some(&*detail), Some("max_bytes")));
+    }
+    let (status, body) = ask(&world, Some(&parts), package.len()).await;
+    assert_eq!((status, body["package_bytes"].as_u64()), (202, Some(package.len() as u64)), "{body}");
     world.stop_builder().await;
 }

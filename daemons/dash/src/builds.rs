@@ -148,8 +148,8 @@ impl Dash {
             return Err(Problem::bad_request("upload-incomplete", "the package did not arrive whole"));
         }
         let response = match answer {
-            // What the builder fetches it counts itself.
-            Err(problem) if problem.kind == "too-large" && upload.url.is_some() => return Err(max.exceeded),
+            // What the builder fetches it counts itself, and it may have a smaller limit of its own.
+            Err(problem) if problem.text("limit") == Some("max_bytes") => return Err(max.exceeded),
             answer => answer?,
         };
         // The builder has written the audit event, with the record of the build.

@@ -148,7 +148,7 @@ async fn upload(
         let ApiQuery(query) = query?;
         let asked = prepare(&service, query).await?;
         let user = &asked.query.user;
-        let most = arrival::most_bytes(&service, asked.query.max_bytes);
+        let most = arrival::most(&service, asked.query.max_bytes);
         let (spooled, place) = match &asked.query.url {
             None => {
                 let place = arrival::place(&service, user, announced, most)?;

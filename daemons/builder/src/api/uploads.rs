@@ -48,7 +48,7 @@ pub async fn begin(
     let upload = match uploads.again(&about).map_err(|error| problems::upload(error.into()))? {
         Some(upload) => upload,
         None => {
-            let most = arrival::most_bytes(&service, about.query.max_bytes);
+            let most = arrival::most(&service, about.query.max_bytes);
             let place = loop {
                 match arrival::place(&service, &about.query.user, bytes, most) {
                     // What somebody has left lying about is no reason to refuse what comes.

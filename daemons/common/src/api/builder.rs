@@ -49,7 +49,8 @@ pub struct BuildQuery {
     /// Where to fetch the package, instead of the body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<Url>,
-    /// Most bytes that the package may have; set by dash.
+    /// Most bytes of the package, sent or fetched; by default what the builder takes, which is never more. Set by dash. Who has
+    /// more is told `too-large` with `limit` `max_bytes`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_bytes: Option<u64>,
 }

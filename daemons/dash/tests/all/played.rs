@@ -191,8 +191,14 @@ async fn begin_build(
         let detail = format!("there is no runtime {runtime}");
         return Err(Problem::unprocessable("no-such-runtime", detail).with("field", "runtime"));
     }
+    // What is fetched has as many bytes as its address says.
+    let fetched = query.get("url").and_then(|url| url.rsplit('/').next()?.parse::<usize>().ok());
+    if fetched.is_some_and(|bytes| bytes > query["max_bytes"].parse().unwrap()) {
+        let problem = Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "the package is larger than it may be");
+        return Err(problem.with("limit", "max_bytes"));
+    }
     played.arriving.fetch_add(1, Ordering::SeqCst);
-    let mut size = 0;
+    let mut size = fetched.unwrap_or(0);
     let mut first = Vec::new();
     let mut chunks = body.into_data_stream();
     while let Some(chunk) = chunks.next().await {

@@ -173,6 +173,30 @@ async fn builds_of_an_owner_are_counted_while_they_run_and_for_an_hour() {
 }
 
 #[tokio::test]
+async fn a_package_that_is_fetched_is_bound_as_one_that_is_uploaded() {
+    let stage = stage(Quotas { build_mb_per_day: 6, ..Quotas::default() }).await;
+    let anna = stage.token("anna").await;
+    assert_eq!(stage.call(&anna, Method::POST, "/v1/apps", json!({"name": "web"})).await.0, 201);
+    let fetch = async |further: &str, bytes: usize| {
+        let path = format!("/v1/builds?app=web{further}&url=http://repo.example/{bytes}");
+        stage.call(&anna, Method::POST, &path, Value::Null).await
+    };
+    let (status, problem) = fetch("", 4 * 1024 * 1024 + 1).await;
+    assert_eq!((status, &problem["type"]), (413, &"urn:dinp:too-large".into()), "{problem}");
+    assert_eq!(problem["detail"], "the package is larger than 4 MiB, which is the most that is taken here");
+    assert_eq!(fetch("", 4 * 1024 * 1024).await.0, 202);
+    let (status, problem) = fetch("&version=v2", 2 * 1024 * 1024 + 1).await;
+    assert_eq!((status, &problem["type"]), (429, &"urn:dinp:quota-exceeded".into()), "{problem}");
+    assert_eq!(problem["detail"], "anna may upload 6 MiB within 24 hours, and this package would be more");
+    // Nobody says another limit for themselves.
+    assert_eq!(fetch("&max_bytes=9999999", 2 * 1024 * 1024 + 1).await.0, 400);
+    assert_eq!(fetch("&version=v2%26max_bytes=9999999", 1).await.0, 422);
+    assert_eq!(fetch("&version=v2", 2 * 1024 * 1024).await.0, 202, "the last that is left");
+    let (seen, _) = stage.played.packages.lock().unwrap().pop().unwrap();
+    assert_eq!(seen["max_bytes"], (2 * 1024 * 1024).to_string());
+}
+
+#[tokio::test]
 async fn who_asks_too_often_waits_and_nobody_else_does() {
     let stage = stage(Quotas { requests_per_minute: 1, requests_burst: 5, ..Quotas::default() }).await;
     let (anna, bert, olga) = (stage.token("anna").await, stage.token("bert").await, stage.token("olga").await);
