@@ -170,10 +170,15 @@ impl Engine {
         let act = "look at the image";
         let image = self.docker.inspect_image(&self.scope.image(request.id)).await;
         let image = image.map_err(|source| EngineError::Call { act, source })?;
-        let (has, most) = (image.size.unwrap_or_default() >> 20, i64::from(request.limits.image_max_mb));
+        let refused = |detail: String| Err(EngineError::Build(detail));
+        let Some(bytes) = image.size.and_then(|size| u64::try_from(size).ok()) else {
+            return refused("the Engine does not say how large the image is".into());
+        };
+        let (has, most) = (bytes.div_ceil(1 << 20), u64::from(request.limits.image_max_mb));
         if has > most {
-            let detail = format!("the image has {has} MiB, more than the {most} that it may have (build.image_max_mb)");
-            return Err(EngineError::Build(detail));
+            return refused(format!(
+                "the image has {has} MiB, more than the {most} that it may have (build.image_max_mb)"
+            ));
         }
         Ok(())
     }
@@ -365,6 +370,35 @@ mod tests {
         let containers = "/dinp.slice/dinp-build.slice/dinp-build-containers.slice";
         assert_eq!(slice_path("dinp-build-containers.slice"), containers);
         assert_eq!(slice_path("x.slice"), "/x.slice");
+    }
+
+    #[tokio::test]
+    async fn an_image_has_no_more_than_is_allowed() {
+        let dir = dinp_common::testing::TestDir::new("engine");
+        let socket = dir.path().join("docker.sock");
+        // An Engine whose images have two MiB, and one byte more or none that it speaks of.
+        let played = axum::Router::new().fallback(async |uri: axum::http::Uri| {
+            let size = match uri.path().rsplit(':').next() {
+                Some("1/json") => Some(2 << 20),
+                Some("2/json") => Some((2 << 20) + 1),
+                _ => None,
+            };
+            axum::Json(serde_json::json!({"ApiVersion": "1.41", "Id": "sha256:x", "Size": size}))
+        });
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        tokio::spawn(async move { axum::serve(listener, played).await });
+        let engine = Engine::connect(&socket, Scope::new("registry", "builder1"), QUICK).await.unwrap();
+        let limits = BuildConfig { image_max_mb: 2, ..BuildConfig::default() };
+        let checked = async |id| {
+            let (labels, arguments) = (Vec::new(), Vec::new());
+            let request =
+                BuildRequest { id, limits: &limits, network: false, registry: ("registry", None), labels, arguments };
+            engine.check_size(&request).await.map_err(|error| error.to_string())
+        };
+        assert_eq!(checked(1).await, Ok(()));
+        let detail = "the image has 3 MiB, more than the 2 that it may have (build.image_max_mb)";
+        assert_eq!(checked(2).await, Err(format!("the build failed: {detail}")));
+        assert!(checked(3).await.unwrap_err().contains("does not say how large"));
     }
 
     #[test]

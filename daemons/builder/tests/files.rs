@@ -25,3 +25,29 @@ fn the_packaged_file_shows_every_default() {
     };
     assert_eq!(toml::to_string(&read).unwrap(), toml::to_string(&expected).unwrap());
 }
+
+/// The value of a key in a unit; 1G are 1024 MiB.
+fn number(unit: &str, key: &str) -> u64 {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../systemd").join(unit);
+    let text = std::fs::read_to_string(path).unwrap();
+    let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).unwrap().to_owned();
+    value.strip_suffix('G').map_or_else(|| value.parse().unwrap(), |gib| gib.parse::<u64>().unwrap() * 1024)
+}
+
+#[test]
+fn the_slice_of_containers_is_shipped_has_room_for_the_builds_and_leaves_the_builder_its_own() {
+    let config = BuilderConfig::default();
+    let slice = config.build.slice.as_str();
+    let shipped = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../common/Cargo.toml")).unwrap();
+    assert!(shipped.contains(&format!("systemd/{slice}\"")), "the package has it");
+    let service = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../systemd/dinp-builder.service");
+    let service = std::fs::read_to_string(service).unwrap();
+    assert!(service.contains(&format!("Wants={slice}\n")), "it has its limits before the first container");
+
+    let memory = number(slice, "MemoryMax");
+    assert_eq!(memory, u64::from(config.concurrent_builds * config.build.memory_mb));
+    let builder = number("dinp-builder.service", "MemoryMax");
+    assert_eq!(number("dinp-build.slice", "MemoryMax"), memory + builder);
+    assert!(number(slice, "TasksMax") < number("dinp-build.slice", "TasksMax"));
+    assert!(number(slice, "CPUWeight") < 100, "less than the builder's, which is the default");
+}

@@ -4,6 +4,7 @@
 
 mod golden;
 mod own;
+mod slices;
 #[path = "../support/mod.rs"]
 mod support;
 
