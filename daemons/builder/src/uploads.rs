@@ -16,10 +16,14 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use tokio_util::sync::CancellationToken;
+
+/// After how long an upload that nobody goes on with gives way to those of others.
+const ABANDONED: Duration = Duration::from_secs(60);
 
 /// What an upload is for.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -64,6 +68,8 @@ pub enum UploadError {
 #[derive(Debug)]
 pub struct Upload {
     id: String,
+    /// How many bytes have come.
+    came: Arc<AtomicU64>,
     state: Mutex<State>,
     /// The one that writes, one at a time.
     part: tokio::sync::Mutex<Part>,
@@ -76,7 +82,6 @@ struct State {
     about: About,
     /// None once a build was made of it.
     place: Option<Arc<Place>>,
-    offset: u64,
     touched: Instant,
     /// Ends the part that arrives now.
     arriving: CancellationToken,
@@ -85,8 +90,10 @@ struct State {
 #[derive(Debug)]
 struct Part {
     file: tokio::fs::File,
-    hash: Sha256,
-    offset: u64,
+    /// Of what has come; not yet known of what an earlier process took.
+    hash: Option<Sha256>,
+    /// How many bytes have come, for whoever asks meanwhile.
+    came: Arc<AtomicU64>,
 }
 
 /// All of them.
@@ -126,9 +133,9 @@ impl Uploads {
             return Ok(Upload::new(id, about, None, Part::nothing()?));
         }
         let place = intake.take(&about.query.user, about.bytes).map_err(io::Error::other)?;
-        let mut file = File::options().read(true).append(true).open(self.part(id))?;
-        let (hash, offset) = kept::hash(&mut file)?;
-        Ok(Upload::new(id, about, Some(place), Part { file: tokio::fs::File::from_std(file), hash, offset }))
+        let file = File::options().read(true).append(true).open(self.part(id))?;
+        let came = file.metadata()?.len();
+        Ok(Upload::new(id, about, Some(place), Part::new(file, None, came)))
     }
 
     /// A new upload.
@@ -136,8 +143,7 @@ impl Uploads {
         let id = hex(&rand::random::<[u8; 16]>());
         let file = File::options().read(true).append(true).create_new(true).open(self.part(&id))?;
         self.write(&id, &about)?;
-        let part = Part { file: tokio::fs::File::from_std(file), hash: Sha256::new(), offset: 0 };
-        let upload = Upload::new(&id, about, Some(place), part);
+        let upload = Upload::new(&id, about, Some(place), Part::new(file, Some(Sha256::new()), 0));
         self.known().insert(id, upload.clone());
         Ok(upload)
     }
@@ -193,8 +199,10 @@ impl Uploads {
 
     /// Forgets those that nobody has gone on with.
     pub fn forget_old(&self) {
-        let old: Vec<_> =
-            self.known().values().filter(|upload| upload.state().touched.elapsed() >= self.keep).cloned().collect();
+        let old: Vec<_> = {
+            let known = self.known();
+            known.values().filter(|upload| upload.idle().is_some_and(|idle| idle >= self.keep)).cloned().collect()
+        };
         old.iter().for_each(|upload| self.forget(upload));
     }
 
@@ -202,18 +210,13 @@ impl Uploads {
     /// false where there is none.
     pub fn make_room(&self, user: &str) -> bool {
         let waits = |upload: &Arc<Upload>| {
+            let idle = upload.idle()?;
             let state = upload.state();
-            let idle = state.touched.elapsed();
-            let is_waiting =
-                state.place.is_some() && upload.part.try_lock().is_ok() && upload.building.try_lock().is_ok();
-            (is_waiting && (state.about.query.user == user || idle >= Duration::from_secs(60))).then_some(idle)
+            let may_go = state.about.query.user == user || idle >= ABANDONED;
+            (state.place.is_some() && may_go).then(|| (idle, upload.clone()))
         };
-        let longest = self
-            .known()
-            .values()
-            .filter_map(|upload| Some((waits(upload)?, upload.clone())))
-            .max_by_key(|(idle, _)| *idle);
-        longest.as_ref().inspect(|(_, upload)| self.forget(upload)).is_some()
+        let longest = self.known().values().filter_map(waits).max_by_key(|(idle, _)| *idle);
+        longest.inspect(|(_, upload)| self.forget(upload)).is_some()
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<String, Arc<Upload>>> {
@@ -240,7 +243,7 @@ impl Uploads {
         UploadView {
             id: upload.id.clone(),
             app: state.about.query.app.clone(),
-            offset: state.offset,
+            offset: upload.came.load(Ordering::Relaxed),
             bytes: state.about.bytes,
             build: state.about.build,
             kept_secs: u32::try_from(self.keep.as_secs()).unwrap_or(u32::MAX),
@@ -250,15 +253,17 @@ impl Uploads {
 
 impl Upload {
     fn new(id: &str, about: About, place: Option<Place>, part: Part) -> Arc<Self> {
-        let state = State {
-            about,
-            place: place.map(Arc::new),
-            offset: part.offset,
-            touched: Instant::now(),
-            arriving: CancellationToken::new(),
-        };
+        let state =
+            State { about, place: place.map(Arc::new), touched: Instant::now(), arriving: CancellationToken::new() };
+        let came = part.came.clone();
         let (part, building) = (tokio::sync::Mutex::new(part), tokio::sync::Mutex::default());
-        Arc::new(Self { id: id.to_owned(), state: Mutex::new(state), part, building })
+        Arc::new(Self { id: id.to_owned(), came, state: Mutex::new(state), part, building })
+    }
+
+    /// How long nothing was done with it; nothing while something is.
+    fn idle(&self) -> Option<Duration> {
+        let _neither = (self.part.try_lock().ok()?, self.building.try_lock().ok()?);
+        Some(self.state().touched.elapsed())
     }
 
     /// What it is for.
@@ -282,22 +287,19 @@ impl Upload {
         };
         let mut part = self.part.lock().await;
         let taken = part.take(offset, self.about().bytes, stream, stall, &arriving).await;
-        // What is counted is on disk, as far as the system's memory goes.
-        let flushed = part.file.flush().await;
-        let mut state = self.state();
-        (state.offset, state.touched) = (part.offset, Instant::now());
-        drop(state);
-        taken.and(flushed.map_err(UploadError::Disk))
+        self.state().touched = Instant::now();
+        taken
     }
 
     /// All of it, and its place, which it shares with the build.
     pub async fn whole(&self) -> Result<(Spooled, Option<Arc<Place>>), UploadError> {
-        let part = self.part.lock().await;
+        let mut part = self.part.lock().await;
         let About { bytes, sha256: announced, .. } = self.about();
-        if part.offset != bytes {
-            return Err(UploadError::Incomplete(part.offset, bytes));
+        let sha256 = hex(&part.hash().await?.finalize());
+        let came = self.came.load(Ordering::Relaxed);
+        if came != bytes {
+            return Err(UploadError::Incomplete(came, bytes));
         }
-        let sha256 = hex(&part.hash.clone().finalize());
         if announced.is_some_and(|announced| announced != sha256) {
             return Err(UploadError::Damaged(sha256));
         }
@@ -311,9 +313,26 @@ impl Upload {
 }
 
 impl Part {
+    fn new(file: File, hash: Option<Sha256>, came: u64) -> Self {
+        Self { file: tokio::fs::File::from_std(file), hash, came: Arc::new(came.into()) }
+    }
+
     /// Of an upload that a build was made of.
     fn nothing() -> io::Result<Self> {
-        Ok(Self { file: tokio::fs::File::from_std(tempfile::tempfile()?), hash: Sha256::new(), offset: 0 })
+        Ok(Self::new(tempfile::tempfile()?, None, 0))
+    }
+
+    /// The hash of what has come, and of nothing else: where that is not known, it is what the disk has.
+    async fn hash(&mut self) -> io::Result<Sha256> {
+        if let Some(hash) = &self.hash {
+            return Ok(hash.clone());
+        }
+        let mut file = self.file.try_clone().await?.into_std().await;
+        let read = tokio::task::spawn_blocking(move || kept::hash(&mut file));
+        let (hash, came) = read.await.unwrap_or_else(|error| Err(error.into()))?;
+        self.came.store(came, Ordering::Relaxed);
+        self.hash = Some(hash.clone());
+        Ok(hash)
     }
 
     async fn take<E>(
@@ -324,9 +343,31 @@ impl Part {
         stall: Duration,
         arriving: &CancellationToken,
     ) -> Result<(), UploadError> {
-        if offset != self.offset {
-            return Err(UploadError::WrongOffset(self.offset));
+        let mut hash = self.hash().await?;
+        let came = self.came.load(Ordering::Relaxed);
+        if offset != came {
+            return Err(UploadError::WrongOffset(came));
         }
+        // Whoever sends may go away at any time, and then this is not gone on with.
+        self.hash = None;
+        let taken = self.take_all(&mut hash, most, stream, stall, arriving).await;
+        // What is counted is on disk, as far as the system's memory goes.
+        self.file.flush().await?;
+        if !matches!(taken, Err(UploadError::Disk(_))) {
+            self.hash = Some(hash);
+        }
+        taken
+    }
+
+    async fn take_all<E>(
+        &mut self,
+        hash: &mut Sha256,
+        most: u64,
+        stream: &mut (impl Stream<Item = Result<Bytes, E>> + Unpin),
+        stall: Duration,
+        arriving: &CancellationToken,
+    ) -> Result<(), UploadError> {
+        let mut came = self.came.load(Ordering::Relaxed);
         loop {
             let next = tokio::select! {
                 next = tokio::time::timeout(stall, stream.next()) => next,
@@ -334,12 +375,13 @@ impl Part {
             };
             let Some(chunk) = next.map_err(|_| UploadError::Stalled(stall.as_secs()))? else { return Ok(()) };
             let chunk = chunk.map_err(|_| UploadError::Broken)?;
-            if self.offset + chunk.len() as u64 > most {
+            came += chunk.len() as u64;
+            if came > most {
                 return Err(UploadError::TooLong(most));
             }
             self.file.write_all(&chunk).await?;
-            self.hash.update(&chunk);
-            self.offset += chunk.len() as u64;
+            hash.update(&chunk);
+            self.came.store(came, Ordering::Relaxed);
         }
     }
 }

@@ -57,6 +57,8 @@ async fn an_upload_that_breaks_off_goes_on_where_it_stopped_also_after_a_restart
     sender.send(Err(std::io::ErrorKind::ConnectionReset.into())).await.unwrap();
     drop(sending.await.unwrap());
 
+    let (_, seen) = ask(&world, Method::GET, &path, "").await;
+    assert_eq!(seen["offset"].as_u64(), Some(half as u64), "{seen}");
     let (status, problem) = patch(&world, &id, 0, package.clone()).await;
     assert_eq!((status, problem["offset"].as_u64()), (409, Some(half as u64)), "{problem}");
     let (status, problem) = ask(&world, Method::POST, &format!("/v1/uploads/{id}/build?user=ann"), "").await;
@@ -125,6 +127,40 @@ async fn other_bytes_than_were_announced_are_not_built_and_a_refused_package_nee
     }
     let (status, problem) = post(&world, &begin(&package, "v1", "ann")).await;
     assert_eq!((status, problem["type"].as_str()), (409, Some("urn:dinp:version-exists")), "before a byte is sent");
+    world.stop_builder().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_dies_without_a_word_holds_nothing_up() {
+    let mut world = World::with_layer().await;
+    let noise: String = (0..200_000_u32).map(|n| format!("{:08x}", n.wrapping_mul(2_654_435_761))).collect();
+    let package = tar_gz(&[("run", &noise)]);
+    let (_, upload) = post(&world, &begin(&package, "v1", "ann")).await;
+    let (id, path) = (id(&upload), format!("/v1/uploads/{}?user=ann", id(&upload)));
+    let mut came = 0;
+    let mut hanging = Vec::new();
+    for part in 1..=3 {
+        // Each sends a piece, and then neither more nor an end.
+        let (sender, receiver) = tokio::sync::mpsc::channel::<std::io::Result<Vec<u8>>>(1);
+        let body = reqwest::Body::wrap_stream(tokio_stream::wrappers::ReceiverStream::new(receiver));
+        let url = format!("/v1/uploads/{id}?user=ann&offset={came}");
+        let end = package.len() * part / 4;
+        hanging.push((tokio::spawn(world.request(Method::PATCH, &url).body(body).send()), sender.clone()));
+        sender.send(Ok(package[came..end].to_vec())).await.unwrap();
+        came = end;
+        let arrived = async || {
+            let (_, upload) = ask(&world, Method::GET, &path, "").await;
+            (upload["offset"].as_u64() == Some(came as u64)).then_some(())
+        };
+        eventually("the piece is counted", arrived).await;
+    }
+    // One whose program has gone.
+    hanging.pop().unwrap().0.abort();
+    let (status, upload) = patch(&world, &id, came, package[came..].to_vec()).await;
+    assert_eq!((status, upload["offset"].as_u64()), (200, Some(package.len() as u64)), "{upload}");
+    let (status, built) = ask(&world, Method::POST, &format!("/v1/uploads/{id}/build?user=ann"), "").await;
+    assert_eq!(status, 202, "{built}");
+    world.succeeded(built["id"].as_u64().unwrap()).await;
     world.stop_builder().await;
 }
 

@@ -135,6 +135,12 @@ impl CliError {
         }
     }
 
+    /// Whether the server answered with a problem of this kind.
+    pub fn is_problem(&self, kind: &str) -> bool {
+        let Self::Server { source, .. } = self else { return false };
+        matches!(&**source, ClientError::Problem(problem) if problem.kind == kind)
+    }
+
     /// Whether trying again later may help.
     pub fn is_transient(&self) -> bool {
         self.code() == UNAVAILABLE

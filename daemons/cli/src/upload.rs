@@ -60,22 +60,22 @@ impl Sending<'_> {
     /// Tries for as long as something gets through now and then.
     async fn through(&self, out: &Output) -> Result<BuildView, CliError> {
         let mut upload: Option<UploadView> = None;
-        let mut last = (0, Instant::now());
+        let (mut came, mut in_vain_since) = (0, None::<Instant>);
         loop {
-            let before = upload.as_ref().map_or(0, |upload| upload.offset);
             let error = match self.once(&mut upload, out).await {
                 Ok(build) => return Ok(build),
-                Err(error) => error,
+                Err(error) if is_passing(&error) => error,
+                Err(error) => return Err(error),
             };
-            if !is_passing(&error) {
-                return Err(error);
-            }
             let now = upload.as_ref().map_or(0, |upload| upload.offset);
-            if now > before || last.0 == 0 {
-                out.note(format!("{error}; trying again"));
-                last = (last.0 + 1, Instant::now());
+            if now > came {
+                (came, in_vain_since) = (now, None);
             }
-            if last.1.elapsed() > PATIENCE {
+            let since = *in_vain_since.get_or_insert_with(|| {
+                out.note(format!("{error}; trying again"));
+                Instant::now()
+            });
+            if since.elapsed() > PATIENCE {
                 return Err(CliError::Unavailable {
                     message: format!("gave up sending after {} s: {error}", PATIENCE.as_secs()),
                     hint: "what has come is kept for a while: the same command goes on there".into(),
@@ -152,7 +152,7 @@ fn path(upload: &UploadView) -> String {
 fn is_passing(error: &CliError) -> bool {
     match error.status() {
         None => error.is_transient(),
-        Some(status) => matches!(status, 408 | 502..=504),
+        Some(status) => matches!(status, 408 | 502..=504) || error.is_problem("wrong-offset"),
     }
 }
 
