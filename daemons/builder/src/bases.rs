@@ -31,7 +31,11 @@ impl Bases {
 
     /// The image that a runtime names: `{registry}` and `{base_tag}` are replaced, and it gets its digest where that is known.
     pub fn resolve(&self, base: &str) -> Result<ImageRef, InvalidValue> {
-        let base: ImageRef = self.fill(base).parse()?;
+        self.pinned(self.fill(base).parse()?)
+    }
+
+    /// The image with its digest, where that is known.
+    pub fn pinned(&self, base: ImageRef) -> Result<ImageRef, InvalidValue> {
         if base.registry() != self.registry || base.digest().is_some() {
             return Ok(base);
         }

@@ -7,7 +7,6 @@ use crate::kept::Order;
 use crate::log::BuildLog;
 use crate::own_dockerfile;
 use crate::package::Package;
-use crate::rebase;
 use crate::registry::RegistryError;
 use crate::runtime::{Recipe, Runtime};
 use crate::service::{Service, Stop};
@@ -166,7 +165,7 @@ impl Job {
                 self.swapped(service, old, template, log).await?
             }
             (Material::Package(package), Recipe::Template { base, template }) => {
-                let base = self.base(service, base).await?;
+                let base = self.base(service, self.order.base.as_ref().unwrap_or(base)).await?;
                 log.line(&format!("base {base}"));
                 match self.directly(service, package, &base, template, log).await {
                     Err(JobError::Direct(DirectError::Left(left))) => {
@@ -253,7 +252,7 @@ impl Job {
         log: &BuildLog,
     ) -> Result<String, JobError> {
         let (registry, cache, image) = (&service.registry, &service.cache, &self.order.image);
-        let base = self.base(service, &rebase::base_now(&self.runtime, &old.base)).await?;
+        let base = self.base(service, &service.runtimes.bases().pinned(old.base.without_digest())?).await?;
         log.line(&format!("base {base}, in place of {}", old.base));
         let dockerfile = self.dockerfile(&base, template, &[])?;
         let direct = Direct { registry, cache, base: &base, dockerfile: &dockerfile, image };

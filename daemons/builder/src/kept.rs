@@ -29,6 +29,9 @@ pub struct Order {
     pub runtime: RuntimeName,
     /// Who asked.
     pub user: String,
+    /// On what, where that is not the runtime's own base.
+    #[serde(default)]
+    pub base: Option<ImageRef>,
     /// From what.
     pub source: Source,
     /// SHA-256 of the package in hexadecimal.
@@ -168,6 +171,7 @@ mod tests {
             version: "v1".into(),
             runtime: "binary".parse().unwrap(),
             user: "ann".into(),
+            base: None,
             source: Source::Package(Format::Tar),
             sha256: package.sha256().into(),
             notes: vec!["a note".into()],

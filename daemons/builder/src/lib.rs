@@ -34,6 +34,7 @@ mod resume;
 mod runtime;
 mod service;
 mod spool;
+mod suite;
 mod template;
 pub mod upkeep;
 mod uploads;

@@ -16,14 +16,6 @@ use dinp_common::store;
 use dinp_common::store::build::NewBuild;
 use std::sync::Arc;
 
-/// What an image that stands on `old` would stand on now: of its own suite, whatever new images are built on.
-pub fn base_now(runtime: &Runtime, old: &ImageRef) -> ImageRef {
-    let tag =
-        |image: &ImageRef| (image.registry().to_owned(), image.repository().to_owned(), image.tag().map(str::to_owned));
-    // The runtime knows of a digest that the operator has named.
-    runtime.base().filter(|base| tag(base) == tag(old)).cloned().unwrap_or_else(|| old.without_digest())
-}
-
 /// What can be moved, and to where.
 struct Due {
     record: BuildView,
@@ -83,7 +75,10 @@ async fn due(
     let Some(base) = base.filter(|base| base.registry() == service.registry.address()) else {
         return Ok(Err("it is not known what it stands on".into()));
     };
-    let now = base_now(&runtime, &base);
+    // Of its own suite, whatever new images are built on.
+    let Ok(now) = service.runtimes.bases().pinned(base.without_digest()) else {
+        return Ok(Err("it is not known what it stands on".into()));
+    };
     let digest = service
         .registry
         .digest(&now)
@@ -130,6 +125,7 @@ async fn begin(service: &Arc<Service>, asked: &RebaseAsk, due: Due, version: Str
         version: version.clone(),
         runtime: runtime.name.clone(),
         user: asked.user.clone(),
+        base: None,
         source: Source::Image(old.clone()),
         sha256: sha256.clone(),
         notes: Vec::new(),

@@ -8,6 +8,7 @@ use crate::runtime::RuntimeError;
 use crate::service::Service;
 use dinp_common::api::builder::{BuildStatus, BuildView};
 use dinp_common::error::ErrorChain;
+use dinp_common::model::ImageRef;
 use dinp_common::problem::Problem;
 use dinp_common::store;
 use dinp_common::store::build::{Held, Silent};
@@ -113,7 +114,7 @@ async fn fetched_again(service: &Service, build: &Silent) -> Result<Job, Lost> {
     let (Some(record), Some((image, app_created_at)), Some(url)) = (record, target, url) else {
         return Err(Lost::Builder(build.builder.clone()));
     };
-    let BuildView { app, version, runtime, created_by: user, package_sha256, .. } = record;
+    let BuildView { app, version, runtime, created_by: user, package_sha256, base, .. } = record;
     let runtime = runtime.parse().map_err(|_| Lost::Builder(build.builder.clone()))?;
     let runtime = service.runtimes.get(&runtime)?;
     let most = arrival::most(service, None);
@@ -130,6 +131,7 @@ async fn fetched_again(service: &Service, build: &Silent) -> Result<Job, Lost> {
         version,
         runtime: runtime.name.clone(),
         user,
+        base: base.parse().ok().and_then(|base: ImageRef| service.runtimes.bases().pinned(base.without_digest()).ok()),
         source: Source::Package(package.format),
         sha256: package.spooled.sha256().to_owned(),
         notes: notes.into_iter().chain(runtime.notes(&inventory)).collect(),

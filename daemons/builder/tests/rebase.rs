@@ -1,4 +1,4 @@
-//! Images whose base was patched.
+//! Images whose base was patched, and apps whose host has another suite than before.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use support::{World, tar_gz};
 
 /// A base image of one layer with these names; a directory's ends with a slash.
-async fn base(world: &World, names: &[&str], patched: bool) {
+async fn base(world: &World, suite: &str, names: &[&str], patched: bool) {
     let mut tar = tar::Builder::new(Vec::new());
     for name in names {
         let mut header = tar::Header::new_gnu();
@@ -20,7 +20,7 @@ async fn base(world: &World, names: &[&str], patched: bool) {
         tar.append_data(&mut header, name, std::io::empty()).unwrap();
     }
     let config = json!({"Cmd": ["sh"], "Env": [format!("PATCHED={patched}")]});
-    world.registry.put_image("dinp/base-x", "test", &[tar.into_inner().unwrap()], config).await;
+    world.registry.put_image("dinp/base-x", suite, &[tar.into_inner().unwrap()], config).await;
 }
 
 async fn rebase(world: &World, image: &str, check: bool) -> Value {
@@ -55,7 +55,7 @@ async fn an_image_is_moved_to_its_patched_base_without_its_package() {
     let image = world.succeeded(id).await;
     assert_eq!(rebase(&world, &image, false).await["standing"], "current");
 
-    base(&world, &["bin/sh", "bin/patched"], true).await;
+    base(&world, "test", &["bin/sh", "bin/patched"], true).await;
     let due = rebase(&world, &image, true).await;
     assert_eq!((due["standing"].as_str(), due["build"].is_null()), (Some("due"), true), "{due}");
     assert_ne!(due["was"], due["now"]);
@@ -82,7 +82,7 @@ async fn an_image_is_moved_to_its_patched_base_without_its_package() {
     assert_eq!(labels(&now)["org.opencontainers.image.version"].as_str(), Some(record.version.as_str()));
 
     // A layer that would be another one on the new base is not put there.
-    base(&world, &["bin/sh", "app/"], true).await;
+    base(&world, "test", &["bin/sh", "app/"], true).await;
     let stuck = rebase(&world, &moved_to, false).await["build"]["id"].as_u64().unwrap();
     let stuck = world.ended(stuck).await;
     assert_eq!(stuck.status, BuildStatus::Failed);
@@ -95,5 +95,39 @@ async fn an_image_is_moved_to_its_patched_base_without_its_package() {
         (unknown["standing"].as_str(), unknown["reason"].as_str()),
         (Some("needs_package"), Some("its image was not built here"))
     );
+    world.stop_builder().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_stays_on_its_suite_until_it_is_moved() {
+    let mut world = World::with_layer().await;
+    let sql = "INSERT INTO app (name, owner, instances, rev) VALUES ('web', 'ann', 1, 1)";
+    world.pool.get_conn().await.unwrap().query_drop(sql).await.unwrap();
+    let build = async |world: &World, app: &str, version: &str, suite: Option<&str>| {
+        let mut query = vec![("app", app), ("version", version), ("runtime", "x"), ("user", "ann"), ("owner", "team1")];
+        query.extend(suite.map(|suite| ("suite", suite)));
+        let (status, body) = world.upload(&query, tar_gz(&[("run", "x")])).await;
+        if status != 202 {
+            return body["detail"].as_str().unwrap().to_owned();
+        }
+        let id = body["id"].as_u64().unwrap();
+        world.succeeded(id).await;
+        let base = world.build(id).await.base;
+        let tag = base.split_once('@').unwrap().0.rsplit(':').next().unwrap().to_owned();
+        format!("{tag}; {}", world.log(id).await.lines().find(|line| line.contains("suite")).unwrap_or_default())
+    };
+    assert_eq!(build(&world, "web", "v1", None).await, "test; ");
+    world.stop_builder().await;
+    world.suite = "next".into();
+    world.start_builder().await;
+    base(&world, "next", &["bin/sh"], false).await;
+    let stays = "test; stays on test, as the last build of the app: `--suite next` moves it";
+    assert_eq!(build(&world, "web", "v2", None).await, stays);
+    assert_eq!(build(&world, "new", "v1", None).await, "next; ", "a new app is on the new one");
+    let unknown = build(&world, "web", "v3", Some("other")).await;
+    assert!(unknown.starts_with("there is no base image ") && unknown.contains("base-x:other"), "{unknown}");
+    assert!(build(&world, "web", "v3", Some("a b")).await.contains("is not valid"));
+    assert_eq!(build(&world, "web", "v3", Some("next")).await, "next; ");
+    assert_eq!(build(&world, "web", "v4", None).await, "next; ");
     world.stop_builder().await;
 }

@@ -24,6 +24,8 @@ const MOST_NOTE: usize = 255;
 pub(crate) struct Upload {
     /// How to make an image of it; none where the builder is to find out.
     pub runtime: Option<RuntimeName>,
+    /// Suite of the base image, where it is not to be that of the app's last build.
+    pub suite: Option<String>,
     /// What to call this version.
     pub version: Option<String>,
     /// File name, for people.
@@ -90,6 +92,7 @@ impl Dash {
             app_created_at: Some(row.created_at),
             version: upload.version.clone(),
             runtime: upload.runtime.clone(),
+            suite: upload.suite.clone(),
             user: caller.name().to_owned(),
             owner: row.team.as_deref().unwrap_or(&row.owner).to_owned(),
             package: upload.package.chars().take(200).collect(),

@@ -26,6 +26,7 @@ use crate::rebase;
 use crate::runtime::Runtime;
 use crate::service::Service;
 use crate::spool;
+use crate::suite;
 use crate::upkeep;
 use crate::version;
 use axum::body::{Body, HttpBody};
@@ -217,7 +218,9 @@ async fn accept(
         None => arrival::find_out(service, &query, spooled).await?,
     };
 
-    let base = runtime.base().map(ToString::to_string).unwrap_or_default();
+    let mut conn = service.connect().await.map_err(problems::store)?;
+    let (base, on) = suite::base(service, &mut conn, &query, &runtime).await?.unzip();
+    let base_name = base.as_ref().or(runtime.base()).map(ToString::to_string).unwrap_or_default();
     let source = fetched_from.clone().unwrap_or_default();
     let image_name = image.to_string();
     let new = NewBuild {
@@ -230,13 +233,12 @@ async fn accept(
         package_name: &name,
         package_bytes: Some(bytes),
         package_sha256: &sha256,
-        base: &base,
+        base: &base_name,
         note: &query.note,
         source: &source,
         can_fetch_again: query.url.as_ref().is_some_and(|url| url.as_str() == source),
         image_name: &image_name,
     };
-    let mut conn = service.connect().await.map_err(problems::store)?;
     let begun = store::build::begin(&mut conn, &new).await.map_err(problems::store)?;
     let build = begun.map_err(|refused| refusal(refused, &query.app, &version))?;
     let id = build.id;
@@ -246,13 +248,14 @@ async fn accept(
     let BuildQuery { app, app_created_at, .. } = query;
     let why = reason.map(|reason| format!("runtime {}, because {reason}", runtime.name));
     let from = fetched_from.map(|url| format!("fetched from {url}"));
-    let notes = from.into_iter().chain(why).chain(runtime.notes(&inventory)).collect();
+    let notes = from.into_iter().chain(why).chain(on).chain(runtime.notes(&inventory)).collect();
     let order = Order {
         app,
         app_created_at,
         version,
         runtime: runtime.name.clone(),
         user: query.user,
+        base,
         source: Source::Package(package.format),
         sha256,
         notes,

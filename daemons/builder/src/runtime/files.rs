@@ -101,6 +101,11 @@ impl Runtimes {
         Self { directory, bases, own_dockerfiles }
     }
 
+    /// Base images: which digest each stands for.
+    pub fn bases(&self) -> &Bases {
+        &self.bases
+    }
+
     /// The names that there are.
     pub fn names(&self) -> Result<Vec<RuntimeName>, RuntimeError> {
         let failed = |source| RuntimeError::Read { path: self.directory.clone(), source };

@@ -199,6 +199,8 @@ pub struct World {
     pub own_dockerfiles: bool,
     /// Where packages may be fetched from.
     pub fetch: FetchConfig,
+    /// Suite of the host that the builder runs on.
+    pub suite: String,
     /// Largest image that the Engine may make, in MiB.
     pub image_max_mb: u32,
     /// After how much silence builds of other builders are taken over.
@@ -281,6 +283,7 @@ impl World {
             is_direct: true,
             own_dockerfiles: false,
             fetch: FetchConfig::default(),
+            suite: "test".into(),
             image_max_mb: 8192,
             give_up_secs: 60,
         }
@@ -337,7 +340,7 @@ impl World {
                 ..BuildConfig::default()
             },
             runtimes_dir: Some(self.dir.path().join("builder.d")),
-            base_tag: Some("test".into()),
+            base_tag: Some(self.suite.clone()),
             fetch: self.fetch.clone(),
             bases: self.pins.clone(),
             drain_secs: 1,

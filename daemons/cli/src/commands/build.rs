@@ -55,6 +55,9 @@ pub struct Upload {
     /// How to make an image [default: what the package is for]
     #[arg(long, short = 'r', value_name = "RUNTIME")]
     runtime: Option<RuntimeName>,
+    /// Suite of the base image, such as trixie [default: that of the app's last build]
+    #[arg(long, value_name = "SUITE")]
+    suite: Option<String>,
     /// What to call this version of the package [default: a time stamp]
     #[arg(long = "package-version", value_name = "TEXT")]
     version: Option<String>,
@@ -203,6 +206,7 @@ async fn send(
                 app: app.clone(),
                 version,
                 runtime,
+                suite: upload.suite.clone(),
                 package: package.name().to_owned(),
                 note: note.to_owned(),
                 bytes: *bytes,
@@ -217,6 +221,7 @@ async fn send(
                     ("app", Some(app.as_str())),
                     ("version", version.as_deref()),
                     ("runtime", runtime.as_deref()),
+                    ("suite", upload.suite.as_deref()),
                     ("package", Some(package.name())),
                     ("note", Some(note).filter(|note| !note.is_empty())),
                     ("url", Some(url.as_str())),

@@ -34,6 +34,9 @@ pub struct BuildQuery {
     /// How to make an image of it; by default the builder finds out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<RuntimeName>,
+    /// Suite of the base image, such as `trixie`: by default that of the app's last build, as long as there is a base of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suite: Option<String>,
     /// Who asks; set by dash.
     #[serde(default)]
     pub user: String,

@@ -140,6 +140,9 @@ pub struct UploadCreate {
     /// How to make an image of it; by default what the package is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<String>,
+    /// Suite of the base image; by default that of the app's last build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suite: Option<String>,
     /// File name of the package, for people.
     #[serde(default)]
     pub package: String,

@@ -58,6 +58,11 @@ impl ImageRef {
         self.digest().or(self.tag()).unwrap_or("latest")
     }
 
+    /// The image of the same repository under another tag.
+    pub fn with_tag(&self, tag: &str) -> Result<Self, InvalidValue> {
+        format!("{}/{}:{tag}", self.registry, self.repository).parse()
+    }
+
     /// What its tag points to, whatever that is.
     pub fn without_digest(&self) -> Self {
         Self { digest: None, ..self.clone() }
@@ -179,6 +184,8 @@ mod tests {
         let image: ImageRef = "control:5000/team/app:v1".parse().unwrap();
         assert_eq!((image.registry(), image.repository(), image.reference()), ("control:5000", "team/app", "v1"));
         assert_eq!(image.with_digest(&digest).unwrap().reference(), digest);
+        assert_eq!(image.with_tag("trixie").unwrap().tag(), Some("trixie"));
+        assert!(image.with_tag("a b").is_err() && image.with_tag("x@y").is_err() && image.with_tag("").is_err());
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub(super) struct UploadQuery {
     #[serde(default)]
     runtime: String,
     #[serde(default)]
+    suite: Option<String>,
+    #[serde(default)]
     version: Option<String>,
     #[serde(default)]
     package: String,
@@ -65,6 +67,7 @@ pub(super) async fn upload(
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let upload = Upload {
         runtime: Dash::check_runtime(&query.runtime)?,
+        suite: query.suite.filter(|suite| !suite.is_empty()),
         version: query.version.filter(|version| !version.is_empty()),
         package: query.package,
         note: query.note,

@@ -21,6 +21,7 @@ pub(super) async fn begin(
     let row = dash.app(&caller, asked.app.as_str(), TeamRole::Deployer).await?;
     let upload = Upload {
         runtime: Dash::check_runtime(asked.runtime.as_deref().unwrap_or_default())?,
+        suite: asked.suite.filter(|suite| !suite.is_empty()),
         version: asked.version.filter(|version| !version.is_empty()),
         package: asked.package,
         note: asked.note,

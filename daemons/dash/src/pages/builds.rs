@@ -179,7 +179,8 @@ async fn accept(
             }
         };
         let version = Some(value("version").to_owned()).filter(|version| !version.is_empty());
-        let upload = Upload { runtime, version, package, note: value("note").to_owned(), url: None, length: None };
+        let upload =
+            Upload { runtime, suite: None, version, package, note: value("note").to_owned(), url: None, length: None };
         let stream = futures_util::stream::poll_fn(move |context| receiver.poll_recv(context));
         dash.upload(caller, row, &upload, stream).await
     };

@@ -87,7 +87,8 @@ async fn a_package_in_parts_is_its_senders_and_built_for_who_may_deploy_by_then(
     let stage = Stage::set().await;
     let dora = stage.token("dora").await;
     assert_eq!(stage.call(&dora, Method::POST, "/v1/apps", json!({"name": "web", "team": "shop"})).await.0, 201);
-    let asked = json!({"app": "web", "version": "v1", "package": "web.tar.gz", "note": "the new login", "bytes": 10});
+    let asked = json!({"app": "web", "version": "v1", "package": "web.tar.gz", "note": "the new login", "suite": "trixie",
+        "bytes": 10});
     let (status, upload) = stage.call(&dora, Method::POST, "/v1/uploads", asked.clone()).await;
     assert_eq!((status, upload["offset"].as_u64()), (201, Some(0)), "{upload}");
     let path = format!("/v1/uploads/{}", upload["id"].as_str().unwrap());
@@ -109,6 +110,7 @@ async fn a_package_in_parts_is_its_senders_and_built_for_who_may_deploy_by_then(
     assert_eq!((status, build["version"].as_str(), build["note"].as_str()), (202, Some("v1"), Some("the new login")));
     let (seen, size) = stage.played.packages.lock().unwrap().pop().unwrap();
     assert_eq!((size, seen["owner"].as_str(), seen["user"].as_str()), (10, "shop", "dora"));
+    assert_eq!(seen["suite"], "trixie");
     assert_eq!(stage.call(&dora, Method::DELETE, &path, Value::Null).await.0, 204);
     assert_eq!(stage.call(&dora, Method::GET, "/v1/uploads/..%2Fbuilds", Value::Null).await.0, 404);
 

@@ -48,6 +48,23 @@ pub async fn get<Q: Queryable>(conn: &mut Q, id: u64) -> Result<Option<BuildView
     row.as_ref().map(view).transpose()
 }
 
+/// What an app's last build by a runtime that succeeded stands on, since a time.
+pub async fn last_base(
+    conn: &mut Conn,
+    app: &str,
+    runtime: &str,
+    since: Option<UnixMillis>,
+) -> Result<Option<String>, StoreError> {
+    let sql = concat!(
+        "SELECT base FROM build WHERE app = ? AND runtime = ? AND status = 'succeeded' AND ",
+        millis!("started_at"),
+        " >= ? ORDER BY id DESC LIMIT 1"
+    );
+    conn.exec_first(sql, (app, runtime, since.unwrap_or_default()))
+        .await
+        .map_err(StoreError::doing("read the last build of an app"))
+}
+
 /// The build that made an image, which is named by digest.
 pub async fn of_image(conn: &mut Conn, app: &str, image: &str) -> Result<Option<BuildView>, StoreError> {
     let sql = format!("{SELECT} WHERE app = ? AND image = ? AND status = 'succeeded' ORDER BY id DESC LIMIT 1");
