@@ -32,6 +32,9 @@ const KNOWN: [&str; 18] = [
     "WORKDIR",
 ];
 
+/// Most lines of an instruction: each of them is judged with all that follow it.
+const MOST_LINES: usize = 500;
+
 /// What it may name.
 #[derive(Debug, Clone)]
 pub struct Allowed {
@@ -49,16 +52,21 @@ pub fn check(text: &str, allowed: &Allowed) -> Result<(), String> {
         is_plain(line).map_err(at(index))?;
     }
     let mut file = File { allowed, stages: HashSet::new(), current: None, finished: 0, is_begun: false };
-    let mut goes_on = false;
+    let mut goes_on = 0;
     for (index, line) in lines.iter().enumerate().filter(|(_, line)| is_content(line)) {
-        let line_from_here = joined(&lines[index..]);
-        if goes_on {
+        let [whole, cut] = [true, false].map(|goes_over_comments| joined(&lines[index..], goes_over_comments));
+        if goes_on == MOST_LINES {
+            return Err(at(index)(format!("its instruction goes on over more than {MOST_LINES} lines")));
+        } else if goes_on > 0 {
             // No instruction to this reader, but it may be one to another: it is judged, and nothing follows from it.
-            file.asked(&line_from_here).map_err(at(index))?;
+            file.asked(&whole).map_err(at(index))?;
         } else {
-            file.instruction(&line_from_here).map_err(at(index))?;
+            file.instruction(&whole).map_err(at(index))?;
         }
-        goes_on = line.trim().ends_with('\\');
+        if cut != whole {
+            file.asked(&cut).map_err(at(index))?;
+        }
+        goes_on = if line.trim().ends_with('\\') { goes_on + 1 } else { 0 };
     }
     if file.is_begun { Ok(()) } else { Err("the Dockerfile has no FROM".into()) }
 }
@@ -106,12 +114,16 @@ impl File<'_> {
         match word.as_str() {
             "FROM" => self.stage(rest).map(drop),
             "COPY" => self.copied(rest),
-            // It takes quotes and backslashes out before it sees whether that is an address.
-            "ADD" if rest.contains("://") || rest.contains("git@") || rest.contains(['$', '\\', '"', '\'']) => {
+            // It takes quotes and backslashes out before it sees whether that is an address, as https://a/b and a@b:c are.
+            "ADD" if rest.contains(['$', '\\', '"', '\'']) || names(rest).any(|name| name.contains(':')) => {
                 Err("ADD takes files of the package alone, by their plain names".into())
             }
             "ADD" => self.copied(rest),
             "RUN" if rest.starts_with("--") => Err("options of RUN are not known here".into()),
+            // Nor does the Engine know these, and a chain of them would be as deep as the file is long.
+            "ONBUILD" if matches!(parts(rest).0.as_str(), "ONBUILD" | "FROM") => {
+                Err("ONBUILD may not be followed by ONBUILD or FROM".into())
+            }
             "ONBUILD" => self.asked(rest),
             _ => Ok(()),
         }
@@ -180,6 +192,11 @@ fn options(rest: &str) -> impl Iterator<Item = &str> {
     rest.split_whitespace().take_while(|word| word.starts_with("--"))
 }
 
+/// What follows the options.
+fn names(rest: &str) -> impl Iterator<Item = &str> {
+    rest.split_whitespace().skip_while(|word| word.starts_with("--"))
+}
+
 /// The Engine takes quotes and backslashes out of options before it looks at them.
 fn plain_option(option: &str) -> Result<(), String> {
     match option.contains(['\\', '"', '\'']) {
@@ -209,10 +226,12 @@ fn is_content(line: &&&str) -> bool {
     !line.trim().is_empty() && !line.trim().starts_with('#')
 }
 
-/// The first of these lines, with those that it goes on in; their first blanks are a part of it.
-fn joined(lines: &[&str]) -> String {
+/// The first of these lines, with those that it goes on in, over comments and empty lines or up to the first of them; their first
+/// blanks are a part of it.
+fn joined(lines: &[&str], goes_over_comments: bool) -> String {
     let mut whole = String::new();
-    for line in lines.iter().filter(is_content) {
+    let lines = lines.iter().take_while(|line| goes_over_comments || is_content(line));
+    for line in lines.filter(is_content).take(MOST_LINES) {
         match line.trim_end().strip_suffix('\\') {
             Some(part) => whole += part,
             None => {
@@ -284,6 +303,12 @@ mod tests {
             ("FROM scratch\nADD\\\n http://169.254.169.254/latest/ /x", "ADD takes files of the package alone"),
             ("FROM scratch\nADD http:/\\/169.254.169.254/latest/ /x", "ADD takes files of the package alone"),
             ("FROM scratch\nADD \"http:\"//169.254.169.254/latest/ /x", "ADD takes files of the package alone"),
+            ("FROM docker.io/library/debian\\\n\n:12", "FROM may not name docker.io/library/debian here"),
+            ("FROM scratc\\\n# why\nh", "FROM may not name scratc here"),
+            ("FROM scratch\nADD root@10.0.0.1:/x.git /x", "ADD takes files of the package alone"),
+            ("FROM scratch\nADD --chown=a:b 10.0.0.1:/x.git /x", "ADD takes files of the package alone"),
+            ("FROM scratch\nONBUILD ONBUILD RUN id", "ONBUILD may not be followed by ONBUILD or FROM"),
+            ("FROM scratch\nONBUILD FROM scratch", "ONBUILD may not be followed by ONBUILD or FROM"),
             ("FROM scratch\nADD [\"http:\\u002f/169.254.169.254/\", \"/x\"]", "ADD takes files of the package alone"),
             ("FROM scratch\nCOPY --chown=à--from=r:5000/ann/shop:1 / /s", "characters of ASCII alone"),
             ("FROM scratch AS debian\nCOPY --from=debian / /", "and debian is none"),
@@ -296,6 +321,17 @@ mod tests {
             let refused = checked(text).unwrap_err();
             assert!(refused.contains(problem), "{text:?}: {refused}");
         }
+    }
+
+    #[test]
+    fn a_file_of_continued_lines_is_judged_as_quickly_as_any() {
+        for line in ["COPY \\\n", "ADD --a\\\n", "RUN \\\n"] {
+            let refused = checked(&format!("FROM scratch\n{}", line.repeat((64 << 10) / line.len()))).unwrap_err();
+            assert_eq!(refused, "line 502 of the Dockerfile: its instruction goes on over more than 500 lines");
+        }
+        assert_eq!(checked(&format!("FROM scratch\nRUN a{} \\\n b\n", " \\\n a".repeat(498))), Ok(()));
+        // So deep that whoever follows it needs more than a thread's stack.
+        assert!(checked(&format!("FROM scratch\n{}RUN id\n", "ONBUILD ".repeat(8000))).is_err());
     }
 
     proptest! {
