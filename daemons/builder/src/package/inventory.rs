@@ -65,7 +65,7 @@ impl Inventory {
         self.found.get(pattern)
     }
 
-    /// Whether there is no entry.
+    /// Whether there is no entry but the package's own top.
     pub fn is_empty(&self) -> bool {
         self.entries == 0
     }
@@ -85,7 +85,8 @@ impl Inventory {
 
     /// Takes note of an entry; `wanted` are the patterns of what is asked for.
     pub(super) fn note(&mut self, entry: &Entry, content: &mut dyn Read, wanted: &[String]) -> io::Result<()> {
-        self.entries += 1;
+        // Tar names the directory that was packed, even where there is nothing in it.
+        self.entries += usize::from(!entry.path.is_empty());
         self.top = std::mem::take(&mut self.top).with(entry);
         let is_new = |pattern: &&String| !self.found.contains_key(*pattern) && pattern::matches(pattern, entry);
         let asked_by: Vec<&String> = wanted.iter().filter(is_new).collect();

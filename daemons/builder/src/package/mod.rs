@@ -122,7 +122,7 @@ impl Limits {
 }
 
 /// Another number whenever something else is refused, or told of a package: what was found before counts no more.
-const RULES: u32 = 3;
+const RULES: u32 = 4;
 
 /// Takes an entry with its content; reads of the content fail where the package is damaged.
 pub type Visit<'a> = dyn FnMut(&Entry, &mut dyn Read) -> std::io::Result<()> + 'a;

@@ -189,6 +189,7 @@ fn malicious_tars_are_refused_with_entry_and_rule() {
             "checksum is wrong",
         ),
         (tar().end(), "not an archive"),
+        (tar().entry(b'5', "./", "", b"").end(), "the package is empty: it holds no file"),
         ((0..1001).fold(tar(), |tar, n| tar.entry(b'0', &n.to_string(), "", b"")).end(), "more than 1000 entries"),
     ];
     for (index, (bytes, expected)) in table.iter().enumerate() {
