@@ -1,7 +1,7 @@
 //! Dockerfile templates: fixed placeholders, checked values, and nothing else.
 //!
 //! A template is a Dockerfile of the operator. `{{name}}` stands for a value; there are no conditions and no
-//! loops. Values are of letters, digits and `._:/@-`, so none can add a line, an option or a variable.
+//! loops. Values are of letters, digits and `._:/@-` and do not begin with `-`, so none can add a line, an option or a variable.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ pub enum TemplateError {
         known: String,
     },
     /// A value could be more than a value.
-    #[error("the value of {name} holds a character that is not allowed in a Dockerfile")]
+    #[error("the value of {name} holds a character that is not allowed in a Dockerfile, or begins as an option does")]
     Value {
         /// The placeholder.
         name: &'static str,
@@ -68,7 +68,7 @@ impl Template {
         let labels_checked = labels.iter().map(|(name, value)| (*name, value.as_str()));
         for (name, value) in checked.chain(labels_checked) {
             let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._:/@-".contains(&b);
-            if value.is_empty() || !value.bytes().all(allowed) {
+            if value.is_empty() || value.starts_with('-') || !value.bytes().all(allowed) {
                 return Err(TemplateError::Value { name });
             }
         }
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn no_value_can_add_an_instruction() {
         let template = Template::parse("FROM {{base}}\nLABEL v={{version}}\n").unwrap();
-        for bad in ["", "v1\nRUN id", "v1 --x", "$(id)", "`id`", "v\\", "\"", "v1#", "{{base}}", "ä"] {
+        for bad in ["", "v1\nRUN id", "v1 --x", "--x", "$(id)", "`id`", "v\\", "\"", "v1#", "{{base}}", "ä"] {
             let error = template.render(&values("b", bad), &[]).unwrap_err();
             assert_eq!(error, TemplateError::Value { name: "version" }, "{bad:?}");
             assert!(template.render(&values("b", "v"), &[("l", bad.to_owned())]).is_err(), "{bad:?}");
