@@ -17,6 +17,9 @@ mod detect;
 mod direct;
 mod engine;
 mod fetch;
+#[doc(hidden)]
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod holds;
 mod intake;
 mod job;

@@ -10,7 +10,7 @@
 
 mod base;
 mod cache;
-mod dockerfile;
+pub(crate) mod dockerfile;
 mod layer;
 
 pub(crate) use base::Base;

@@ -483,6 +483,7 @@ proptest! {
             let at = at.index(bytes.len());
             bytes[at] ^= flip;
         }
+        crate::fuzzing::package(&bytes);
         match inspect(&bytes) {
             Err(error) => prop_assert!(error.is_of_the_package(), "{:?}", error),
             Ok(entries) => for entry in entries {

@@ -1,0 +1,7 @@
+FROM r:5000/b:1
+COPY app/ /app/
+WORKDIR /app
+USER 1000:1000
+ENV PORT=8080
+EXPOSE 8080
+ENTRYPOINT ["/usr/bin/dinp-start"]
