@@ -7,12 +7,16 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::mem::discriminant;
+use std::time::Duration;
 use tar::Archive;
 
+/// What takes as long is found by the fuzzer's own limit.
+const TIME: Duration = Duration::from_secs(60);
 /// So small that each limit is met.
-const LIMITS: Limits = Limits { entries: 64, name_bytes: 8 << 10, unpacked_bytes: 1 << 20, ratio: 100 };
+const LIMITS: Limits = Limits { entries: 64, name_bytes: 8 << 10, unpacked_bytes: 1 << 20, ratio: 100, time: TIME };
 /// For what is made of such a package, where headers and long names need room, too.
-const LIMITS_AGAIN: Limits = Limits { entries: 256, name_bytes: 1 << 20, unpacked_bytes: 4 << 20, ratio: 100 };
+const LIMITS_AGAIN: Limits =
+    Limits { entries: 256, name_bytes: 1 << 20, unpacked_bytes: 4 << 20, ratio: 100, time: TIME };
 /// All kinds of patterns that runtimes have.
 const WANTED: [&str; 6] = ["Dockerfile", "Procfile", "*.jar", "*/wsgi.py", "WEB-INF/", "control"];
 
