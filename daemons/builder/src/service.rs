@@ -19,7 +19,7 @@ use dinp_common::lifecycle::{Condition, Heartbeat};
 use dinp_common::model::{AppName, ImageRef};
 use dinp_common::store::{self, StoreError};
 use mysql_async::{Conn, Pool};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -96,14 +96,21 @@ pub struct Service {
     running: Mutex<HashMap<u64, Running>>,
     tasks: TaskTracker,
     recovered: OnceCell<()>,
-    neighbours: tokio::sync::Mutex<Watching>,
+    watching: tokio::sync::Mutex<Watching>,
     /// Itself, for what it begins by itself.
     me: Weak<Self>,
 }
 
-/// What a builder watches of others, and that it is not idle meanwhile.
+/// What a builder watches beside the builds that it is at.
 #[derive(Default)]
-struct Watching(Neighbours, Option<Busy>);
+struct Watching {
+    /// Builds of others that are silent.
+    neighbours: Neighbours,
+    /// Builds of its own that nobody is at: whoever asked may have gone between the record and the start.
+    strays: HashSet<u64>,
+    /// It is not idle meanwhile.
+    busy: Option<Busy>,
+}
 
 impl Service {
     /// A builder that has done nothing yet; its state directory is made where it is not there.
@@ -124,7 +131,7 @@ impl Service {
             kept,
             uploads,
             intake,
-            neighbours: tokio::sync::Mutex::default(),
+            watching: tokio::sync::Mutex::default(),
             auth: ServiceAuth::new(pool.clone()),
             inspections: Arc::new(Semaphore::new(INSPECTIONS)),
             slots: Semaphore::new(config.concurrent_builds as usize),
@@ -211,21 +218,27 @@ impl Service {
     /// others have given up.
     async fn look_at_builds(&self, conn: &mut Conn) -> Result<(), StoreError> {
         let running: Vec<u64> = self.running().keys().copied().collect();
-        if !running.is_empty() {
+        let held = store::build::held_by(conn, &self.name).await?;
+        if !held.is_empty() {
             store::build::beat(conn, &self.name).await?;
-            let held = store::build::held_by(conn, &self.name).await?;
-            for id in running {
-                match held.iter().find(|build| build.id == id) {
-                    Some(build) if build.cancel_asked => self.stop(id, Stop::Cancel),
-                    Some(_) => {}
-                    None => self.stop(id, Stop::Lost),
-                }
+        }
+        for id in &running {
+            match held.iter().find(|build| build.id == *id) {
+                Some(build) if build.cancel_asked => self.stop(*id, Stop::Cancel),
+                Some(_) => {}
+                None => self.stop(*id, Stop::Lost),
             }
+        }
+        let mut watching = self.watching.lock().await;
+        let Watching { neighbours, strays, busy } = &mut *watching;
+        let (old, new): (Vec<_>, Vec<_>) =
+            held.into_iter().filter(|build| !running.contains(&build.id)).partition(|build| strays.contains(&build.id));
+        *strays = new.into_iter().map(|build| build.id).collect();
+        if let Some(me) = self.me.upgrade() {
+            old.into_iter().for_each(|build| resume::go_on(&me, build));
         }
         let give_up = self.config.give_up_secs;
         let silent = store::build::silent(conn, &self.name, give_up).await?;
-        let mut watching = self.neighbours.lock().await;
-        let Watching(neighbours, busy) = &mut *watching;
         for build in neighbours.given_up(silent, Duration::from_secs(give_up.into()), Instant::now()) {
             if store::build::take_over(conn, &build, &self.name).await?
                 && let Some(me) = self.me.upgrade()
@@ -234,7 +247,8 @@ impl Service {
                 resume::take_over(&me, build);
             }
         }
-        *busy = neighbours.is_watching().then(|| busy.take().unwrap_or_else(|| self.activity.begin()));
+        let is_watching = neighbours.is_watching() || !strays.is_empty();
+        *busy = is_watching.then(|| busy.take().unwrap_or_else(|| self.activity.begin()));
         Ok(())
     }
 

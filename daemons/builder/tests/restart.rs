@@ -99,6 +99,23 @@ async fn a_build_whose_package_is_gone_ends_and_says_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_record_whose_build_never_began_ends_while_its_builder_runs() {
+    let mut world = world().await;
+    let image = format!("{}/team1/web:v1", world.registry.address());
+    sql(
+        &world,
+        &format!(
+            "INSERT INTO build (app, version, runtime, created_by, builder, image_name) \
+             VALUES ('web', 'v1', 'x', 'ann', 'builder1', '{image}')"
+        ),
+    )
+    .await;
+    let build = world.ended(1).await;
+    assert!(build.reason.starts_with("lost: upload the package again"), "{}", build.reason);
+    world.stop_builder().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_silent_builder_had_is_taken_over_where_its_package_can_be_fetched_and_else_ends() {
     let mut world = world().await;
     let package = tar_gz(&[("app.py", APP)]);
