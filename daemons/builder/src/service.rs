@@ -217,6 +217,10 @@ impl Service {
     /// Says that this builder is at its builds, ends those that are to end or are its own no more, and looks after builds that
     /// others have given up.
     async fn look_at_builds(&self, conn: &mut Conn) -> Result<(), StoreError> {
+        // What was stopped for the end of this process is left to the next one.
+        if self.tasks.is_closed() {
+            return Ok(());
+        }
         let running: Vec<u64> = self.running().keys().copied().collect();
         let held = store::build::held_by(conn, &self.name).await?;
         if !held.is_empty() {

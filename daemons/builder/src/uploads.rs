@@ -129,6 +129,18 @@ impl Uploads {
 
     fn read(&self, id: &str, intake: &Intake) -> io::Result<Arc<Upload>> {
         let about: About = serde_json::from_slice(&fs::read(self.about(id))?)?;
+        let last = if about.build.is_some() { self.about(id) } else { self.part(id) };
+        // A builder that is idle ends long before an upload is old: the time goes on without it.
+        let age = last.metadata()?.modified()?.elapsed().unwrap_or_default();
+        if age >= self.keep {
+            return Err(io::Error::other("nobody has gone on with it"));
+        }
+        let upload = self.opened(id, about, intake)?;
+        upload.state().touched = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
+        Ok(upload)
+    }
+
+    fn opened(&self, id: &str, about: About, intake: &Intake) -> io::Result<Arc<Upload>> {
         if about.build.is_some() {
             return Ok(Upload::new(id, about, None, Part::nothing()?));
         }

@@ -131,6 +131,22 @@ async fn other_bytes_than_were_announced_are_not_built_and_a_refused_package_nee
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_upload_gets_old_also_while_its_builder_sleeps() {
+    let mut world = World::with_layer().await;
+    let package = tar_gz(&[("run", "x")]);
+    let (_, upload) = post(&world, &begin(&package, "v1", "ann")).await;
+    world.stop_builder().await;
+    let (directory, id) = (world.dir.path().join("state/uploads"), id(&upload));
+    let path = |end: &str| directory.join(format!("{id}.{end}"));
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(2 * 3600);
+    std::fs::File::options().append(true).open(path("part")).unwrap().set_modified(long_ago).unwrap();
+    world.start_builder().await;
+    let (status, _) = ask(&world, Method::GET, &format!("/v1/uploads/{id}?user=ann"), "").await;
+    assert_eq!((status, path("part").exists(), path("json").exists()), (404, false, false));
+    world.stop_builder().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_dies_without_a_word_holds_nothing_up() {
     let mut world = World::with_layer().await;
     let noise: String = (0..200_000_u32).map(|n| format!("{:08x}", n.wrapping_mul(2_654_435_761))).collect();

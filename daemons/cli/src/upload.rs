@@ -104,7 +104,7 @@ impl Sending<'_> {
         if offset < self.asked.bytes {
             self.send(&id, offset).await?;
         }
-        self.bar.set_message("the builder reads the package");
+        self.bar.set_message(format!("the builder reads {}", self.asked.package));
         let build = self.api.send(self.api.request(Method::POST, &format!("{id}/build"))?).await?;
         let bytes = build.bytes().await.map_err(|error| self.api.broken(error))?;
         serde_json::from_slice(&bytes).map_err(|error| self.api.garbled(error))
@@ -158,10 +158,9 @@ fn is_passing(error: &CliError) -> bool {
 
 fn bar(bytes: u64, name: &str, out: &Output) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(bytes), out.draw_target());
-    let style =
-        ProgressStyle::with_template("uploading {msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}, {eta} left");
+    let style = ProgressStyle::with_template("{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}, {eta} left");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
-    bar.set_message(name.to_owned());
+    bar.set_message(format!("uploading {name}"));
     bar
 }
 
