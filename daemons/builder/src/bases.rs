@@ -34,6 +34,11 @@ impl Bases {
         self.pinned(self.fill(base).parse()?)
     }
 
+    /// What an image that stands on this base would stand on now: of the same suite, whatever new apps are built on.
+    pub fn now(&self, base: &ImageRef) -> Result<ImageRef, InvalidValue> {
+        self.pinned(base.without_digest())
+    }
+
     /// The image with its digest, where that is known.
     pub fn pinned(&self, base: ImageRef) -> Result<ImageRef, InvalidValue> {
         if base.registry() != self.registry || base.digest().is_some() {

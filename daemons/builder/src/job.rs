@@ -252,7 +252,7 @@ impl Job {
         log: &BuildLog,
     ) -> Result<String, JobError> {
         let (registry, cache, image) = (&service.registry, &service.cache, &self.order.image);
-        let base = self.base(service, &service.runtimes.bases().pinned(old.base.without_digest())?).await?;
+        let base = self.base(service, &service.runtimes.bases().now(&old.base)?).await?;
         log.line(&format!("base {base}, in place of {}", old.base));
         let dockerfile = self.dockerfile(&base, template, &[])?;
         let direct = Direct { registry, cache, base: &base, dockerfile: &dockerfile, image };

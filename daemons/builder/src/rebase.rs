@@ -75,8 +75,7 @@ async fn due(
     let Some(base) = base.filter(|base| base.registry() == service.registry.address()) else {
         return Ok(Err("it is not known what it stands on".into()));
     };
-    // Of its own suite, whatever new images are built on.
-    let Ok(now) = service.runtimes.bases().pinned(base.without_digest()) else {
+    let Ok(now) = service.runtimes.bases().now(&base) else {
         return Ok(Err("it is not known what it stands on".into()));
     };
     let digest = service

@@ -113,6 +113,10 @@ impl Registry {
     pub async fn digest(&self, image: &ImageRef) -> Result<Option<String>, RegistryError> {
         let url = format!("http://{}/v2/{}/manifests/{}", image.registry(), image.repository(), image.reference());
         let request = self.quick.head(url).header(ACCEPT, format!("{DOCKER_MANIFEST}, {OCI_MANIFEST}"));
+        self.digest_of(request).await
+    }
+
+    async fn digest_of(&self, request: RequestBuilder) -> Result<Option<String>, RegistryError> {
         match self.ask(request, &[StatusCode::OK, StatusCode::NOT_FOUND]).await? {
             answer if answer.status() == StatusCode::OK => {
                 let digest = answer.headers().get("docker-content-digest").and_then(|value| value.to_str().ok());
@@ -187,9 +191,7 @@ impl Registry {
     pub async fn pushed(&self, repository: &str, reference: &str) -> Result<Option<String>, RegistryError> {
         let request = self.quick.head(self.url(repository, &format!("manifests/{reference}")));
         let request = request.header(ACCEPT, format!("{DOCKER_MANIFEST}, {OCI_MANIFEST}, {LISTS}"));
-        let answer = self.ask(request, &[StatusCode::OK, StatusCode::NOT_FOUND]).await?;
-        let digest = answer.headers().get("docker-content-digest").and_then(|value| value.to_str().ok());
-        Ok(digest.filter(|_| answer.status() == StatusCode::OK).map(str::to_owned))
+        self.digest_of(request).await
     }
 
     /// Deletes a manifest, with all tags that point to it; what it alone names is garbage then.

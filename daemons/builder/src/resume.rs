@@ -28,8 +28,8 @@ enum Lost {
     Builder(String),
     #[error("the builder ended during each of its {0} attempts")]
     TooOften(u8),
-    #[error("what is at its address now is another package")]
-    Changed,
+    #[error("what is at {0} now is another package")]
+    Changed(Url),
     #[error("the package cannot be fetched again: {}", .0.detail)]
     Refused(Problem),
     #[error("its runtime can be used no more")]
@@ -121,7 +121,7 @@ async fn fetched_again(service: &Service, build: &Silent) -> Result<Job, Lost> {
     // Its place lasts while it arrives: the builder whose it was has no use for one.
     let (spooled, _place) = arrival::fetch(service, &user, &url, most).await.map_err(Lost::Refused)?;
     if package_sha256.as_deref() != Some(spooled.sha256()) {
-        return Err(Lost::Changed);
+        return Err(Lost::Changed(url));
     }
     let (package, inventory, _) = arrival::take(service, runtime.clone(), spooled).await.map_err(Lost::Refused)?;
     let notes = [format!("fetched again from {url}, because builder {} is silent", build.builder)];
@@ -131,7 +131,7 @@ async fn fetched_again(service: &Service, build: &Silent) -> Result<Job, Lost> {
         version,
         runtime: runtime.name.clone(),
         user,
-        base: base.parse().ok().and_then(|base: ImageRef| service.runtimes.bases().pinned(base.without_digest()).ok()),
+        base: base.parse().ok().and_then(|base: ImageRef| service.runtimes.bases().now(&base).ok()),
         source: Source::Package(package.format),
         sha256: package.spooled.sha256().to_owned(),
         notes: notes.into_iter().chain(runtime.notes(&inventory)).collect(),

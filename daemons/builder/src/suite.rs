@@ -28,7 +28,7 @@ pub async fn base(
     let Some(last) = last.filter(|last| last.repository() == own.repository() && last.tag() != own.tag()) else {
         return Ok(None);
     };
-    let Ok(base) = service.runtimes.bases().pinned(last.without_digest()) else { return Ok(None) };
+    let Ok(base) = service.runtimes.bases().now(&last) else { return Ok(None) };
     match service.registry.digest(&base).await {
         Ok(Some(_)) => {
             let (old, new) = (last.tag().unwrap_or_default(), own.tag().unwrap_or_default());

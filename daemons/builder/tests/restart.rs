@@ -35,6 +35,19 @@ async fn hold_ends(world: &World) {
     .await;
 }
 
+/// A record of the builder's own whose package is nowhere.
+async fn without_package(world: &World) {
+    let image = format!("{}/team1/web:v1", world.registry.address());
+    sql(
+        world,
+        &format!(
+            "INSERT INTO build (app, version, runtime, created_by, builder, image_name) \
+             VALUES ('web', 'v1', 'x', 'ann', 'builder1', '{image}')"
+        ),
+    )
+    .await;
+}
+
 /// A record as another builder's, which is silent.
 async fn of_another(world: &World, version: &str, package: &[u8], url: &str) -> u64 {
     let sha256 = digest(package).trim_start_matches("sha256:").to_owned();
@@ -80,15 +93,7 @@ async fn a_build_whose_image_was_pushed_and_whose_end_was_not_recorded_has_succe
 async fn a_build_whose_package_is_gone_ends_and_says_what_to_do() {
     let mut world = world().await;
     world.stop_builder().await;
-    let image = format!("{}/team1/web:v1", world.registry.address());
-    sql(
-        &world,
-        &format!(
-            "INSERT INTO build (app, version, runtime, created_by, builder, image_name) \
-             VALUES ('web', 'v1', 'x', 'ann', 'builder1', '{image}')"
-        ),
-    )
-    .await;
+    without_package(&world).await;
     world.start_builder().await;
     let build = world.ended(1).await;
     assert_eq!(build.status, BuildStatus::Failed);
@@ -101,15 +106,7 @@ async fn a_build_whose_package_is_gone_ends_and_says_what_to_do() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_whose_build_never_began_ends_while_its_builder_runs() {
     let mut world = world().await;
-    let image = format!("{}/team1/web:v1", world.registry.address());
-    sql(
-        &world,
-        &format!(
-            "INSERT INTO build (app, version, runtime, created_by, builder, image_name) \
-             VALUES ('web', 'v1', 'x', 'ann', 'builder1', '{image}')"
-        ),
-    )
-    .await;
+    without_package(&world).await;
     let build = world.ended(1).await;
     assert!(build.reason.starts_with("lost: upload the package again"), "{}", build.reason);
     world.stop_builder().await;
@@ -143,7 +140,7 @@ async fn what_a_silent_builder_had_is_taken_over_where_its_package_can_be_fetche
     let log = world.log(fetched).await;
     assert!(log.contains("because builder other is silent"), "{log}");
     let reason = async |id| world.ended(id).await.reason;
-    assert_eq!(reason(changed).await, "what is at its address now is another package");
+    assert_eq!(reason(changed).await, format!("what is at {url} now is another package"));
     assert!(reason(uploaded).await.starts_with("lost: upload the package again (builder other, which had it"));
     assert_eq!(world.ended(unwanted).await.status, BuildStatus::Cancelled);
     assert_eq!(world.build(alive).await.status, BuildStatus::Running, "its builder speaks");

@@ -252,22 +252,7 @@ async fn builds_and_their_logs_are_kept_as_far_as_they_are_new_and_small() {
     let mut newest = 0;
     for n in 0..6 {
         let version = format!("v{n}");
-        let new = NewBuild {
-            app: "web",
-            app_created_at: None,
-            version: &version,
-            runtime: "python",
-            created_by: "anna",
-            builder: "b",
-            package_name: "",
-            package_bytes: Some(1),
-            package_sha256: "00",
-            base: "",
-            note: "",
-            source: "",
-            can_fetch_again: false,
-            image_name: "",
-        };
+        let new = NewBuild { app: "web", version: &version, created_by: "anna", builder: "b", ..NewBuild::default() };
         newest = build::begin(conn, &new).await.unwrap().unwrap().id;
         for piece in 0..8 {
             build::append_log(conn, newest, piece, &"x".repeat(1024 * 1024)).await.unwrap();

@@ -230,7 +230,8 @@ impl Dash {
                 .with("allowed", allowed))
         };
         if running >= quota.concurrent_builds {
-            let detail = format!("{owner} has {running} builds that run, the most at a time: wait until one has ended");
+            let detail =
+                format!("{owner} may have {running} builds that run at a time and has: wait until one has ended");
             return refused("concurrent_builds", quota.concurrent_builds, detail);
         }
         if within_hour >= quota.builds_per_hour {

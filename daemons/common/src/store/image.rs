@@ -101,23 +101,6 @@ mod tests {
     use crate::api::builder::BuildStatus;
     use crate::store::build;
 
-    const NEW: build::NewBuild<'static> = build::NewBuild {
-        app: "web",
-        app_created_at: None,
-        version: "v1",
-        runtime: "python",
-        created_by: "ann",
-        builder: "control",
-        package_name: "",
-        package_bytes: Some(5),
-        package_sha256: "00",
-        base: "",
-        note: "",
-        source: "",
-        can_fetch_again: false,
-        image_name: "",
-    };
-
     #[tokio::test]
     async fn an_image_is_unnamed_when_it_is_old_and_no_release_names_it() {
         let mysql = crate::testing::Mysql::start().await;
@@ -128,7 +111,9 @@ mod tests {
         let digest = |n: u32| format!("sha256:{n:064x}");
         for n in 1..=4 {
             let version = format!("v{n}");
-            let id = build::begin(conn, &build::NewBuild { version: &version, ..NEW }).await.unwrap().unwrap().id;
+            let new =
+                build::NewBuild { app: "web", version: &version, builder: "control", ..build::NewBuild::default() };
+            let id = build::begin(conn, &new).await.unwrap().unwrap().id;
             let image = format!("control:5000/team/web:{version}@{}", digest(n));
             build::finish(conn, "control", id, BuildStatus::Succeeded, "", Some(&image)).await.unwrap();
         }

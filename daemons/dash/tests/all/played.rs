@@ -236,9 +236,7 @@ pub async fn record(
         package_sha256: &sha,
         base: "base",
         note: query.get("note").map_or("", String::as_str),
-        source: "",
-        can_fetch_again: false,
-        image_name: "",
+        ..NewBuild::default()
     };
     let view = build::begin(&mut conn, &new).await.unwrap().map_err(|refused| match refused {
         Refused::AppGone => Problem::not_found("the app is gone"),

@@ -157,7 +157,7 @@ async fn builds_of_an_owner_are_counted_while_they_run_and_for_an_hour() {
         (status, response.json::<Value>().await.unwrap()["detail"].as_str().unwrap_or_default().to_owned())
     };
     assert_eq!(begin("v1").await.0, 202);
-    let running = "anna has 1 builds that run, the most at a time: wait until one has ended";
+    let running = "anna may have 1 builds that run at a time and has: wait until one has ended";
     assert_eq!(begin("v2").await, (429, running.to_owned()));
     let (status, problem) = stage.call(&anna, Method::POST, "/v1/uploads", json!({"app": "web", "bytes": 1})).await;
     assert_eq!((status, problem["quota"].as_str()), (429, Some("concurrent_builds")), "before a byte is sent");

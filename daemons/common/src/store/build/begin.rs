@@ -11,7 +11,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, IsolationLevel, TxOpts, params};
 
 /// A build that is about to begin.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct NewBuild<'a> {
     /// The app that it is for.
     pub app: &'a str,
