@@ -51,6 +51,30 @@ pub enum Material {
     Image(Old),
 }
 
+/// Begins a build whose record is new, and keeps what it needs to begin again. `place` is let go when it has ended.
+pub fn begin(
+    service: &Arc<Service>,
+    id: u64,
+    order: Order,
+    runtime: Runtime,
+    material: Material,
+    place: impl Send + 'static,
+) {
+    let package = match &material {
+        Material::Package(package) => Some(&package.spooled),
+        Material::Image(_) => None,
+    };
+    if let Err(error) = service.kept.keep(id, &order, package) {
+        tracing::warn!(build = id, %error, "build cannot be kept: a restart of the builder would lose it");
+    }
+    let job = Job { id, attempt: 1, order, runtime, material };
+    let built = service.clone();
+    service.start(id, |stop| async move {
+        job.run(built, stop).await;
+        drop(place);
+    });
+}
+
 /// Why a build failed.
 #[derive(Debug, thiserror::Error)]
 enum JobError {

@@ -9,8 +9,10 @@ use crate::runtime::RuntimeError;
 use crate::spool::SpoolError;
 use crate::uploads::UploadError;
 use dinp_common::error::ErrorChain;
+use dinp_common::model::AppName;
 use dinp_common::problem::Problem;
 use dinp_common::store::StoreError;
+use dinp_common::store::build::Refused;
 use http::StatusCode;
 
 /// A package that cannot be fetched.
@@ -61,6 +63,19 @@ pub fn runtime(error: RuntimeError) -> Problem {
             let detail = format!("the runtime cannot be used, its operator has to repair it: {}", ErrorChain(&error));
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "broken-runtime", detail)
         }
+    }
+}
+
+/// A build that does not begin.
+pub fn refused(refused: Refused, app: &AppName, version: &str) -> Problem {
+    match refused {
+        Refused::VersionTaken => {
+            let detail = format!(
+                "version \"{version}\" of app {app} exists already or is being built, and versions are never changed"
+            );
+            Problem::conflict("version-exists", detail)
+        }
+        Refused::AppGone => Problem::not_found(format!("app {app} was deleted while the package arrived")),
     }
 }
 

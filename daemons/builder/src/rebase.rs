@@ -1,8 +1,7 @@
 //! An app's image on its base as that is now, by another layer below the package's: for when a base was patched.
 
-use crate::api::{image, refusal};
 use crate::direct::Old;
-use crate::job::{Job, Material};
+use crate::job::{self, Material};
 use crate::kept::{Order, Source};
 use crate::problems;
 use crate::runtime::{Recipe, Runtime};
@@ -96,7 +95,7 @@ async fn due(
 
 async fn begin(service: &Arc<Service>, asked: &RebaseAsk, due: Due, version: String) -> Result<BuildView, Problem> {
     let Due { record, runtime, old, now } = due;
-    let name = image(service, &asked.app, &asked.owner, &version)?;
+    let name = version::image(service.registry.address(), &asked.app, &asked.owner, &version)?;
     let sha256 = record.package_sha256.unwrap_or_default();
     let (base, image_name) = (now.to_string(), name.to_string());
     let new = NewBuild {
@@ -117,7 +116,7 @@ async fn begin(service: &Arc<Service>, asked: &RebaseAsk, due: Due, version: Str
     };
     let mut conn = service.connect().await.map_err(problems::store)?;
     let begun = store::build::begin(&mut conn, &new).await.map_err(problems::store)?;
-    let build = begun.map_err(|refused| refusal(refused, &asked.app, &version))?;
+    let build = begun.map_err(|refused| problems::refused(refused, &asked.app, &version))?;
     let order = Order {
         app: asked.app.clone(),
         app_created_at: Some(asked.app_created_at),
@@ -130,11 +129,6 @@ async fn begin(service: &Arc<Service>, asked: &RebaseAsk, due: Due, version: Str
         notes: Vec::new(),
         image: name,
     };
-    if let Err(error) = service.kept.keep(build.id, &order, None) {
-        tracing::warn!(build = build.id, %error, "build cannot be kept: a restart of the builder would lose it");
-    }
-    let job = Job { id: build.id, attempt: 1, order, runtime, material: Material::Image(old) };
-    let built = service.clone();
-    service.start(build.id, |stop| job.run(built, stop));
+    job::begin(service, build.id, order, runtime, Material::Image(old), ());
     Ok(build)
 }

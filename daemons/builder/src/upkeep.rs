@@ -6,9 +6,11 @@
 
 use crate::config::BuilderConfig;
 use crate::direct::Base;
+use crate::problems;
 use crate::registry::{Registry, RegistryError};
+use crate::service::Service;
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use dinp_common::api::builder::ImageView;
+use dinp_common::api::builder::{ImageDelete, ImageView};
 use dinp_common::api::control::UpkeepView;
 use dinp_common::auth::Credential;
 use dinp_common::client::{ApiClient, ClientError};
@@ -16,6 +18,7 @@ use dinp_common::config::Loaded;
 use dinp_common::credentials::CredentialError;
 use dinp_common::error::ErrorChain;
 use dinp_common::model::{IMAGE_APP_LABEL, ImageRef};
+use dinp_common::problem::Problem;
 use dinp_common::store::{self, StoreError, image};
 use mysql_async::Conn;
 use std::io::{Write, stdout};
@@ -41,7 +44,7 @@ pub enum UpkeepError {
 
 /// Why an image stays, as a sentence.
 #[derive(Debug, thiserror::Error)]
-pub enum Kept {
+enum Kept {
     /// It is not labelled as builders label.
     #[error("it does not say that a builder has made it for app {0}")]
     NotOurs(String),
@@ -134,8 +137,27 @@ impl Round {
     }
 }
 
+/// Deletes the image of a version for a person, unless a release names it.
+pub async fn delete_version(service: &Service, asked: &ImageDelete) -> Result<(), Problem> {
+    let mut conn = service.connect().await.map_err(problems::store)?;
+    let app = asked.app.as_str();
+    let images = image::list(&mut conn, app, asked.app_created_at).await.map_err(problems::store)?;
+    let Some(found) = images.into_iter().find(|image| image.version == asked.version) else {
+        return Err(Problem::not_found(format!("there is no image of version \"{}\" of app {app}", asked.version)));
+    };
+    if found.is_named {
+        let detail = format!("a release names the image of version \"{}\", and could be gone back to", found.version);
+        return Err(Problem::conflict("image-in-use", detail));
+    }
+    let why = format!("its image was deleted by {}", asked.user);
+    let deleted = delete(&service.registry, &mut conn, &found, &why).await;
+    deleted.map_err(|kept| Problem::conflict("image-stays", ErrorChain(&kept).to_string()))?;
+    tracing::info!(app, version = found.version, digest = found.digest, user = asked.user, "image deleted");
+    Ok(())
+}
+
 /// Deletes an image that no release names.
-pub async fn delete(registry: &Registry, conn: &mut Conn, image: &ImageView, why: &str) -> Result<(), Kept> {
+async fn delete(registry: &Registry, conn: &mut Conn, image: &ImageView, why: &str) -> Result<(), Kept> {
     if registry.pushed(&image.repository, &image.digest).await?.is_some() {
         check_labels(registry, image).await?;
         for tag in registry.tags(&image.repository).await? {

@@ -1,7 +1,12 @@
 //! What versions of apps are called.
 
-use dinp_common::model::InvalidValue;
+use crate::problems;
+use dinp_common::model::{AppName, ImageRef, InvalidValue};
+use dinp_common::problem::Problem;
 use jiff::Timestamp;
+
+/// Between a version and the base that it was put on.
+const BASE_MARK: &str = "-base.";
 
 /// Checks a name that a person chose.
 pub fn check(version: &str) -> Result<(), InvalidValue> {
@@ -19,6 +24,17 @@ pub fn default(now: Timestamp, sha256: &str) -> String {
     format!("{}-{}", now.strftime("%Y%m%d-%H%M%S"), sha256.get(..8).unwrap_or(sha256))
 }
 
+/// The name that the image of a version will have in a registry.
+pub fn image(registry: &str, app: &AppName, owner: &str, version: &str) -> Result<ImageRef, Problem> {
+    let owner = if owner.is_empty() { "apps" } else { owner };
+    if owner.contains(['/', ':', '@']) {
+        let detail = format!("owner \"{owner}\" is not valid: it must be the name of a user or team");
+        return Err(Problem::unprocessable("invalid-query", detail).with("field", "owner"));
+    }
+    let text = format!("{}/{owner}/{app}:{version}", registry);
+    text.parse().map_err(|error| problems::invalid("owner", error))
+}
+
 /// The name of a version on another base: its own, and the base's digest.
 pub fn rebased(version: &str, digest: &str) -> String {
     let is_mark = |mark: &str| mark.len() == 8 && mark.bytes().all(|b| b.is_ascii_hexdigit());
@@ -26,9 +42,6 @@ pub fn rebased(version: &str, digest: &str) -> String {
     let mark = digest.trim_start_matches("sha256:").get(..8).unwrap_or_default();
     format!("{}{BASE_MARK}{mark}", own.get(..64 - BASE_MARK.len() - mark.len()).unwrap_or(own))
 }
-
-/// Between a version and the base that it was put on.
-const BASE_MARK: &str = "-base.";
 
 #[cfg(test)]
 mod tests {

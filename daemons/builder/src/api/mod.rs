@@ -18,7 +18,7 @@ use crate::detect::Detected;
 use crate::fetch;
 use crate::holds;
 use crate::intake::Place;
-use crate::job::{Job, Material};
+use crate::job::{self, Material};
 use crate::kept::{Order, Source};
 use crate::package::Spooled;
 use crate::problems;
@@ -41,10 +41,10 @@ use dinp_common::auth::Role;
 use dinp_common::error::ErrorChain;
 use dinp_common::lifecycle::Lifecycle;
 use dinp_common::metrics::ops_router;
-use dinp_common::model::{AppName, ImageRef};
+use dinp_common::model::ImageRef;
 use dinp_common::problem::{ApiJson, ApiQuery, Problem};
 use dinp_common::store;
-use dinp_common::store::build::{NewBuild, Refused};
+use dinp_common::store::build::NewBuild;
 use futures_util::future::join_all;
 use http::StatusCode;
 use std::sync::Arc;
@@ -121,20 +121,7 @@ async fn delete_image(
     State(service): State<Arc<Service>>,
     ApiJson(asked): ApiJson<ImageDelete>,
 ) -> Result<StatusCode, Problem> {
-    let mut conn = service.connect().await.map_err(problems::store)?;
-    let app = asked.app.as_str();
-    let images = store::image::list(&mut conn, app, asked.app_created_at).await.map_err(problems::store)?;
-    let Some(image) = images.into_iter().find(|image| image.version == asked.version) else {
-        return Err(Problem::not_found(format!("there is no image of version \"{}\" of app {app}", asked.version)));
-    };
-    if image.is_named {
-        let detail = format!("a release names the image of version \"{}\", and could be gone back to", image.version);
-        return Err(Problem::conflict("image-in-use", detail));
-    }
-    let why = format!("its image was deleted by {}", asked.user);
-    let deleted = upkeep::delete(&service.registry, &mut conn, &image, &why).await;
-    deleted.map_err(|kept| Problem::conflict("image-stays", ErrorChain(&kept).to_string()))?;
-    tracing::info!(app, version = image.version, digest = image.digest, user = asked.user, "image deleted");
+    upkeep::delete_version(&service, &asked).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -185,9 +172,15 @@ async fn prepare(service: &Service, query: BuildQuery) -> Result<Asked, Problem>
     }
     if let Some(version) = &query.version {
         version::check(version).map_err(|error| problems::invalid("version", error))?;
-        refuse_taken(service, &query, &image(service, &query.app, &query.owner, version)?, version).await?;
+        refuse_taken(
+            service,
+            &query,
+            &version::image(service.registry.address(), &query.app, &query.owner, version)?,
+            version,
+        )
+        .await?;
     } else {
-        image(service, &query.app, &query.owner, "v")?;
+        version::image(service.registry.address(), &query.app, &query.owner, "v")?;
     }
     // Rather told now than after the upload.
     service.connect().await.map_err(problems::store)?;
@@ -206,7 +199,7 @@ async fn accept(
         Some(version) => version.clone(),
         None => version::default(jiff::Timestamp::now(), spooled.sha256()),
     };
-    let image = image(service, &query.app, &query.owner, &version)?;
+    let image = version::image(service.registry.address(), &query.app, &query.owner, &version)?;
     let fetched_from = query.url.as_ref().map(fetch::shown);
     let name = match &fetched_from {
         Some(url) if query.package.is_empty() => url.rsplit('/').next().unwrap_or_default().to_owned(),
@@ -240,7 +233,7 @@ async fn accept(
         image_name: &image_name,
     };
     let begun = store::build::begin(&mut conn, &new).await.map_err(problems::store)?;
-    let build = begun.map_err(|refused| refusal(refused, &query.app, &version))?;
+    let build = begun.map_err(|refused| problems::refused(refused, &query.app, &version))?;
     let id = build.id;
     tracing::info!(app = %query.app, build = id, version, user = query.user, "build begins");
     // There is a record now that only a running build ends. Nothing may fail any more: the audit event, without which no
@@ -261,27 +254,8 @@ async fn accept(
         notes,
         image,
     };
-    if let Err(error) = service.kept.keep(id, &order, Some(&package.spooled)) {
-        tracing::warn!(build = id, %error, "package cannot be kept: a restart of the builder would lose it");
-    }
-    let job = Job { id, attempt: 1, order, runtime, material: Material::Package(package) };
-    let built = service.clone();
-    service.start(id, |stop| async move {
-        job.run(built, stop).await;
-        drop(place);
-    });
+    job::begin(service, id, order, runtime, Material::Package(package), place);
     Ok(build)
-}
-
-/// The name that the image will have.
-pub fn image(service: &Service, app: &AppName, owner: &str, version: &str) -> Result<ImageRef, Problem> {
-    let owner = if owner.is_empty() { "apps" } else { owner };
-    if owner.contains(['/', ':', '@']) {
-        let detail = format!("owner \"{owner}\" is not valid: it must be the name of a user or team");
-        return Err(Problem::unprocessable("invalid-query", detail).with("field", "owner"));
-    }
-    let text = format!("{}/{owner}/{app}:{version}", service.registry.address());
-    text.parse().map_err(|error| problems::invalid("owner", error))
 }
 
 async fn refuse_taken(service: &Service, query: &BuildQuery, image: &ImageRef, version: &str) -> Result<(), Problem> {
@@ -300,16 +274,4 @@ async fn refuse_taken(service: &Service, query: &BuildQuery, image: &ImageRef, v
     let detail =
         format!("version \"{version}\" exists already: {image} is in the registry, and versions are never changed");
     Err(Problem::conflict("version-exists", detail).with("image", image.to_string()))
-}
-
-pub fn refusal(refused: Refused, app: &AppName, version: &str) -> Problem {
-    match refused {
-        Refused::VersionTaken => {
-            let detail = format!(
-                "version \"{version}\" of app {app} exists already or is being built, and versions are never changed"
-            );
-            Problem::conflict("version-exists", detail)
-        }
-        Refused::AppGone => Problem::not_found(format!("app {app} was deleted while the package arrived")),
-    }
 }
