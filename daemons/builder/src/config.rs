@@ -66,7 +66,7 @@ pub struct PackageConfig {
     pub max_entries: u32,
     /// Most that all their names and the targets of links may take, in MiB.
     pub max_names_mb: u32,
-    /// Longest time for reading one whole, in seconds.
+    /// Longest time for reading a package from its beginning to its end, in seconds.
     pub read_limit_secs: u32,
     /// Seconds without a byte after which an upload is given up.
     pub upload_stall_secs: u32,

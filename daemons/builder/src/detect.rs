@@ -95,14 +95,6 @@ mod tests {
     use std::io::Write;
     use std::path::Path;
 
-    const LIMITS: Limits = Limits {
-        entries: 100,
-        name_bytes: 1 << 20,
-        unpacked_bytes: 1 << 30,
-        ratio: 1000,
-        time: std::time::Duration::from_secs(600),
-    };
-
     /// What is thought of a package of these executable files; the runtimes are those that come with the builder.
     fn thought(files: &[(&str, &str)], last: Option<&str>) -> Result<(String, String), Undetected> {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../etc/builder.d");
@@ -119,7 +111,7 @@ mod tests {
         let mut file = tar.into_inner().unwrap();
         file.flush().unwrap();
         let length = file.metadata().unwrap().len();
-        let package = Package::open(Spooled::new(file, length, "00".into()), LIMITS).unwrap();
+        let package = Package::open(Spooled::new(file, length, "00".into()), Limits::WIDE).unwrap();
         let wanted: Vec<String> = runtimes.iter().flat_map(Runtime::wanted).cloned().collect();
         let inventory = package.inspect(&wanted).unwrap();
         let last = last.map(|name| name.parse().unwrap());

@@ -115,6 +115,18 @@ pub struct Limits {
 /// Unpacked sizes up to this one are never a decompression bomb.
 const RATIO_FREE_BYTES: u64 = 64 << 20;
 
+#[cfg(test)]
+impl Limits {
+    /// Of tests that are not about limits.
+    pub const WIDE: Self = Self {
+        entries: 1000,
+        name_bytes: 1 << 20,
+        unpacked_bytes: 1 << 30,
+        ratio: 1000,
+        time: Duration::from_secs(600),
+    };
+}
+
 impl Limits {
     fn unpacked(&self, packed: u64) -> u64 {
         self.unpacked_bytes.min(RATIO_FREE_BYTES.max(packed.saturating_mul(self.ratio)))

@@ -17,13 +17,7 @@ use std::io::{Cursor, Read, Write};
 use tar::{EntryType, Header};
 use zip::write::SimpleFileOptions;
 
-const LIMITS: Limits = Limits {
-    entries: 1000,
-    name_bytes: 1 << 20,
-    unpacked_bytes: 1 << 30,
-    ratio: 100,
-    time: std::time::Duration::from_secs(600),
-};
+const LIMITS: Limits = Limits { ratio: 100, ..Limits::WIDE };
 
 fn package(bytes: &[u8]) -> Result<Package, PackageError> {
     opened(bytes, LIMITS)
